@@ -1,0 +1,1 @@
+"""Large-batch object-detection experiments: asked, planned, done."""

@@ -1,0 +1,80 @@
+"""The ranks of one run: process group, BN groups, sums over all ranks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the ranks of its run; a context manager that joins and leaves the process group.
+
+    gloo on CPUs, NCCL on GPUs. A run of one rank joins a group too, so that there is one way through the code.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: torch.device
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """As the launcher says in RANK, LOCAL_RANK and WORLD_SIZE; alone where it says nothing."""
+        rank = int(os.environ.get("RANK", "0"))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        device = torch.device("cpu")
+        if torch.cuda.is_available():
+            # A cluster may show each rank its own GPU alone: then that is device 0 for all of them.
+            device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        return cls(rank, local_rank, world_size, device)
+
+    def __enter__(self) -> Ranks:
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "0" if self.world_size == 1 else "")
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        dist.init_process_group(
+            "nccl" if self.device.type == "cuda" else "gloo",
+            rank=self.rank,
+            world_size=self.world_size,
+            timeout=timedelta(minutes=10),
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # After an error other ranks may be waiting in a collective: leave without a word to them.
+        if kind is None:
+            dist.destroy_process_group()
+
+
+def bn_group_of(rank: int, *, world_size: int, bn_group: int) -> dist.ProcessGroup | None:
+    """The process group of the `bn_group` consecutive ranks that share BN statistics with `rank`.
+
+    Collective: every rank makes every group, in the same order. None where a rank needs no other.
+    """
+    if bn_group == 1:
+        return None
+    own = None
+    for first in range(0, world_size, bn_group):
+        group = dist.new_group(list(range(first, first + bn_group)))
+        if first <= rank < first + bn_group:
+            own = group
+    assert own is not None
+    return own
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """`values` summed over all ranks, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values

@@ -1,0 +1,219 @@
+"""Cross-GPU Batch Normalization (paper section 3.3, Algorithm 1): the statistics of `bn_size` images.
+
+The images of a BN batch may lie on several GPUs, or be a part of those of one GPU.
+
+There is no single definition of synchronised BN; this is the one here. Statistics are over all pixels of all
+images of a BN batch, so images count by their (padded) pixels and the result is what one process would get
+from the joined batch. Each rank sends (mean, sum of squared deviations, pixel count) in one collective and
+all ranks combine them exactly (Chan et al. 1979), which keeps the precision of Algorithm 1's two passes:
+sums of squares would lose the variance of activations with a large mean. Backward is one all-reduce of
+(sum dy, sum dy * xhat).
+
+torch.nn.SyncBatchNorm is not used because it refuses CPU tensors, has no BN batch smaller than a rank's share, and
+updates its running statistics once per forward pass, which makes them depend on the layout.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from megdet.model.sublinear import BatchStatistics, current_tape
+
+
+class CrossGPUBatchNorm2d(nn.Module):
+    """Batch normalisation over runs of `bn_size` images, shared by the ranks of a group where need be.
+
+    Input and output: [N, C, H, W], any float dtype, statistics in float32. Parameters and buffers are named as in
+    `nn.BatchNorm2d`, so its checkpoints load.
+
+    - `group` of several ranks: the N images of this pass on every rank of the group form one BN batch (the planner
+      sees to it that they are `bn_size` together). N, H, W may differ by rank and N may be 0. Every rank
+      of the group must call the layer equally often.
+    - no `group`: each run of `bn_size` images is a BN batch of its own; N must be a multiple of `bn_size`.
+
+    In training `running_mean` and `running_var` do not move until `update_running_statistics(model)`, once
+    per optimizer step. In evaluation they normalise, as in `nn.BatchNorm2d`.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        bn_size: int,
+        group: dist.ProcessGroup | None = None,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.bn_size = bn_size
+        self.group = group
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+        self._seen: list[BatchStatistics] = []
+        """The BN batches since the last optimizer step."""
+
+    def extra_repr(self) -> str:
+        ranks = dist.get_world_size(self.group) if self.group is not None else 1
+        return f"{self.num_features}, bn_size={self.bn_size}, ranks={ranks}, eps={self.eps}, momentum={self.momentum}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x`.
+
+        Raises:
+            ValueError: without a group, when N is no multiple of `bn_size`.
+        """
+        if not self.training:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        if self.group is not None:
+            return self._normalise(x)
+        if x.shape[0] % self.bn_size:
+            raise ValueError(f"{x.shape[0]} images cannot be split into BN batches of bn_size={self.bn_size}")
+        if x.shape[0] == self.bn_size:
+            return self._normalise(x)
+        return torch.cat([self._normalise(run) for run in x.split(self.bn_size)])
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        tape = current_tape()
+        if tape is not None and tape.is_replaying:
+            statistics = tape.next()
+        else:
+            with torch.no_grad():
+                statistics = batch_statistics(x.detach(), self.group)
+            self._seen.append(statistics)
+            if tape is not None:
+                tape.append(statistics)
+        y = _Normalise.apply(x, self.weight, self.bias, *statistics, self.eps, self.group)
+        assert isinstance(y, Tensor)
+        return y
+
+    def take_step_statistics(self) -> Tensor:
+        """[2C + 1]: sums over the BN batches since the last call of mean and unbiased variance, and their number."""
+        total = self.running_mean.new_zeros(2 * self.num_features + 1)
+        for mean, var, count in self._seen:
+            total[: self.num_features] += mean
+            total[self.num_features : -1] += var * (count / (count - 1).clamp(min=1))
+            total[-1] += 1
+        self._seen.clear()
+        return total
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Checkpoints older than torch 0.4.1, and FrozenBatchNorm2d, have no such counter.
+        state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def update_running_statistics(model: nn.Module) -> None:
+    """Move every CGBN layer's running statistics by one step; call once per optimizer step, on every rank.
+
+    The step's value is the mean over all BN batches of the step: every group, every split, every accumulated pass of
+    every rank, so the result is the same on every layout and on every rank. One flat all-reduce for the whole model.
+    """
+    layers = [m for m in model.modules() if isinstance(m, CrossGPUBatchNorm2d) and m.training]
+    if not layers:
+        return
+    with torch.no_grad():
+        flat = torch.cat([layer.take_step_statistics() for layer in layers])
+        if dist.is_initialized():
+            dist.all_reduce(flat)
+        for layer, total in zip(layers, flat.split([2 * m.num_features + 1 for m in layers]), strict=True):
+            # No BN batch at all (a layer that was not used) leaves the averages where they are.
+            momentum = layer.momentum * (total[-1] > 0)
+            mean, var = (total[:-1] / total[-1].clamp(min=1)).chunk(2)
+            layer.running_mean.lerp_(mean, momentum)
+            layer.running_var.lerp_(var, momentum)
+            layer.num_batches_tracked += 1
+
+
+def batch_statistics(x: Tensor, group: dist.ProcessGroup | None) -> BatchStatistics:
+    """Mean, biased variance and pixel count of `x` [N, C, H, W] joined over the ranks of `group`; one all-gather."""
+    channels = x.shape[1]
+    pixels = x.numel() // channels
+    mean, var = _local_statistics(x)
+    if group is None:
+        return BatchStatistics(mean, var, mean.new_tensor(float(pixels)))
+    own = torch.cat([mean, var, mean.new_tensor([float(pixels)])])
+    parts = own.new_empty(dist.get_world_size(group) * own.numel())
+    dist.all_gather_into_tensor(parts, own, group=group)
+    wide = parts.view(-1, own.numel()).double()
+    counts = wide[:, -1:]
+    total = counts.sum().clamp(min=1)
+    means, variances = wide[:, :channels], wide[:, channels:-1]
+    joint_mean = (counts * means).sum(0) / total
+    joint_var = (counts * (variances + (means - joint_mean).square())).sum(0) / total
+    return BatchStatistics(joint_mean.float(), joint_var.float(), total.float())
+
+
+def _local_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance [C] of this rank's pixels, in float32; zeros where there are none."""
+    zeros = torch.zeros(x.shape[1], device=x.device)
+    if x.numel() == 0:
+        return zeros, zeros
+    # float32 averages make the kernel accumulate and answer in float32 also for half-precision input.
+    mean, var = torch.batch_norm_update_stats(x, zeros, torch.zeros_like(zeros), momentum=0.0)
+    return mean.float(), var.float()
+
+
+class _Normalise(torch.autograd.Function):
+    """y = weight * (x - mean) / sqrt(var + eps) + bias with the statistics of the joined BN batch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        count: Tensor,
+        eps: float,
+        group: dist.ProcessGroup | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, var, count)
+        ctx.eps, ctx.group = eps, group
+        if x.numel() == 0:
+            return torch.empty_like(x)
+        return F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = grads
+        x, weight, mean, var, count = ctx.saved_tensors
+        invstd = torch.rsqrt(var + ctx.eps)
+        if x.numel():
+            _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+                dy, x, weight, None, None, mean, invstd, True, ctx.eps, [False, True, True]
+            )
+        else:
+            dweight, dbias = torch.zeros_like(weight), torch.zeros_like(weight)
+        sums = torch.cat([dbias, dweight])
+        if ctx.group is not None:
+            dist.all_reduce(sums, group=ctx.group)
+        # dx = weight * invstd * (dy - sum(dy)/n - xhat * sum(dy*xhat)/n) = a * dy + b * (x - mean) + c
+        sum_dy, sum_dy_xhat = (sums / count).chunk(2)
+        a = weight * invstd
+        b = -a * invstd * sum_dy_xhat
+        c = -a * sum_dy
+        if x.numel() == 0:
+            dx = torch.zeros_like(x)
+        else:
+            # One fused pass for b * (x - mean) + c, one for a * dy on top of it.
+            dx = F.batch_norm(x, mean, torch.ones_like(mean), b, c, training=False, eps=0.0)
+            dx.addcmul_(dy, a.to(dy.dtype).view(1, -1, 1, 1))
+        return dx, dweight, dbias, None, None, None, None, None
