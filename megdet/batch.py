@@ -44,15 +44,6 @@ class ImageBatch:
             labels=[t.to(device, non_blocking=True) for t in self.labels],
         )
 
-    def pin_memory(self) -> ImageBatch:
-        """The same batch in page-locked memory (the DataLoader's hook)."""
-        return replace(
-            self,
-            images=self.images.pin_memory(),
-            boxes=[b.pin_memory() for b in self.boxes],
-            labels=[t.pin_memory() for t in self.labels],
-        )
-
 
 @dataclass(frozen=True)
 class TrainingOutput:

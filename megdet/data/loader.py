@@ -1,0 +1,315 @@
+"""From a split to the batches of one rank, for training and for evaluation.
+
+An image is always padded to a size known from the annotation file alone: in training that of its padding
+group (the images of one BN batch, `sampler.padding_group`), in evaluation its own multiple of 32. So what the
+detector sees of an image does not depend on how many ranks, passes or workers there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from megdet.batch import ImageBatch, Size
+from megdet.data.coco import CocoSplit
+from megdet.data.images import MEAN_COLOUR, UnreadableImage, load_image, resize, resized_size
+from megdet.data.sampler import epoch_order, is_flipped, padding_group, sampling_key
+from megdet.errors import UserError
+
+SIZE_DIVISOR = 32
+"""Padded sizes are multiples of it: the coarsest stride of the backbone."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The images of one tensor: what a worker is asked for."""
+
+    indices: tuple[int, ...]
+    flips: tuple[bool, ...]
+    padded: Size
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """What a worker gives back for several requests; the pixels alone, for boxes need no worker."""
+
+    images: list[Tensor]
+    unreadable: dict[str, str]
+    """File name -> reason."""
+
+    def pin_memory(self) -> _Pixels:
+        return replace(self, images=[image.pin_memory() for image in self.images])
+
+
+class _PixelReader(Dataset[_Pixels]):
+    """Reads, resizes, mirrors and pads; asked by the list of requests that make one pass."""
+
+    def __init__(self, split: CocoSplit, *, min_size: int, max_size: int) -> None:
+        self.folder, self.file_names, self.sizes = split.folder, split.file_names, split.sizes
+        self.min_size, self.max_size = min_size, max_size
+
+    def __getitem__(self, requests: Sequence[_Request]) -> _Pixels:
+        unreadable: dict[str, str] = {}
+        return _Pixels([self._read(request, unreadable) for request in requests], unreadable)
+
+    def _read(self, request: _Request, unreadable: dict[str, str]) -> Tensor:
+        batch = torch.zeros(len(request.indices), 3, *request.padded, dtype=torch.uint8)
+        for place, index, flip in zip(batch, request.indices, request.flips, strict=True):
+            size, name = self.sizes[index], self.file_names[index]
+            try:
+                image = load_image(self.folder / name, size)
+                image = resize(image, min_size=self.min_size, max_size=self.max_size)
+            except UnreadableImage as error:
+                unreadable[name] = str(error)
+                height, width = resized_size(size, min_size=self.min_size, max_size=self.max_size)
+                image = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None].expand(3, height, width)
+            place[:, : image.shape[1], : image.shape[2]] = image.flip(-1) if flip else image
+        return batch
+
+
+def _same(pixels: Any) -> Any:
+    return pixels
+
+
+def _pixels(reader: _PixelReader, passes: list[list[_Request]], *, workers: int, pin_memory: bool) -> Iterator[_Pixels]:
+    """The pixels of each pass, in order."""
+    context = None
+    if workers > 0:
+        # No fork of this process: its threads (OpenMP, gloo, NCCL, CUDA) would be half-dead in the child.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+    yield from DataLoader(
+        reader,
+        batch_size=None,
+        sampler=passes,  # an index of the reader is a pass
+        num_workers=workers,
+        collate_fn=_same,
+        pin_memory=pin_memory,
+        multiprocessing_context=context,
+        generator=torch.Generator(),  # else each epoch takes a number from the global one
+    )
+
+
+def _padded(sizes: Sequence[Size]) -> Size:
+    """The smallest size, in multiples of 32, into which all of these fit."""
+    height, width = (-(-max(sides) // SIZE_DIVISOR) * SIZE_DIVISOR for sides in zip(*sizes, strict=True))
+    return height, width
+
+
+def _resized_sizes(split: CocoSplit, min_size: int, max_size: int) -> list[Size]:
+    return [resized_size(size, min_size=min_size, max_size=max_size) for size in split.sizes]
+
+
+class TrainLoader:
+    """One rank's share of every training step; a function of `seed` and the epoch, whatever was drawn before.
+
+    Position of image i of rank r in pass a of a step: (a * world_size + r) * images_per_gpu + i. `bad_images`
+    names the files that this rank could not read so far; such an image takes part as a plain one
+    without objects. Raises UserError if they become more than `max_bad_images`, or if a step wants
+    more images than there are.
+    """
+
+    def __init__(
+        self,
+        split: CocoSplit,
+        *,
+        batch: int,
+        bn_size: int,
+        images_per_gpu: int,
+        accumulation: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        min_size: int,
+        max_size: int,
+        flip: bool,
+        aspect_grouping: bool,
+        max_bad_images: int,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        if batch != world_size * images_per_gpu * accumulation:
+            raise ValueError(
+                f"batch={batch} is not world_size={world_size} x images_per_gpu={images_per_gpu} "
+                f"x accumulation={accumulation}"
+            )
+        if len(split) < batch:
+            raise UserError(
+                f"batch={batch} images, but {split.annotations} has {len(split)}: an epoch would have no step; "
+                "ask for a smaller batch or more images (data.train_images)"
+            )
+        self.split = split
+        self.batch, self.images_per_gpu, self.accumulation = batch, images_per_gpu, accumulation
+        self.group = padding_group(batch=batch, bn_size=bn_size)
+        self.rank, self.world_size, self.seed = rank, world_size, seed
+        self.flip, self.aspect_grouping, self.max_bad_images = flip, aspect_grouping, max_bad_images
+        self.workers, self.pin_memory = workers, pin_memory
+        self.resized = _resized_sizes(split, min_size, max_size)
+        self.reader = _PixelReader(split, min_size=min_size, max_size=max_size)
+        self.bad_images: dict[str, str] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.split) // self.batch
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[list[ImageBatch]]]:
+        """The steps of an epoch from its step `first_step` on: for each pass of the step, its batches.
+
+        A pass is one batch, unless it has padding groups of different padded size: then it is one
+        batch for each run of groups of equal size.
+        """
+        order = epoch_order(
+            self.split.sizes,
+            batch=self.batch,
+            group=self.group,
+            seed=self.seed,
+            epoch=epoch,
+            aspect_grouping=self.aspect_grouping,
+        )
+        passes = [
+            self._requests(order, step * self.batch + (a * self.world_size + self.rank) * self.images_per_gpu, epoch)
+            for step in range(first_step, self.steps_per_epoch)
+            for a in range(self.accumulation)
+        ]
+        pixels = _pixels(self.reader, passes, workers=self.workers, pin_memory=self.pin_memory)
+        step: list[list[ImageBatch]] = []
+        for requests, loaded in zip(passes, pixels, strict=True):
+            self._record(loaded.unreadable)
+            step.append(
+                [
+                    self._image_batch(request, images, loaded.unreadable, epoch)
+                    for request, images in zip(requests, loaded.images, strict=True)
+                ]
+            )
+            if len(step) == self.accumulation:
+                yield step
+                step = []
+
+    def _requests(self, order: list[int], start: int, epoch: int) -> list[_Request]:
+        """The images at positions start, start + 1, … of the epoch's order, cut where the padded size changes."""
+        positions = range(start, start + self.images_per_gpu)
+
+        def padded(position: int) -> Size:
+            first = position // self.group * self.group
+            return _padded([self.resized[index] for index in order[first : first + self.group]])
+
+        requests = []
+        for size, run in groupby(positions, key=padded):
+            indices = tuple(order[position] for position in run)
+            requests.append(_Request(indices, tuple(self._flips(index, epoch) for index in indices), size))
+        return requests
+
+    def _flips(self, index: int, epoch: int) -> bool:
+        return self.flip and is_flipped(self.seed, epoch, self.split.image_ids[index])
+
+    def _record(self, unreadable: dict[str, str]) -> None:
+        for name, reason in unreadable.items():
+            if name not in self.bad_images:
+                _log.warning("cannot read training image %s: %s", name, reason)
+                self.bad_images[name] = reason
+        if len(self.bad_images) > self.max_bad_images:
+            named = "; ".join(f"{name} ({reason})" for name, reason in list(self.bad_images.items())[:5])
+            raise UserError(
+                f"{len(self.bad_images)} training images in {self.split.folder} cannot be read, "
+                f"data.max_bad_images={self.max_bad_images}: {named}. "
+                "Fetch or generate them again, or raise data.max_bad_images"
+            )
+
+    def _image_batch(self, request: _Request, images: Tensor, unreadable: dict[str, str], epoch: int) -> ImageBatch:
+        image_ids = [self.split.image_ids[index] for index in request.indices]
+        boxes, labels = [], []
+        for index, flip in zip(request.indices, request.flips, strict=True):
+            of_image, label = self.split.boxes(index), self.split.labels(index)
+            if self.split.file_names[index] in unreadable:
+                of_image, label = of_image[:0], label[:0]
+            boxes.append(self._resized_boxes(of_image, index, flip))
+            labels.append(torch.from_numpy(label.copy()))
+        return ImageBatch(
+            images=images,
+            sizes=[self.resized[index] for index in request.indices],
+            boxes=boxes,
+            labels=labels,
+            image_ids=image_ids,
+            original_sizes=[self.split.sizes[index] for index in request.indices],
+            sampling_keys=[sampling_key(self.seed, epoch, image_id) for image_id in image_ids],
+        )
+
+    def _resized_boxes(self, boxes: NDArray[np.float32], index: int, flip: bool) -> Tensor:
+        (old_h, old_w), (new_h, new_w) = self.split.sizes[index], self.resized[index]
+        scaled = boxes * np.array([new_w / old_w, new_h / old_h] * 2, dtype=np.float32)
+        if flip:
+            scaled[:, [0, 2]] = new_w - scaled[:, [2, 0]]
+        return torch.from_numpy(scaled)
+
+
+class EvalLoader:
+    """One rank's share of a split, each image on exactly one rank, in batches of equal padded size.
+
+    Iterates over ImageBatch without boxes and labels; shares differ by one image at most, so ranks may have
+    different numbers of batches. `bad_images` names the files that this rank could not read; such an
+    image is given as a plain one, for it counts in the evaluation.
+    """
+
+    def __init__(
+        self,
+        split: CocoSplit,
+        *,
+        images_per_gpu: int,
+        rank: int,
+        world_size: int,
+        min_size: int,
+        max_size: int,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self.split = split
+        self.workers, self.pin_memory = workers, pin_memory
+        self.resized = _resized_sizes(split, min_size, max_size)
+        self.reader = _PixelReader(split, min_size=min_size, max_size=max_size)
+        self.bad_images: dict[str, str] = {}
+
+        def padded(index: int) -> Size:
+            return _padded([self.resized[index]])
+
+        # Largest first: the memory that evaluation needs is known with its first batch.
+        largest_first = sorted(range(len(split)), key=padded, reverse=True)
+        self.requests = []
+        for size, run in groupby(largest_first[rank::world_size], key=padded):
+            indices = tuple(run)
+            for start in range(0, len(indices), images_per_gpu):
+                chunk = indices[start : start + images_per_gpu]
+                self.requests.append(_Request(chunk, (False,) * len(chunk), size))
+
+    def __len__(self) -> int:
+        """Batches on this rank."""
+        return len(self.requests)
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        passes = [[request] for request in self.requests]
+        pixels = _pixels(self.reader, passes, workers=self.workers, pin_memory=self.pin_memory)
+        for request, loaded in zip(self.requests, pixels, strict=True):
+            for name, reason in loaded.unreadable.items():
+                if name not in self.bad_images:
+                    _log.warning("cannot read evaluation image %s: %s", name, reason)
+                    self.bad_images[name] = reason
+            yield ImageBatch(
+                images=loaded.images[0],
+                sizes=[self.resized[index] for index in request.indices],
+                boxes=[],
+                labels=[],
+                image_ids=[self.split.image_ids[index] for index in request.indices],
+                original_sizes=[self.split.sizes[index] for index in request.indices],
+                sampling_keys=[],
+            )
