@@ -64,12 +64,9 @@ def bn_group_of(rank: int, *, world_size: int, bn_group: int) -> dist.ProcessGro
     """
     if bn_group == 1:
         return None
-    own = None
-    for first in range(0, world_size, bn_group):
-        group = dist.new_group(list(range(first, first + bn_group)))
-        if first <= rank < first + bn_group:
-            own = group
-    assert own is not None
+    groups = [dist.new_group(list(range(first, first + bn_group))) for first in range(0, world_size, bn_group)]
+    own = groups[rank // bn_group]
+    assert isinstance(own, dist.ProcessGroup)
     return own
 
 

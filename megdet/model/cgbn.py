@@ -28,7 +28,7 @@ from megdet.model.sublinear import BatchStatistics, current_tape
 class CrossGPUBatchNorm2d(nn.Module):
     """Batch normalisation over runs of `bn_size` images, shared by the ranks of a group where need be.
 
-    Input and output: [N, C, H, W], any float dtype, statistics in float32. Parameters and buffers are named as in
+    Input and output: [N, C, H, W], any float dtype, statistics in float32 at least. Parameters and buffers are named as in
     `nn.BatchNorm2d`, so its checkpoints load.
 
     - `group` of several ranks: the N images of this pass on every rank of the group form one BN batch (the planner
@@ -106,9 +106,9 @@ class CrossGPUBatchNorm2d(nn.Module):
     def take_step_statistics(self) -> Tensor:
         """[2C + 1]: sums over the BN batches since the last call of mean and unbiased variance, and their number."""
         total = self.running_mean.new_zeros(2 * self.num_features + 1)
-        for mean, var, count in self._seen:
+        for mean, var, pixels in self._seen:
             total[: self.num_features] += mean
-            total[self.num_features : -1] += var * (count / (count - 1).clamp(min=1))
+            total[self.num_features : -1] += var * (pixels / (pixels - 1).clamp(min=1))
             total[-1] += 1
         self._seen.clear()
         return total
@@ -157,17 +157,22 @@ def batch_statistics(x: Tensor, group: dist.ProcessGroup | None) -> BatchStatist
     means, variances = wide[:, :channels], wide[:, channels:-1]
     joint_mean = (counts * means).sum(0) / total
     joint_var = (counts * (variances + (means - joint_mean).square())).sum(0) / total
-    return BatchStatistics(joint_mean.float(), joint_var.float(), total.float())
+    return BatchStatistics(joint_mean.to(own.dtype), joint_var.to(own.dtype), total.to(own.dtype))
 
 
 def _local_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance [C] of this rank's pixels, in float32; zeros where there are none."""
-    zeros = torch.zeros(x.shape[1], device=x.device)
+    """Mean and biased variance [C] of this rank's pixels, in float32 at least; zeros where there are none."""
+    zeros = torch.zeros(x.shape[1], device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
     if x.numel() == 0:
         return zeros, zeros
+    if x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous():
+        # Algorithm 1's two passes; torch's own kernel walks this memory format without vector instructions.
+        mean = x.mean((0, 2, 3))
+        deviation = torch.linalg.vector_norm(x - mean.view(1, -1, 1, 1), dim=(0, 2, 3))
+        return mean, deviation.square() / (x.numel() // x.shape[1])
     # float32 averages make the kernel accumulate and answer in float32 also for half-precision input.
     mean, var = torch.batch_norm_update_stats(x, zeros, torch.zeros_like(zeros), momentum=0.0)
-    return mean.float(), var.float()
+    return mean, var
 
 
 class _Normalise(torch.autograd.Function):
@@ -181,11 +186,11 @@ class _Normalise(torch.autograd.Function):
         bias: Tensor,
         mean: Tensor,
         var: Tensor,
-        count: Tensor,
+        pixels: Tensor,
         eps: float,
         group: dist.ProcessGroup | None,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, var, count)
+        ctx.save_for_backward(x, weight, mean, var, pixels)
         ctx.eps, ctx.group = eps, group
         if x.numel() == 0:
             return torch.empty_like(x)
@@ -194,7 +199,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = grads
-        x, weight, mean, var, count = ctx.saved_tensors
+        x, weight, mean, var, pixels = ctx.saved_tensors
         invstd = torch.rsqrt(var + ctx.eps)
         if x.numel():
             _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
@@ -206,7 +211,7 @@ class _Normalise(torch.autograd.Function):
         if ctx.group is not None:
             dist.all_reduce(sums, group=ctx.group)
         # dx = weight * invstd * (dy - sum(dy)/n - xhat * sum(dy*xhat)/n) = a * dy + b * (x - mean) + c
-        sum_dy, sum_dy_xhat = (sums / count).chunk(2)
+        sum_dy, sum_dy_xhat = (sums / pixels).chunk(2)
         a = weight * invstd
         b = -a * invstd * sum_dy_xhat
         c = -a * sum_dy

@@ -22,9 +22,9 @@ class BatchStatistics(NamedTuple):
     mean: Tensor
     """[C]."""
     var: Tensor
-    """[C], biased (divided by the pixel count)."""
-    count: Tensor
-    """Scalar: pixels behind the statistics, over all GPUs of the group."""
+    """[C], biased (divided by the number of pixels)."""
+    pixels: Tensor
+    """Scalar: how many are behind the statistics, over all GPUs of the group."""
 
 
 class StatisticsTape:

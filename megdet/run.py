@@ -1,0 +1,213 @@
+"""One rank of one run: where plan, data, detector, training, evaluation and records meet.
+
+`python -m megdet.run runs/<run_id>/plan.json` is all that a launcher starts, once per GPU. Exit codes: 0 finished or
+diverged, 1 failed, 2 a mistake in what was asked, 3 interrupted (started again, it goes on from its checkpoint).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch.distributed as dist
+
+from megdet.assemble import detector_of, loaders_of, optimizer_of
+from megdet.checkpoint import load_checkpoint, save_checkpoint
+from megdet.distributed import Ranks
+from megdet.divergence import Diverged, LossWatch
+from megdet.evaluate import detect, gather_rows
+from megdet.metrics import coco_metrics
+from megdet.outcome import StopSignals, record_failure, start_log
+from megdet.plan import Plan
+from megdet.progress import RunProgress
+from megdet.record import Recorder, epochs_recorded
+from megdet.sample_pictures import draw_sample
+from megdet.tracking.journal import State
+from megdet.train import EpochTotals, Interrupted, Step, data_parallel, peak_memory_gb, train_epoch
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def main() -> int:
+    """Run one rank as the command line and the launcher's environment say."""
+    parser = argparse.ArgumentParser(prog="python -m megdet.run", description="Runs one rank of a planned run.")
+    parser.add_argument("plan", type=Path, help="the run's plan.json; its folder is the run's")
+    path: Path = parser.parse_args().plan.resolve()
+    ranks = Ranks.from_environment()
+    start_log(path.parent, ranks.rank)
+    stop = StopSignals()
+    try:
+        plan = Plan.from_json(path.read_text())
+        plan.check_ranks(ranks.world_size)
+        with ranks:
+            return _Attempt(plan, path.parent, ranks, stop).go()
+    except Exception as error:
+        return record_failure(path.parent, ranks.rank, error)
+
+
+class _Attempt:
+    """One attempt at a run, on one rank; goes on from the last attempt's checkpoint."""
+
+    def __init__(self, plan: Plan, folder: Path, ranks: Ranks, stop: StopSignals) -> None:
+        self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
+        self.train_loader, self.eval_loader = loaders_of(plan, ranks)
+        self.detector = detector_of(plan, ranks)
+        self.model = data_parallel(self.detector, ranks.device)
+        self.optimizer = optimizer_of(plan, self.detector)
+        self.bf16 = plan.config.precision == "bf16"
+        self.watch = LossWatch()
+        self.totals = EpochTotals()
+        self.step = 0
+        self.past_train_s = 0.0
+        """Training seconds of the epochs before the current one, over all attempts."""
+        self.eval_s = 0.0
+        self._saved_at = time.monotonic()
+        self._load()
+        recorded = epochs_recorded(folder, step=self.step)
+        self.epochs_done = len(recorded)
+        if recorded and recorded[-1]["step"] == self.step:
+            # The checkpoint was made before the evaluation that is on record.
+            self.totals = EpochTotals()
+            self.past_train_s, self.eval_s = recorded[-1]["train_s"], recorded[-1]["eval_s"]
+        # Every rank reads the journal before rank 0 begins to write.
+        dist.barrier()
+        self.recorder = Recorder(plan, folder, step=self.step) if ranks.rank == 0 else None
+        self.progress = RunProgress(
+            plan.name, steps=plan.schedule.steps, log_every=plan.config.log_every, enabled=ranks.rank == 0
+        )
+
+    def go(self) -> int:
+        """Train and evaluate what is left of the run; its exit code."""
+        if self.recorder:
+            self.recorder.started(**self._seconds())
+        epochs = self.plan.schedule.epochs
+        try:
+            with self.progress:
+                for epoch in range(self.epochs_done, epochs):
+                    self._train(epoch)
+                    self._evaluate(epoch, last=epoch + 1 == epochs)
+        except Diverged as diverged:
+            return self._ended("diverged", str(diverged), code=0)
+        except Interrupted:
+            self._save()
+            return self._ended("interrupted", "asked to stop", code=3)
+        return self._ended("finished", None, code=0)
+
+    def _ended(self, state: State, reason: str | None, *, code: int) -> int:
+        if self.recorder:
+            self.recorder.ended(state, step=self.step, reason=reason, **self._seconds())
+        return code
+
+    def _train(self, epoch: int) -> None:
+        steps_per_epoch = self.plan.schedule.steps_per_epoch
+        train_epoch(
+            self.model,
+            self.train_loader.epoch(epoch, first_step=self.step - epoch * steps_per_epoch),
+            optimizer=self.optimizer,
+            lr_at=self.plan.schedule.lr_at,
+            first_step=self.step,
+            batch=self.plan.config.batch,
+            device=self.ranks.device,
+            bf16=self.bf16,
+            clip_grad_norm=self.plan.config.optimizer.clip_grad_norm,
+            watch=self.watch,
+            totals=self.totals,
+            stop_requested=self.stop.requested,
+            on_step=self._stepped,
+        )
+        # Before the evaluation, so that an attempt that ends there has lost no training.
+        self._save()
+
+    def _stepped(self, step: Step, seconds: float) -> None:
+        self.step = step.step
+        epoch = step.step / self.plan.schedule.steps_per_epoch
+        images_per_s = self.plan.config.batch / seconds
+        self.progress.stepped(step.step, epoch=epoch, loss=step.loss, lr=step.lr, images_per_s=images_per_s)
+        if self.recorder and step.step % self.plan.config.log_every == 0:
+            self.recorder.step(step, epoch=epoch, images_per_s=images_per_s)
+        if time.monotonic() - self._saved_at > 60 * self.plan.config.checkpoint_every_min:
+            self._save()
+
+    def _evaluate(self, epoch: int, *, last: bool) -> None:
+        began = time.perf_counter()
+        self.progress.evaluating(len(self.eval_loader))
+        rows = detect(
+            self.detector,
+            self.eval_loader,
+            category_ids=self.eval_loader.split.category_ids,
+            device=self.ranks.device,
+            bf16=self.bf16,
+            on_batch=self.progress.evaluated,
+        )
+        rows = gather_rows(rows, self.ranks.device)
+        bad_images = _union_over_ranks({**self.train_loader.bad_images, **self.eval_loader.bad_images})
+        memory_gb = peak_memory_gb(self.ranks.device)
+        self.eval_s += time.perf_counter() - began
+        if self.recorder:
+            metrics = coco_metrics(self.eval_loader.split.annotations, rows)
+            self.recorder.epoch(
+                epoch + 1,
+                step=self.step,
+                totals=self.totals,
+                metrics=metrics,
+                lr=self.plan.schedule.lr_at(self.step - 1),
+                peak_memory_gb=memory_gb,
+                bad_images=bad_images,
+                **self._seconds(),
+            )
+            self.progress.epoch_done(epoch + 1, loss=self.totals.loss / self.totals.steps, metrics=metrics)
+            if last:
+                draw_sample(self.folder, self.eval_loader.split, rows)
+        self.past_train_s += self.totals.train_s
+        self.totals = EpochTotals()
+
+    def _seconds(self) -> dict[str, float]:
+        return {"train_s": self.past_train_s + self.totals.train_s, "eval_s": self.eval_s}
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        if self.ranks.rank != 0:
+            return
+        save_checkpoint(
+            self.folder / CHECKPOINT,
+            {
+                "run_id": self.plan.run_id,
+                "model": self.detector.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "totals": asdict(self.totals),
+                "watch": asdict(self.watch),
+                "past_train_s": self.past_train_s,
+                "eval_s": self.eval_s,
+            },
+        )
+
+    def _load(self) -> None:
+        saved = load_checkpoint(self.folder / CHECKPOINT, self.ranks.device)
+        if saved is None:
+            return
+        self.detector.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step = saved["step"]
+        self.totals = EpochTotals(**saved["totals"])
+        self.watch = LossWatch(**saved["watch"])
+        self.past_train_s = saved["past_train_s"]
+        self.eval_s = saved["eval_s"]
+
+
+def _union_over_ranks(own: dict[str, str]) -> dict[str, str]:
+    parts: list[dict[str, str] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, own)
+    return {name: reason for part in parts if part for name, reason in part.items()}
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: after an error, the process group's destructor would wait for ranks that are gone.
+    os._exit(code)

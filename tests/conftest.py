@@ -1,0 +1,26 @@
+"""What several tests need: one small generated data set, and single-threaded torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from megdet.data.shapes import generate_shapes
+
+TRAIN_IMAGES, VAL_IMAGES = 32, 8
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """32 training and 8 validation images of 64 px, as real JPEGs in COCO's layout."""
+    root = tmp_path_factory.mktemp("shapes") / "set"
+    generate_shapes(root, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, image_size=64, seed=0)
+    return root
