@@ -1,0 +1,290 @@
+"""MLflow as the mirror of run folders: pushed to, never read back, never waited for.
+
+The journal is the truth. What a server that is down does not take stays in the run folder, and the next
+push takes it along: each push sends what is new since the last one, as noted in the folder's mlflow.json.
+MLflow is loaded (seconds) by the first push, not by importing this module.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from megdet.errors import UserError
+from megdet.tracking.journal import RunState, read_journal, replace_file
+from megdet.tracking.payload import (
+    Point,
+    artifacts,
+    epoch_points,
+    final_points,
+    step_points,
+    tags,
+    versions,
+)
+from megdet.tracking.settings import semantic_settings
+from megdet.tracking.uri import absolute_uri, artifact_location, without_password
+from megdet.tracking.uri import default_uri as default_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
+
+MIRROR = "mlflow.json"
+STATUS = {
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "diverged": "FINISHED",  # a result, not an error: told apart by the tag `outcome`
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+POINTS_PER_CALL = 1000  # MLflow's own limit for log_batch
+
+
+def prepare(uri: str, experiment: str) -> bool:
+    """Create the database and the experiment, once, before many runs start to write.
+
+    False, with a warning, where the server does not answer; UserError for a URI or an experiment that
+    cannot be used.
+    """
+    uri = absolute_uri(uri)
+    try:
+        _experiment_id(client_of(uri), uri, experiment)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the server or the network does, runs can go on
+        _warn(uri, error)
+        return False
+    return True
+
+
+def mirror(run_folder: Path, uri: str, experiment: str) -> bool:
+    """Push what the run folder holds and MLflow has not. False, with a warning, where that failed.
+
+    A folder whose run has not started is left alone.
+    """
+    try:
+        state = RunState.read(run_folder)
+        if state is not None:
+            with _locked(run_folder):
+                _Push(run_folder, absolute_uri(uri), experiment, state).go()
+    except Exception as error:  # the mirror must never cost a training run
+        _warn(uri, error)
+        return False
+    return True
+
+
+class Mirror:
+    """Mirrors one run folder while the run is training, from a background thread."""
+
+    def __init__(self, run_folder: Path, uri: str, experiment: str) -> None:
+        self._arguments = (run_folder, uri, experiment)
+        self._wanted = threading.Event()
+        self._closing = False
+        self._up_to_date = False
+        self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
+        self._thread.start()
+
+    def push(self) -> None:
+        """Ask for a push; returns at once. Requests made while one is under way become one."""
+        self._wanted.set()
+
+    def close(self, timeout_s: float = 60.0) -> bool:
+        """Push a last time and wait for it; True if MLflow then has everything."""
+        self._closing = True
+        self._wanted.set()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            log.warning("MLflow is too slow to take the end of the run; `megdet sync` pushes the rest")
+            return False
+        return self._up_to_date
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            self._wanted.wait()
+            self._wanted.clear()
+            last = self._closing
+            self._up_to_date = mirror(*self._arguments)
+
+
+class _Push:
+    """One push of one run folder."""
+
+    def __init__(self, folder: Path, uri: str, experiment: str, state: RunState) -> None:
+        self.folder, self.uri, self.state = folder, uri, state
+        self.plan: dict[str, Any] = json.loads((folder / "plan.json").read_text())
+        self.client = client_of(uri)
+        self.experiment_id = _experiment_id(self.client, uri, experiment)
+
+    def go(self) -> None:
+        run, pushed = self._find() or self._create()
+        self.run_id: str = run.info.run_id
+        self._send_params_and_tags(run)
+        lines = read_journal(self.folder)
+        schedule = self.plan["schedule"]
+        steps = schedule["epochs"] * schedule["steps_per_epoch"]
+        # Saved after each kind: a push that breaks off goes on from there.
+        for kind, points in (
+            ("epoch", epoch_points(lines, after=pushed["epoch"])),
+            ("step", step_points(lines, after=pushed["step"], steps=steps)),
+        ):
+            self._send_points(points)
+            pushed[kind] = max((point.step for point in points), default=pushed[kind])
+            self._save(pushed)
+        if not pushed["final"]:
+            result = final_points(lines, self.state)
+            self._send_points(result)
+            pushed["final"] = bool(result)
+        for path, place in artifacts(self.folder, self.state):
+            version = [path.stat().st_size, path.stat().st_mtime_ns]
+            if pushed["artifacts"].get(path.name) != version:
+                self.client.log_artifact(self.run_id, str(path), place)
+                pushed["artifacts"][path.name] = version
+        self._save(pushed)
+        self._set_status(run)
+
+    def _find(self) -> tuple[Run, dict[str, Any]] | None:
+        """The MLflow run of this folder and what it already has."""
+        from mlflow.exceptions import MlflowException
+
+        with suppress(FileNotFoundError, ValueError, KeyError):  # a damaged mlflow.json is made anew
+            pushed = json.loads((self.folder / MIRROR).read_text())
+            if (pushed["uri"], pushed["experiment_id"]) == (self.uri, self.experiment_id):
+                with suppress(MlflowException):  # the MLflow run may have been removed for good
+                    run = self.client.get_run(pushed["run_id"])
+                    if run.info.lifecycle_stage == "active":
+                        return run, pushed
+        run_id = self.plan["run_id"]
+        found = self.client.search_runs([self.experiment_id], f"tags.run_id = '{run_id}'", max_results=2)
+        if len(found) > 1:
+            raise UserError(
+                f"two MLflow runs have the tag run_id={run_id} ({found[0].info.run_id} and "
+                f"{found[1].info.run_id}); delete one of them"
+            )
+        if not found:
+            return None
+        mlflow_id = found[0].info.run_id
+        epoch, step = (
+            max((point.step for point in self.client.get_metric_history(mlflow_id, key)), default=0)
+            for key in ("train_s", "step/epoch")
+        )
+        return found[0], self._nothing_pushed(mlflow_id) | {"epoch": epoch, "step": step}
+
+    def _create(self) -> tuple[Run, dict[str, Any]]:
+        run = self.client.create_run(
+            self.experiment_id,
+            start_time=_milliseconds(self.state.started),
+            run_name=self.plan["name"],
+            tags={"run_id": self.plan["run_id"]},
+        )
+        pushed = self._nothing_pushed(run.info.run_id)
+        self._save(pushed)
+        return run, pushed
+
+    def _nothing_pushed(self, mlflow_id: str) -> dict[str, Any]:
+        place = {"run_id": mlflow_id, "uri": self.uri, "experiment_id": self.experiment_id}
+        return place | {"epoch": 0, "step": 0, "final": False, "artifacts": {}}
+
+    def _save(self, pushed: dict[str, Any]) -> None:
+        replace_file(self.folder / MIRROR, json.dumps(pushed, indent=2) + "\n")
+
+    def _send_params_and_tags(self, run: Run) -> None:
+        from mlflow.entities import Param, RunTag
+
+        known = run.data.tags
+        settings = semantic_settings(self.plan) | {"seed": str(self.plan["config"]["seed"])}
+        # MLflow refuses to change a param, so only what it has not is sent.
+        params = [Param(key, value) for key, value in settings.items() if key not in run.data.params]
+        # Versions are set once: a `megdet sync` from elsewhere must not overwrite those of training.
+        wanted = tags(self.plan, self.state, self.folder) | {
+            key: value for key, value in versions().items() if key not in known
+        }
+        changed = [RunTag(key, value) for key, value in wanted.items() if value != known.get(key, "")]
+        if params or changed:
+            self.client.log_batch(self.run_id, params=params, tags=changed)
+
+    def _send_points(self, points: Sequence[Point]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in points]
+        for start in range(0, len(metrics), POINTS_PER_CALL):
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + POINTS_PER_CALL])
+
+    def _set_status(self, run: Run) -> None:
+        status = STATUS[self.state.state]
+        if status == run.info.status:
+            return
+        if status == "RUNNING":
+            self.client.update_run(self.run_id, status=status)
+        else:
+            end = _milliseconds(self.state.ended) if self.state.ended else None
+            self.client.set_terminated(self.run_id, status, end)
+
+
+def client_of(uri: str) -> MlflowClient:
+    """A client that gives up within seconds, says nothing on its own and sends usage data to nobody."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifact_location(uri)))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:  # not that another process has just created it
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise UserError(f"the MLflow experiment {name!r} is deleted; restore it, or choose another tracking.experiment")
+    return str(found.experiment_id)
+
+
+def _milliseconds(iso: str) -> int:
+    return round(1000 * datetime.fromisoformat(iso).timestamp())
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One push of a folder at a time, over all processes of this host: two would create two MLflow runs."""
+    with (folder / ".mlflow.lock").open("w") as file:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def _warn(uri: str, error: Exception) -> None:
+    """Say once per process and cause that MLflow is behind."""
+    first_line = (str(error).strip().splitlines() or [""])[0][:300]
+    kind = type(error).__name__
+    text = first_line if isinstance(error, UserError) else f"{kind}: {first_line}"
+    cause = text if isinstance(error, UserError) else kind
+    if (uri, cause) not in _warned:
+        _warned.add((uri, cause))
+        log.warning(
+            "MLflow at %s is not up to date: %s. The run folders have everything; `megdet sync` pushes it.",
+            without_password(uri),
+            text,
+        )

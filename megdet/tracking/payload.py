@@ -1,0 +1,102 @@
+"""What MLflow is told of a run: tags, points of curves, files. Read from the run folder alone."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from megdet.metrics import COCO_METRICS
+from megdet.tracking.journal import JOURNAL, RunState
+
+MAX_STEP_POINTS = 500
+"""Of each per-step curve; the journal keeps them all."""
+
+Line = Mapping[str, Any]
+
+
+class Point(NamedTuple):
+    """One value of one curve. The time is the journal's, so that a point sent twice is one point."""
+
+    name: str
+    value: float
+    time_ms: int
+    step: int
+
+
+def epoch_points(lines: Sequence[Line], *, after: int) -> list[Point]:
+    """The values of the epochs beyond `after`, over the epoch."""
+    epochs = [line for line in lines if line["kind"] == "epoch" and line["epoch"] > after]
+    return [point for line in epochs for point in _points(line, "", step=line["epoch"])]
+
+
+def step_points(lines: Sequence[Line], *, after: int, steps: int) -> list[Point]:
+    """The values beyond step `after` over the step, as `step/<name>`, thinned for a run of `steps` steps."""
+    stride = max(1, -(-steps // MAX_STEP_POINTS))
+    last, kept = after, []
+    for line in lines:
+        if line["kind"] == "step" and (line["step"] >= last + stride or (last == 0 and line["step"] > 0)):
+            kept.append(line)
+            last = line["step"]
+    return [point for line in kept for point in _points(line, "step/", step=line["step"])]
+
+
+def final_points(lines: Sequence[Line], state: RunState) -> list[Point]:
+    """The result as `final/<name>`: the last epoch's COCO numbers and the times. Of a finished run only."""
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    if state.state != "finished" or not epochs:
+        return []
+    result = {name: epochs[-1].get(name) for name in COCO_METRICS}
+    result |= {"train_s": state.train_s, "eval_s": state.eval_s, "time": epochs[-1]["time"]}
+    return _points(result, "final/", step=0)
+
+
+def tags(plan: Mapping[str, Any], state: RunState, folder: Path) -> dict[str, str]:
+    """Ids, layout, code and state: what is not a setting, or can change over a run's attempts."""
+    facts = {
+        "run_id": plan["run_id"],
+        "experiment_id": plan["experiment_id"],
+        "folder": folder.resolve(),
+        "commit": plan["commit"],
+        "dirty": plan["dirty"],
+        "mlflow.source.git.commit": plan["commit"],  # where MLflow's own pages look for it
+        "state": state.state,
+        "outcome": state.state if state.state in ("finished", "diverged") else "",
+        "reason": state.reason or "",
+        "attempts": state.attempts,
+        "steps_done": state.step,
+        "train_s": round(state.train_s, 3),
+        "notes": "\n".join(plan["notes"]),
+        **plan["layout"],
+    }
+    return {key: str(value)[:5000] for key, value in facts.items()}  # MLflow's limit is 8000 bytes
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide numbers, as tags."""
+    found = {"version.python": platform.python_version()}
+    for package in ("torch", "torchvision", "megdet"):
+        with suppress(metadata.PackageNotFoundError):
+            found[f"version.{package}"] = metadata.version(package)
+    return found
+
+
+def artifacts(folder: Path, state: RunState) -> list[tuple[Path, str | None]]:
+    """The run's files for MLflow and the folder each goes to; the journal once the run has stopped."""
+    files = [folder / "plan.json", folder / "failure.json"]
+    if state.state != "running":
+        files.append(folder / JOURNAL)
+    found: list[tuple[Path, str | None]] = [(path, None) for path in files if path.exists()]
+    return found + [(path, "pictures") for path in sorted((folder / "pictures").glob("*.png"))]
+
+
+def _points(line: Line, prefix: str, *, step: int) -> list[Point]:
+    hidden = ("time", "step") if prefix else ("time", "step", "epoch")
+    return [
+        Point(prefix + name, float(value), round(1000 * line["time"]), step)
+        for name, value in line.items()
+        if isinstance(value, int | float) and name not in hidden
+    ]

@@ -1,0 +1,94 @@
+"""A picture of what a detector found, beside what it should have found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette for colour-blind readers, by class; white and dashed is the ground truth."""
+SHORTER_SIDE = 480
+"""Smaller images are enlarged to this, so that labels can be read."""
+
+Boxes = NDArray[np.floating]
+
+
+def draw_detections(
+    image: NDArray[np.uint8],
+    path: Path,
+    *,
+    boxes: Boxes,
+    labels: Sequence[int],
+    scores: Sequence[float],
+    names: Sequence[str],
+    truth_boxes: Boxes | None = None,
+    truth_labels: Sequence[int] = (),
+    min_score: float = 0.5,
+) -> None:
+    """Write `image` (uint8 [H, W, 3], RGB) to `path` as PNG with its detections and, dashed, its ground truth.
+
+    Boxes are [n, 4] as (x1, y1, x2, y2) in pixels of `image`; labels are 1-based places in `names`.
+    Detections below `min_score` are left out.
+    """
+    height, width = image.shape[:2]
+    scale = max(1.0, SHORTER_SIDE / min(height, width))
+    picture = Image.fromarray(image).resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    line = max(2, round(min(picture.size) / 200))
+    font = ImageFont.load_default(size=max(14, round(min(picture.size) / 32)))
+    for box, label in zip([] if truth_boxes is None else truth_boxes, truth_labels, strict=True):
+        _dashed(draw, np.asarray(box) * scale, width=line)
+        _text(draw, np.asarray(box) * scale, names[label - 1], font, colour="white", below=True)
+    # The best last, on top.
+    for box, label, score in reversed(list(zip(boxes, labels, scores, strict=True))):
+        if score >= min_score:
+            colour = COLOURS[(label - 1) % len(COLOURS)]
+            x1, y1, x2, y2 = (float(value) for value in np.asarray(box) * scale)
+            draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line)
+            _text(draw, np.asarray(box) * scale, f"{names[label - 1]} {score:.2f}", font, colour=colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, format="PNG")
+
+
+def _dashed(draw: ImageDraw.ImageDraw, box: Boxes, *, width: int) -> None:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
+        for from_, to in _dashes(start, end, length=4.0 * width):
+            draw.line((*from_, *to), fill="black", width=width + 2)
+            draw.line((*from_, *to), fill="white", width=width)
+
+
+def _dashes(
+    start: tuple[float, float], end: tuple[float, float], *, length: float
+) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+    a, b = np.asarray(start), np.asarray(end)
+    distance = float(np.hypot(*(b - a)))
+    for place in np.arange(0, distance, 2 * length):
+        from_, to = (a + (b - a) * min(1.0, q / distance) for q in (place, place + length))
+        yield (float(from_[0]), float(from_[1])), (float(to[0]), float(to[1]))
+
+
+def _text(
+    draw: ImageDraw.ImageDraw,
+    box: Boxes,
+    text: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    *,
+    colour: str,
+    below: bool = False,
+) -> None:
+    """`text` on a plate of `colour` above the box (or below it), moved inside the picture."""
+    x1, y1, _, y2 = (float(value) for value in box)
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    margin = 3
+    width, height = right - left + 2 * margin, bottom - top + 2 * margin
+    picture_width, picture_height = draw.im.size
+    x = min(max(0.0, x1), picture_width - width)
+    y = min(max(0.0, y2 if below else y1 - height), picture_height - height)
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    ink = "black" if colour in ("white", "#E69F00", "#56B4E9", "#CC79A7") else "white"
+    draw.text((x + margin - left, y + margin - top), text, fill=ink, font=font)

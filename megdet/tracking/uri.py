@@ -1,0 +1,42 @@
+"""Where MLflow keeps its records: a server, or a database on this host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from megdet.errors import UserError
+
+SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
+
+
+def default_uri(folder: Path) -> str:
+    """The sqlite database `mlflow.db` in `folder`, absolute: a relative one would depend on the cwd."""
+    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+
+
+def absolute_uri(uri: str) -> str:
+    """`uri`, an sqlite path in it made absolute. UserError for what no MLflow client can open."""
+    if urlsplit(uri).scheme.partition("+")[0] not in SCHEMES:
+        raise UserError(
+            f"{uri!r} is neither a tracking server nor a database; use http://HOST:PORT or "
+            "sqlite:////ABSOLUTE/PATH/mlflow.db, or leave it out"
+        )
+    path = _sqlite_path(uri)
+    return f"sqlite:///{path}" if path else uri
+
+
+def artifact_location(uri: str) -> str | None:
+    """The folder `mlartifacts` beside an sqlite database; None for a server, which has its own."""
+    path = _sqlite_path(uri)
+    return (path.parent / "mlartifacts").as_uri() if path else None
+
+
+def without_password(uri: str) -> str:
+    """`uri` as it may be shown."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None

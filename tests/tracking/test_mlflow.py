@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from megdet.errors import UserError
+from megdet.plan import Plan, semantics_of
+from megdet.tracking import mlflow as module
+from megdet.tracking.journal import JOURNAL, Journal, RunState
+from megdet.tracking.mlflow import Mirror, mirror, prepare
+from megdet.tracking.payload import MAX_STEP_POINTS
+from megdet.tracking.pictures import draw_detections
+from megdet.tracking.settings import semantic_settings
+
+from .databases import new_database
+from .fabricate import fabricate_run, plan_of, write_epoch
+
+# MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return new_database(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def warnings_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_warned", set())
+
+
+def runs_in(uri: str, experiment: str = "paper") -> list[Run]:
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    return [] if found is None else list(client.search_runs([found.experiment_id]))
+
+
+def only_run(uri: str) -> Run:
+    (run,) = runs_in(uri)
+    return run
+
+
+def curve(uri: str, run: Run, name: str) -> list[tuple[int, float]]:
+    """(step, value) of every stored point, duplicates included."""
+    points = MlflowClient(uri).get_metric_history(run.info.run_id, name)
+    return sorted((point.step, point.value) for point in points)
+
+
+def test_settings_are_exactly_what_the_experiment_id_hashes() -> None:
+    plan = plan_of({"batch": 64, "bn_size": 32, "optimizer.clip_grad_norm": 10.0}, "c")
+
+    def names(values: dict[str, Any], prefix: str = "") -> set[str]:
+        found: set[str] = set()
+        for key, value in values.items():
+            name = (prefix + key).removesuffix(".name")
+            found |= names(value, f"{prefix}{key}.") if isinstance(value, dict) else {name}
+        return found
+
+    settings = semantic_settings(json.loads(plan.to_json()))
+    assert set(settings) == names(semantics_of(plan.config))
+    assert settings["model"] == "r50_fpn" and settings["schedule"] == "normal" and settings["lr.scale"] == "1"
+
+
+def test_settings_of_equal_meaning_are_equal_text() -> None:
+    one = plan_of({"lr.scale": 1, "model.bn_in": ["fpn", "backbone"], "data.workers": 0, "seed": 3}, "c")
+    other = plan_of({"lr.scale": 1.0, "model.bn_in": ["backbone", "fpn"], "gpus": 8, "runs_dir": "x"}, "c")
+    assert semantic_settings(json.loads(one.to_json())) == semantic_settings(json.loads(other.to_json()))
+
+
+def test_a_finished_run_is_in_mlflow_with_params_tags_curves_result_and_files(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {"batch": 64, "bn_size": 32, "lr.scale": 0.5, "seed": 7}, mmAP=37.1)
+    picture = folder / "pictures" / "epoch11-0.png"
+    picture.parent.mkdir()
+    draw_detections(np.zeros((8, 8, 3), np.uint8), picture, boxes=np.zeros((0, 4)), labels=[], scores=[], names=["cup"])
+    assert mirror(folder, uri, "paper")
+    run = only_run(uri)
+    plan = json.loads((folder / "plan.json").read_text())
+    assert (run.info.run_name, run.info.status) == (plan["name"], "FINISHED")
+    assert run.info.end_time - run.info.start_time == 10 * 3600 * 1000
+    expected = {
+        "batch": "64", "bn_size": "32", "lr.scale": "0.5", "schedule": "normal", "model": "r50_fpn",
+        "data": "coco2017", "seed": "7", "schedule.milestones": "[8, 10]", "precision": "fp32",
+    }  # fmt: skip
+    assert expected.items() <= run.data.params.items()
+    assert "gpus" not in run.data.params and len(run.data.params) <= 55
+    tags = {
+        "run_id": plan["run_id"], "experiment_id": plan["experiment_id"], "gpus": "16", "images_per_gpu": "4",
+        "accumulation": "1", "bn_group": "8", "bn_splits": "1", "commit": plan["commit"], "dirty": "False",
+        "state": "finished", "outcome": "finished", "attempts": "1",
+    }  # fmt: skip
+    assert tags.items() <= run.data.tags.items()
+    assert run.data.tags["version.torch"] and run.data.tags["version.python"].startswith("3.")
+    assert run.data.metrics["final/mmAP"] == pytest.approx(37.1)
+    assert run.data.metrics["final/train_s"] == 36000
+    assert curve(uri, run, "mmAP") == [(epoch, pytest.approx(37.1 * epoch / 11)) for epoch in range(1, 12)]
+    files = {file.path for file in MlflowClient(uri).list_artifacts(run.info.run_id)}
+    assert files == {"plan.json", "metrics.jsonl", "pictures"}
+    assert (tmp_path / "store" / "mlartifacts" / run.info.run_id / "artifacts" / "pictures" / picture.name).exists()
+
+
+def test_pushing_again_adds_nothing_and_a_new_epoch_is_added_once(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {"batch": 256, "bn_size": 32}, state="running", epochs=2)
+    assert mirror(folder, uri, "paper") and mirror(folder, uri, "paper")
+    run = only_run(uri)
+    assert run.info.status == "RUNNING"
+    steps = curve(uri, run, "step/loss")
+    assert [step for step, _ in curve(uri, run, "mmAP")] == [1, 2] and len(steps) == 20
+    plan = Plan.from_json((folder / "plan.json").read_text())
+    with Journal(folder) as journal:
+        write_epoch(journal, plan, 3, mmAP=37.0, hours=10)
+    assert mirror(folder, uri, "paper")
+    assert [step for step, _ in curve(uri, only_run(uri), "mmAP")] == [1, 2, 3]
+    assert curve(uri, only_run(uri), "step/loss")[:20] == steps
+    assert len(curve(uri, only_run(uri), "step/loss")) == 30
+
+
+@pytest.mark.parametrize("noted", ["mlflow.json kept", "mlflow.json lost"])
+def test_a_resumed_run_goes_on_in_its_mlflow_run_without_a_point_twice(tmp_path: Path, uri: str, noted: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {"batch": 256, "bn_size": 32}, state="interrupted", epochs=3)
+    assert mirror(folder, uri, "paper")
+    assert only_run(uri).info.status == "KILLED"
+    first = only_run(uri)
+    if noted == "mlflow.json lost":
+        (folder / "mlflow.json").unlink()
+    plan = Plan.from_json((folder / "plan.json").read_text())
+    before = RunState.read(folder)
+    assert before is not None
+    with Journal(folder) as journal:
+        journal.drop_after(2 * plan.schedule.steps_per_epoch)
+        write_epoch(journal, plan, 3, mmAP=37.0, hours=10)
+        write_epoch(journal, plan, 4, mmAP=37.0, hours=10)
+    RunState("running", attempts=2, started=before.started).write(folder)
+    assert mirror(folder, uri, "paper")
+    run = only_run(uri)
+    assert run.info.run_id == first.info.run_id
+    assert run.info.status == "RUNNING" and run.data.tags["attempts"] == "2"
+    assert [step for step, _ in curve(uri, run, "mmAP")] == [1, 2, 3, 4]
+    steps = [step for step, _ in curve(uri, run, "step/loss")]
+    assert len(steps) == len(set(steps)) == 40
+
+
+def test_a_push_that_broke_off_before_it_was_noted_is_repeated_without_a_point_twice(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {}, state="running", epochs=2)
+    assert mirror(folder, uri, "paper")
+    noted = json.loads((folder / "mlflow.json").read_text())
+    (folder / "mlflow.json").write_text(json.dumps(noted | {"epoch": 0, "step": 0}))
+    assert mirror(folder, uri, "paper")
+    assert [step for step, _ in curve(uri, only_run(uri), "mmAP")] == [1, 2]
+    assert len(curve(uri, only_run(uri), "step/loss")) == 20
+
+
+@pytest.mark.parametrize("state, status, outcome", [("diverged", "FINISHED", "diverged"), ("failed", "FAILED", None)])
+def test_divergence_is_a_result_and_an_error_a_failure(
+    tmp_path: Path, uri: str, state: Any, status: str, outcome: str | None
+) -> None:
+    folder = fabricate_run(tmp_path / "runs", {"batch": 64, "bn_size": 0}, state=state, epochs=1, reason="loss is NaN")
+    (folder / "failure.json").write_text("{}")
+    assert mirror(folder, uri, "paper")
+    run = only_run(uri)
+    assert run.info.status == status and run.data.tags.get("outcome") == outcome
+    assert run.data.tags["reason"] == "loss is NaN"
+    assert not [name for name in run.data.metrics if name.startswith("final/")]
+    assert "failure.json" in {file.path for file in MlflowClient(uri).list_artifacts(run.info.run_id)}
+
+
+def test_values_that_json_cannot_hold_leave_a_gap_in_the_curve(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {}, state="running", epochs=1)
+    with Journal(folder) as journal:
+        journal.epoch(2, step=99999, train_s=1.0, loss=float("nan"), mmAP=2.0)
+    assert mirror(folder, uri, "paper")
+    assert [step for step, _ in curve(uri, only_run(uri), "loss")] == [1]
+    assert [step for step, _ in curve(uri, only_run(uri), "mmAP")] == [1, 2]
+
+
+def test_per_step_curves_are_thinned_to_some_hundred_points_however_they_arrive(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {"batch": 16}, state="running", epochs=0)
+    with Journal(folder) as journal:
+        for step in range(1, 40001, 20):
+            journal.step(step, epoch=step / 7392, loss=1.0)
+            if step in (4001, 4021):
+                assert mirror(folder, uri, "paper")
+    assert mirror(folder, uri, "paper")
+    steps = [step for step, _ in curve(uri, only_run(uri), "step/loss")]
+    total = Plan.from_json((folder / "plan.json").read_text()).schedule.steps
+    assert total > 80000 and len(steps) <= MAX_STEP_POINTS
+    assert len(steps) > 0.4 * MAX_STEP_POINTS and len(steps) == len(set(steps))
+
+
+def test_two_mlflow_runs_of_one_run_are_an_error_that_names_both(
+    tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = fabricate_run(tmp_path / "runs", {})
+    assert mirror(folder, uri, "paper")
+    client, run = MlflowClient(uri), only_run(uri)
+    twin = client.create_run(run.info.experiment_id, tags={"run_id": run.data.tags["run_id"]})
+    (folder / "mlflow.json").unlink()
+    assert not mirror(folder, uri, "paper")
+    assert run.info.run_id in caplog.text and twin.info.run_id in caplog.text
+    client.delete_run(twin.info.run_id)
+    assert mirror(folder, uri, "paper")
+    assert only_run(uri).info.run_id == run.info.run_id
+
+
+def test_a_run_deleted_in_mlflow_is_pushed_anew(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {})
+    assert mirror(folder, uri, "paper")
+    MlflowClient(uri).delete_run(only_run(uri).info.run_id)
+    assert mirror(folder, uri, "paper")
+    assert len(curve(uri, only_run(uri), "mmAP")) == 11
+
+
+def test_a_run_that_has_not_started_is_left_alone(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {})
+    (folder / "state.json").unlink()
+    assert mirror(folder, uri, "paper")
+    assert runs_in(uri) == []
+
+
+def test_many_writers_make_one_experiment_and_one_run_each(tmp_path: Path, uri: str) -> None:
+    folders = [fabricate_run(tmp_path / "runs", {"seed": seed}, epochs=1) for seed in range(3)]
+    results: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda f=folder: results.append(mirror(f, uri, "paper"))) for folder in folders * 2
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * 6
+    assert sorted(run.data.params["seed"] for run in runs_in(uri)) == ["0", "1", "2"]
+
+
+def test_pushing_from_a_training_run_returns_at_once_and_closing_brings_everything(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {}, state="running", epochs=1)
+    background = Mirror(folder, uri, "paper")
+    start = time.perf_counter()
+    for _ in range(100):
+        background.push()
+    assert time.perf_counter() - start < 0.1
+    with Journal(folder) as journal:
+        write_epoch(journal, Plan.from_json((folder / "plan.json").read_text()), 2, mmAP=37.0, hours=10)
+    assert background.close(timeout_s=60)
+    assert [step for step, _ in curve(uri, only_run(uri), "mmAP")] == [1, 2]
+
+
+def test_a_uri_that_cannot_be_right_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    for wrong in ("sqlte:///mlflow.db", str(tmp_path), "mlruns"):
+        with pytest.raises(UserError, match="sqlite"):
+            prepare(wrong, "paper")
+
+
+def test_a_relative_database_is_the_one_of_the_folder_at_hand(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fabricate_run(tmp_path / "runs", {}, epochs=1)
+    monkeypatch.chdir(tmp_path / "store")
+    assert mirror(folder, "sqlite:///mlflow.db", "paper")
+    monkeypatch.chdir(tmp_path)
+    assert len(runs_in(uri)) == 1 and not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_a_first_start_prints_nothing(tmp_path: Path) -> None:
+    program = f"from megdet.tracking.mlflow import prepare; print(prepare('sqlite:///{tmp_path}/mlflow.db', 'paper'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_server_that_is_down_costs_one_warning_and_seconds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = fabricate_run(tmp_path / "runs", {})
+    uri = f"http://127.0.0.1:{free_port()}"
+    with caplog.at_level(logging.WARNING):
+        start = time.perf_counter()
+        assert not prepare(uri, "paper")
+        background = Mirror(folder, uri, "paper")
+        background.push()
+        assert not background.close(timeout_s=60)
+        assert not mirror(folder, uri, "paper")
+    assert time.perf_counter() - start < 30
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("megdet")]
+    assert len(said) == 1 and uri in said[0] and "megdet sync" in said[0]
+    assert (folder / JOURNAL).exists() and not (folder / "mlflow.json").exists()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A real tracking server on this host."""
+    store = tmp_path / "server"
+    database = new_database(store)
+    port = free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", database, "--artifacts-destination", str(store / "artifacts"),
+    ]  # fmt: skip
+    environment = {
+        "PATH": "/usr/bin:/bin", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
+    }  # fmt: skip
+    with (store / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=store, env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, (store / "log").read_text()
+            try:
+                with urllib.request.urlopen(f"{url}/health", timeout=2):
+                    break
+            except OSError:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_a_real_server_takes_the_same_run(tmp_path: Path, server: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {"batch": 32, "bn_size": 32})
+    assert prepare(server, "paper") and mirror(folder, server, "paper") and mirror(folder, server, "paper")
+    run = only_run(server)
+    assert run.data.params["batch"] == "32" and run.info.status == "FINISHED"
+    assert len(curve(server, run, "mmAP")) == 11 and len(curve(server, run, "step/loss")) == 110
+    artifacts = MlflowClient(server).list_artifacts(run.info.run_id)
+    assert {file.path for file in artifacts} == {"plan.json", "metrics.jsonl"}
