@@ -1,0 +1,48 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Two processes with a thread each; more threads than cores only fight.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help install demo test check lint test-all clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## create .venv with the pinned versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "megdet needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED) ## a small sweep by real training, the paper's tables of it, a figure (some minutes)
+	$(BIN)/python launch.py -m experiment=demo batch=16,32 bn_size=0,16,32
+	$(BIN)/python analysis/make_tables.py --from runs
+	$(BIN)/python analysis/make_figures.py --from runs --out results
+	@echo
+	@echo "The same tables, pictures of detections and curves in the MLflow UI:"
+	@echo "    $(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db"
+	@echo "then open http://127.0.0.1:5000"
+
+test: $(INSTALLED) ## the tests that take seconds
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: $(INSTALLED) ## all tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test-all ## what CI runs
+
+clean: ## remove what the demo made (not .venv)
+	rm -rf runs results mlflow.db mlartifacts data/shapes

@@ -1,0 +1,1 @@
+"""Ours and a peer, side by side in one run; a ratio comes out."""

@@ -1,0 +1,196 @@
+"""A training step of ours and of torchvision's own Faster R-CNN and loop, on this machine's CPU.
+
+    python -m benchmarks.train_step --model r50_fpn --size 800 --images 1
+    python -m benchmarks.train_step --model r18_fpn --size 256 --images 4
+
+Both train the same architecture from random weights, with trainable batch norm in the backbone and 512 RoIs an
+image, on the same generated images, already of the size they are trained at. torchvision runs as its references do;
+ours runs the real training loop with the environment that the launcher gives to ranks. Each variant is measured in
+processes of its own, in turn, so that drifts of the machine meet all of them; times are medians over all steps but
+the first two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import write_report
+from megdet.launchers.processes import NO_TRIM
+
+WARM_UP_STEPS = 2
+NUM_CLASSES = 80
+OBJECTS = 7
+VARIANTS = ("torchvision", "fp32", "fp32_sublinear", "bf16")
+
+
+def sample(images: int, size: int) -> Any:
+    """An `ImageBatch` of textured noise with boxes; 4:3, as most of COCO."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from megdet.batch import ImageBatch
+
+    generator = torch.Generator().manual_seed(0)
+    height, width = size, -(-size * 4 // 3 // 32) * 32
+    coarse = torch.rand(images, 3, height // 16, width // 16, generator=generator) * 255
+    pixels = interpolate(coarse, size=(height, width), mode="bilinear").to(torch.uint8)
+    boxes = []
+    for _ in range(images):
+        corner = torch.rand(OBJECTS, 2, generator=generator) * torch.tensor([0.6 * width, 0.6 * height])
+        extent = (0.05 + 0.3 * torch.rand(OBJECTS, 2, generator=generator)) * size
+        boxes.append(torch.cat([corner, corner + extent], dim=1))
+    labels = [torch.randint(1, NUM_CLASSES + 1, (OBJECTS,), generator=generator) for _ in range(images)]
+    whole = [(height, width)] * images
+    return ImageBatch(pixels, whole, boxes, labels, list(range(images)), whole, list(range(images)))
+
+
+def torchvision_steps(backbone: str, size: int, images: int, steps: int) -> list[float]:
+    """Seconds of each step of torchvision's model in the loop of its references."""
+    import torch
+    from torch import nn
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+    torch.manual_seed(0)
+    body = resnet_fpn_backbone(backbone_name=backbone, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
+    model = FasterRCNN(body, num_classes=NUM_CLASSES + 1, min_size=size, max_size=10 * size).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    batch = sample(images, size)
+    floats = [image.float() / 255 for image in batch.images]
+    targets = [{"boxes": b, "labels": t} for b, t in zip(batch.boxes, batch.labels, strict=True)]
+    seconds = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        loss = sum(model(floats, targets).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, sublinear: bool) -> list[float]:
+    """Seconds of each step of the real training loop."""
+    import torch
+
+    from megdet.config import ModelConfig
+    from megdet.distributed import Ranks
+    from megdet.divergence import LossWatch
+    from megdet.model.backbones import NormLayers
+    from megdet.model.cgbn import CrossGPUBatchNorm2d
+    from megdet.model.detector import build_detector
+    from megdet.train import EpochTotals, data_parallel, train_epoch
+
+    knobs = vars(ModelConfig())
+    for not_a_knob in ("name", "backbone", "weights", "frozen_stages", "bn_in"):
+        del knobs[not_a_knob]
+    knobs["anchor_sizes"] = [[side] for side in knobs["anchor_sizes"]]
+    seconds: list[float] = []
+    with Ranks.from_environment() as ranks:
+        detector = build_detector(
+            backbone=backbone,
+            num_classes=NUM_CLASSES,
+            norm=NormLayers(backbone=partial(CrossGPUBatchNorm2d, bn_size=images), fpn=None),
+            weights=None,
+            frozen_stages=0,
+            sublinear=sublinear,
+            score_threshold=0.05,
+            detections_per_image=100,
+            init_seed=0,
+            **knobs,
+        )
+        train_epoch(
+            data_parallel(detector, ranks.device),
+            ([[sample(images, size)]] for _ in range(steps)),
+            optimizer=torch.optim.SGD(detector.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
+            lr_at=lambda step: 1e-3,
+            first_step=0,
+            batch=images,
+            device=ranks.device,
+            bf16=bf16,
+            clip_grad_norm=None,
+            watch=LossWatch(),
+            totals=EpochTotals(),
+            stop_requested=lambda: False,
+            on_step=lambda step, s: seconds.append(s),
+        )
+    return seconds
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One variant, in this process."""
+    import torch
+    import torchvision.models.detection  # noqa: F401  # loaded before memory is read, for every variant alike
+
+    torch.set_num_threads(arguments.threads)
+    loaded_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    backbone = {"r50_fpn": "resnet50", "r18_fpn": "resnet18"}[arguments.model]
+    shape = (backbone, arguments.size, arguments.images, arguments.steps)
+    if arguments.variant == "torchvision":
+        seconds = torchvision_steps(*shape)
+    else:
+        sublinear = arguments.variant.endswith("sublinear")
+        seconds = our_steps(*shape, bf16=arguments.variant.startswith("bf16"), sublinear=sublinear)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds[WARM_UP_STEPS:], "peak_over_import_mb": peak_mb - loaded_mb}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["r50_fpn", "r18_fpn"], default="r50_fpn")
+    parser.add_argument("--size", type=int, default=800, help="shorter side in pixels")
+    parser.add_argument("--images", type=int, default=1, help="in a step")
+    parser.add_argument("--steps", type=int, default=5, help="of each process, the first two not counted")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each variant")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path, help="the JSON file; default results/benchmarks/")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.variant:
+        print(json.dumps(measure(arguments)))
+        return
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    memory_mb: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for _ in range(arguments.rounds):
+        for variant in VARIANTS:
+            environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+            if variant != "torchvision":
+                environment.update(NO_TRIM)
+            command = [sys.executable, "-m", "benchmarks.train_step", "--variant", variant, "--model", arguments.model]
+            for name in ("size", "images", "steps", "threads"):
+                command += [f"--{name}", str(getattr(arguments, name))]
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            seconds[variant] += found["seconds"]
+            memory_mb[variant].append(found["peak_over_import_mb"])
+    median_s = {variant: statistics.median(times) for variant, times in seconds.items()}
+    peak_mb = {variant: statistics.median(values) for variant, values in memory_mb.items()}
+    ratios = {f"torchvision/{variant}": median_s["torchvision"] / median_s[variant] for variant in VARIANTS[1:]}
+    ratios["sublinear_time"] = median_s["fp32_sublinear"] / median_s["fp32"]
+    ratios["sublinear_memory"] = peak_mb["fp32_sublinear"] / peak_mb["fp32"]
+    print(f"{arguments.model}, {arguments.images} x {arguments.size} px, {arguments.threads} threads")
+    for variant in VARIANTS:
+        low, high = min(seconds[variant]), max(seconds[variant])
+        print(f"{variant:16} {median_s[variant]:7.3f} s/step [{low:.3f}, {high:.3f}]   peak {peak_mb[variant]:6.0f} MB")
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.2f}x")
+    report = write_report(
+        f"train_step-{arguments.model}-{arguments.size}px-{arguments.images}",
+        {"seconds": seconds, "median_s": median_s, "peak_over_import_mb": peak_mb, "ratios": ratios},
+        arguments.out,
+    )
+    print(f"written to {report}")
+
+
+if __name__ == "__main__":
+    main()
