@@ -7,13 +7,12 @@ from functools import partial
 
 import torch
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from megdet.data.coco import CocoSplit
 from megdet.data.files import coco_files
 from megdet.data.loader import EvalLoader, TrainLoader
 from megdet.distributed import Ranks, bn_group_of
-from megdet.model.backbones import NormLayers
+from megdet.model.backbones import FusedFrozenBatchNorm2d, NormLayers
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector, build_detector
 from megdet.plan import Plan
@@ -78,7 +77,7 @@ def detector_of(plan: Plan, ranks: Ranks) -> Detector:
     cgbn: Callable[[int], nn.Module] = partial(CrossGPUBatchNorm2d, bn_size=config.bn_size, group=group)
     trains_bn = config.bn_size > 0
     norm = NormLayers(
-        backbone=cgbn if trains_bn and "backbone" in model.bn_in else FrozenBatchNorm2d,
+        backbone=cgbn if trains_bn and "backbone" in model.bn_in else FusedFrozenBatchNorm2d,
         fpn=cgbn if trains_bn and "fpn" in model.bn_in else None,
     )
     detector = build_detector(

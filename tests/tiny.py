@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torchvision.ops import FrozenBatchNorm2d
 
 from megdet.data.coco import CocoSplit
 from megdet.data.files import coco_files
 from megdet.data.loader import TrainLoader
 from megdet.distributed import bn_group_of
-from megdet.model.backbones import NormLayers
+from megdet.model.backbones import FusedFrozenBatchNorm2d, NormLayers
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector, build_detector
 
@@ -27,7 +26,7 @@ def tiny_detector(*, bn_size: int, bn_group: int = 1, sublinear: bool = False) -
         cgbn = partial(CrossGPUBatchNorm2d, bn_size=bn_size, group=group)
         norm = NormLayers(backbone=cgbn, fpn=cgbn)
     else:
-        norm = NormLayers(backbone=FrozenBatchNorm2d, fpn=None)
+        norm = NormLayers(backbone=FusedFrozenBatchNorm2d, fpn=None)
     return build_detector(
         backbone="tiny",
         num_classes=6,

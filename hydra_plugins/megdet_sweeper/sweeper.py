@@ -1,0 +1,31 @@
+"""`launch.py -m`: Hydra finds sweepers only under this package, so this is a thin adapter to `megdet.compose`.
+
+Hydra imports this file at every start: everything that takes time is imported when a sweep begins.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+TARGET = "hydra_plugins.megdet_sweeper.sweeper.MegdetSweeper"
+ConfigStore.instance().store(group="hydra/sweeper", name="megdet", node={"_target_": TARGET}, provider="megdet")
+
+
+class MegdetSweeper(Sweeper):
+    """Composes every point of a sweep once and hands them over to be planned and run; ends the program."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._loader = hydra_context.config_loader
+        self._config = config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """`arguments` are the overrides of the command line, sweeps among them."""
+        from megdet.compose import compose_points
+        from megdet.sweep import run_points
+
+        sys.exit(run_points(compose_points(self._loader, self._config, arguments)))

@@ -1,0 +1,106 @@
+"""Plans, runs and records large mini-batch detection experiments (MegDet, arXiv 1711.07240).
+
+  python launch.py experiment=demo                      one run that a laptop can do
+  python launch.py batch=64 bn_size=32 schedule=long    a row of Table 3, on the GPUs of this machine
+  python launch.py -m batch=16,64,256 bn_size=16,32     a sweep: every combination that can be
+  python launch.py -m 'batch=range(16,257,16)' cluster=paper sweep.dry_run=true
+                                                        plans for the paper's 128 GPUs; nothing runs
+
+What is asked
+  batch            images per optimizer step, over all GPUs
+  bn_size          images behind one BN statistic; 0: BN is frozen, the paper's baseline
+  lr.scale         times the linear rule lr = 0.02 x batch / 16; 0.5 is Table 2's half learning rate
+  seed             another run of the same experiment
+
+Where it runs (never what is learned)
+  gpus             processes that train; auto: the paper's layout, or the most that fit
+  images_per_gpu   images in one forward pass; accumulation makes up the rest of the batch
+  sublinear        activation checkpointing: less memory, slower; auto: from bn_size 32
+  cluster          what there is to run on
+
+Choose with group=option (the files are in conf/)
+{groups}
+
+Each run lives in runs/<run_id>/. Asked for again, a run that is done is skipped and one that was interrupted
+goes on. Exit code: 0 all is well, 1 a run failed, 2 a mistake in what was asked, 3 interrupted.
+
+  python launch.py --cfg job                            every key and its value
+  python launch.py --hydra-help                         the command line's other flags
+  eval "$(python launch.py -sc install=bash)"           completion on Tab
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.errors import HydraException
+
+from megdet.compose import explain, register_schema, to_config
+from megdet.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CONF = Path(__file__).parent / "conf"
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def launch(composed: DictConfig) -> None:
+    """One experiment; sweeps (-m) go through hydra_plugins/megdet_sweeper instead."""
+    from megdet.sweep import Asked, report, run_points
+
+    try:
+        asked = [Asked((), to_config(composed))]
+    except UserError as error:
+        sys.exit(report(error))
+    sys.exit(run_points(asked))
+
+
+def help_text() -> str:
+    """This file's docstring with the options of each group; Hydra's own would take a second to list them."""
+    groups = (folder for folder in sorted(CONF.iterdir()) if folder.is_dir())
+    lines = (f"  {group.name:16} {', '.join(sorted(file.stem for file in group.glob('*.yaml')))}" for group in groups)
+    return (__doc__ or "").format(groups="\n".join(lines))
+
+
+def main() -> int:
+    """Run Hydra so that a user's mistake is one message and exit code 2."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text())
+        return 0
+    traceback_wanted = FULL_ERROR in os.environ
+    # Hydra would print its errors itself and exit with 1; told so, it raises them.
+    os.environ[FULL_ERROR] = "1"
+    register_schema()
+    try:
+        launch()
+    except HydraException as error:
+        if traceback_wanted:
+            raise
+        print(explain(error), file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except ValueError as error:
+        if traceback_wanted or not _is_of_hydra(error):
+            raise
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _is_of_hydra(error: ValueError) -> bool:
+    """Whether Hydra itself raised it: flags that exclude each other, an unknown shell."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return os.path.dirname(hydra.__file__) in frames[-1].filename
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Runs planned experiments on this machine: what it has, what fits, and one run at a time in a folder."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from megdet.config import Config
+from megdet.errors import UserError
+from megdet.launchers.processes import STOP_GRACE_S, RankProcesses
+from megdet.outcome import FAILURE
+from megdet.plan import Plan
+from megdet.tracking.journal import State, replace_file
+
+RANK_COMMAND = (sys.executable, "-m", "megdet.run")
+MAX_CPU_RANKS = 64
+
+
+@cache
+def devices_here() -> int:
+    """GPUs of this machine that may be used: those of CUDA_VISIBLE_DEVICES, or all that nvidia-smi lists."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return sum(1 for device in visible.split(",") if device.strip() not in ("", "-1"))
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(1 for line in listed.stdout.splitlines() if line.startswith("GPU "))
+
+
+def resolve_cluster(config: Config) -> Config:
+    """The config with `cluster.gpus_per_node=auto` as the number of this machine.
+
+    Without a GPU that is 1, or as many CPU processes as `gpus` asks for.
+    """
+    if config.cluster.gpus_per_node != "auto":
+        return config
+    asked = min(config.gpus, MAX_CPU_RANKS) if isinstance(config.gpus, int) and config.gpus > 0 else 1
+    config = copy.deepcopy(config)
+    config.cluster.gpus_per_node = devices_here() or asked
+    return config
+
+
+def check_fits_here(plan: Plan) -> None:
+    """Raises UserError where a plan needs more ranks than this machine can run."""
+    devices = devices_here()
+    if plan.layout.gpus <= (devices or MAX_CPU_RANKS):
+        return
+    here = f"{devices}" if devices else f"none (at most {MAX_CPU_RANKS} CPU processes stand in for them)"
+    raise UserError(
+        f"{plan.run_id} is planned for gpus={plan.layout.gpus} on {plan.layout.nodes} nodes, and this machine has "
+        f"{here}; use cluster=local for a layout that fits here (the result is the same), or sweep.dry_run=true"
+    )
+
+
+def run_folder(plan: Plan) -> Path:
+    """Where a run keeps everything."""
+    return Path(plan.config.runs_dir) / plan.run_id
+
+
+def is_being_run(folder: Path) -> bool:
+    """Whether a launcher, or a rank of one, is at work in a run folder."""
+    try:
+        with _locked(folder):
+            return False
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+
+
+def run_local(plan: Plan, *, command: Sequence[str] = RANK_COMMAND, stop_grace_s: float = STOP_GRACE_S) -> State:
+    """Run (or go on with) a plan on this machine until it ends; how it ended.
+
+    Writes plan.json and starts `command PLAN` once per rank. A rank that dies takes the others with it.
+    SIGINT, SIGTERM and SIGHUP reach the ranks as SIGTERM; a second one kills them. Only for the main thread.
+
+    Raises UserError where the run is being run already.
+    """
+    folder = run_folder(plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(folder) as lock:
+            replace_file(folder / "plan.json", plan.to_json())
+            (folder / FAILURE).unlink(missing_ok=True)
+            ranks = RankProcesses(
+                folder,
+                command=command,
+                ranks=plan.layout.gpus,
+                on_gpus=devices_here() > 0,
+                lock=lock,
+                stop_grace_s=stop_grace_s,
+            )
+            return ranks.run()
+    except BlockingIOError:
+        raise UserError(
+            f"{plan.run_id} is being run by another launcher (folder {folder}); wait for it, or stop it first"
+        ) from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """The folder's lock; ranks inherit it, so that it is held until the last of them is gone.
+
+    Raises BlockingIOError where another process holds it.
+    """
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield lock
+    finally:
+        os.close(lock)

@@ -1,0 +1,207 @@
+"""The rank processes of one attempt at a run, on one machine: started, watched, none left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+import megdet
+from megdet.outcome import FAILURE, LAST_LOG_LINES, log_file
+from megdet.tracking.journal import RunState, State, replace_file
+
+STOP_GRACE_S = 30.0
+"""For ranks that are asked to stop: they finish a step and write a checkpoint."""
+FAILURE_GRACE_S = 5.0
+"""For the ranks left when one has failed: most of them wait in a collective and cannot go on."""
+INTERRUPTED_EXIT = 3
+"""What a rank that was asked to stop exits with (see megdet.run)."""
+
+NO_TRIM = {
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+"""glibc keeps freed memory for the next step; giving it back and faulting it in again is a quarter of a CPU step."""
+
+_DIE_WITH_PARENT = (sys.executable, "-I", "-S", str(Path(__file__).with_name("die_with_parent.py")))
+
+
+class RankProcesses:
+    """One process per rank, for one attempt; a rank that dies takes the others with it."""
+
+    def __init__(
+        self, folder: Path, *, command: Sequence[str], ranks: int, on_gpus: bool, lock: int, stop_grace_s: float
+    ) -> None:
+        """`lock` is a file descriptor that the ranks hold open as long as they live."""
+        self.folder, self.command, self.ranks, self.on_gpus = folder, command, ranks, on_gpus
+        self.lock, self.stop_grace_s = lock, stop_grace_s
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._signals_received = 0
+        self._kill_at: float | None = None
+        self._first_dead: int | None = None
+
+    def run(self) -> State:
+        """Start the ranks, wait for all of them; how the run ended. Only for the main thread."""
+        before = RunState.read(self.folder)
+        started = _now()
+        with _handling_signals(self._on_signal):
+            try:
+                self._start()
+                self._wait()
+            finally:
+                self._kill()
+        return self._settle(before, started)
+
+    def _start(self) -> None:
+        port = _free_port()
+        for rank in range(self.ranks):
+            with log_file(self.folder, rank).open("ab") as log:
+                process = subprocess.Popen(
+                    [*_DIE_WITH_PARENT, str(os.getpid()), *self.command, str(self.folder / "plan.json")],
+                    env=self._environment(rank, port),
+                    # Rank 0 has the terminal, for its progress, and writes its own log.
+                    stdout=log if rank else None,
+                    stderr=log if rank else None,
+                    stdin=subprocess.DEVNULL,
+                    # Out of the terminal's reach: Ctrl-C comes to the launcher, which passes on SIGTERM.
+                    start_new_session=True,
+                    pass_fds=(self.lock,),
+                )
+            self._processes.append(process)
+        if self._signals_received:
+            self._terminate(self.stop_grace_s)
+
+    def _wait(self) -> None:
+        while True:
+            codes = [process.poll() for process in self._processes]
+            dead = [rank for rank, code in enumerate(codes) if code]
+            if dead and self._first_dead is None:
+                self._first_dead = min(dead, key=lambda rank: _blame(codes[rank] or 0))
+                if not self._signals_received:
+                    asked_to_stop = codes[self._first_dead] == INTERRUPTED_EXIT
+                    self._terminate(self.stop_grace_s if asked_to_stop else FAILURE_GRACE_S)
+            if None not in codes:
+                return
+            if self._kill_at is not None and time.monotonic() > self._kill_at:
+                self._kill()
+            time.sleep(0.05)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals_received += 1
+        if self._signals_received == 1:
+            print("stopping: the ranks write a checkpoint (once more: at once)", file=sys.stderr, flush=True)
+            self._terminate(self.stop_grace_s)
+        else:
+            self._kill_at = time.monotonic()
+
+    def _terminate(self, grace_s: float) -> None:
+        self._kill_at = time.monotonic() + grace_s
+        for process in self._processes:
+            process.terminate()
+
+    def _kill(self) -> None:
+        """End every rank and whatever it started (loader workers), at once."""
+        for process in self._processes:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        for process in self._processes:
+            process.wait()
+
+    def _settle(self, before: RunState | None, started: str) -> State:
+        """The state that the ranks left, or the one that they could not write any more."""
+        codes = [process.returncode for process in self._processes]
+        state = RunState.read(self.folder)
+        if state is None or state == before:
+            attempts = before.attempts + 1 if before else 1
+            state = replace(before or RunState("running", attempts, started), state="running", attempts=attempts)
+        if not any(codes) and state.state in ("finished", "diverged"):
+            return state.state
+        rank = self._first_dead or 0
+        if self._signals_received or codes[rank] == INTERRUPTED_EXIT:
+            if state.state != "interrupted":
+                reason = "stopped by a signal to the launcher"
+                replace(state, state="interrupted", ended=_now(), reason=reason).write(self.folder)
+            return "interrupted"
+        if codes[rank] <= 0 or not (self.folder / FAILURE).exists():
+            reason = _reason(rank, codes[rank])
+            self._write_failure(rank, reason)
+            replace(state, state="failed", ended=_now(), reason=reason).write(self.folder)
+        return "failed"
+
+    def _write_failure(self, rank: int, reason: str) -> None:
+        lines = log_file(self.folder, rank).read_text(errors="replace").splitlines()[-LAST_LOG_LINES:]
+        failure = {"rank": rank, "error": "RankDied", "reason": reason, "traceback": "", "log": lines, "time": _now()}
+        replace_file(self.folder / FAILURE, json.dumps(failure, indent=2) + "\n")
+
+    def _environment(self, rank: int, port: int) -> Mapping[str, str]:
+        """What a rank finds in its environment; thread and malloc settings of the user's stay."""
+        defaults = {"PYTHONUNBUFFERED": "1", **NO_TRIM}
+        if not self.on_gpus:
+            defaults["OMP_NUM_THREADS"] = str(max(1, _cores() // self.ranks))
+        # The ranks find this very package, installed or not.
+        paths = [str(Path(megdet.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {
+            **defaults,
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(self.ranks),
+            "LOCAL_WORLD_SIZE": str(self.ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+
+
+def _blame(code: int) -> int:
+    """Of ranks that are found dead together, who is the cause: one that was killed (the others only lost their
+    connection to it), then one that failed, then one that was asked to stop."""
+    return 0 if code < 0 else 2 if code == INTERRUPTED_EXIT else 1
+
+
+def _reason(rank: int, code: int) -> str:
+    if code < 0:
+        hint = " (often the system's answer to too little memory)" if -code == signal.SIGKILL else ""
+        return f"rank {rank} was killed by {signal.Signals(-code).name}{hint}"
+    if code == 0:
+        return "the ranks ended without saying how"
+    return f"rank {rank} ended with exit code {code} and did not say why"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,140 @@
+"""launch.py as a user meets it: a process, its words and its exit code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LAUNCH = Path(__file__).parents[1] / "launch.py"
+SMALL = [
+    "experiment=demo", "gpus=1", "batch=4", "bn_size=4", "data.train_images=8", "data.val_images=2",
+    "data.min_size=64", "data.max_size=107", "data.workers=0", "schedule.epochs=1", "schedule.milestones=[]",
+    "schedule.factors=[]", "tracking.enabled=false",
+]  # fmt: skip
+
+
+def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python launch.py ARGUMENTS` in `folder`, on a machine without GPU and without cached weights."""
+    settings = {"CUDA_VISIBLE_DEVICES": "", "TORCH_HOME": str(folder / "torch"), "COLUMNS": "200", **environment}
+    inherited = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    return subprocess.run(
+        [sys.executable, str(LAUNCH), *arguments],
+        cwd=folder, env={**inherited, **settings}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["bath=16"], ["bath", "batch"]),
+        (["-m", "bath=16,32"], ["bath", "batch"]),
+        (["model=r51"], ["model=r51", "r50_fpn"]),
+        (["-m", "model=r50_fpn,r51"], ["model=r51", "r50_fpn"]),
+        (["batch=many"], ["batch=many"]),
+        (["-m", "batch=16,many"], ["batch=many"]),
+        (["batch=16", "bn_size=32"], ["batch=16", "bn_size=32", "bn_size=16", "batch=32"]),
+        (["-m", "batch=16,8", "bn_size=32"], ["invalid"]),
+        (["batch=16,32"], ["batch=16,32", "--multirun"]),
+        (["batch=0"], ["batch=0"]),
+        (["+new_key=1"], ["+new_key"]),
+        (["--run", "--multirun"], ["--run"]),
+        (["--config-name", "nope"], ["nope"]),
+        (["data.root=nowhere", "gpus=1"], ["nowhere", "data.root"]),
+        (["-m", "batch=16,32", "data.root=nowhere"], ["nowhere"]),
+        (["experiment=demo", "model.weights=no/such.pth"], ["model.weights=no/such.pth"]),
+        (["experiment=demo", "tracking.uri=ftp://host"], ["ftp://host"]),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], parts: list[str], tmp_path: Path) -> None:
+    done = launch(tmp_path, *arguments)
+    said = done.stdout + done.stderr
+    assert done.returncode == 2, said
+    assert all(part in said for part in parts), said
+    assert "Traceback" not in said and "HYDRA_FULL_ERROR" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_traceback_can_be_asked_for(tmp_path: Path) -> None:
+    assert "Traceback" in launch(tmp_path, "bath=16", HYDRA_FULL_ERROR="1").stderr
+
+
+def test_help_names_the_knobs_the_groups_and_commands(tmp_path: Path) -> None:
+    done = launch(tmp_path, "--help")
+    assert done.returncode == 0
+    for words in ("batch ", "bn_size ", "gpus ", "experiment=demo", "r18_fpn, r50_fpn, tiny", "coco2017, shapes"):
+        assert words in done.stdout, words
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["sweep.dry_run=true"], ["-m", "batch=16,32", "sweep.dry_run=true"]], ids=" ".join
+)
+def test_help_and_planning_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    program = (
+        "import runpy, sys\n"
+        "sys.argv = sys.argv[1:]\n"
+        "sys.path.insert(0, str(__import__('pathlib').Path(sys.argv[0]).parent))\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'torchvision', 'mlflow', 'matplotlib', 'numpy', 'PIL', 'hotcoco'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(LAUNCH), *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_sweep_is_shown_as_a_table_with_what_cannot_be(tmp_path: Path) -> None:
+    done = launch(tmp_path, "-m", "batch=16,64,256", "bn_size=16,32", "cluster=paper", "sweep.dry_run=true")
+    assert done.returncode == 0, done.stderr
+    rows = {
+        tuple(int(number) for number in match.group(1, 2, 3, 4, 5))
+        for match in re.finditer(r"b\d+-bn\d+-normal-s0-\w{8} +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) ", done.stdout)
+    }
+    # batch, bn_size, gpus, nodes, images_per_gpu: the rows of Table 3
+    assert rows == {
+        (16, 16, 8, 1, 2),
+        (64, 16, 32, 4, 2),
+        (64, 32, 16, 2, 4),
+        (256, 16, 128, 16, 2),
+        (256, 32, 64, 8, 4),
+    }
+    assert "2. invalid: batch=16 bn_size=32" in done.stdout
+    assert "5 new, 1 invalid" in done.stdout
+    assert list(tmp_path.iterdir()) == [], "a dry run writes nothing"
+
+
+def test_a_hundred_points_are_planned_in_seconds(tmp_path: Path) -> None:
+    before = os.times()
+    done = launch(tmp_path, "-m", "batch=range(16,1617,16)", "cluster=paper", "sweep.dry_run=true")
+    after = os.times()
+    assert done.returncode == 0 and re.search(r"^ *101 ", done.stdout, re.MULTILINE), done.stdout
+    # Processor time, as the host may be busy; about 1 s.
+    assert after.children_user - before.children_user < 5
+
+
+def test_the_shell_completes_keys_and_options(tmp_path: Path) -> None:
+    assert "complete" in launch(tmp_path, "-sc", "install=bash").stdout
+    for line, expected in (("model=", "model=tiny"), ("bn", "bn_size="), ("schedule.war", "schedule.warmup_epochs=")):
+        done = launch(tmp_path, "-sc", "query=bash", COMP_LINE=f"python launch.py {line}")
+        assert expected in done.stdout.split(), done.stdout + done.stderr
+
+
+def test_a_run_leaves_its_folder_alone_and_asked_again_is_done(tmp_path: Path) -> None:
+    first = launch(tmp_path, *SMALL)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "finished" in first.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "runs"]
+    [folder] = (tmp_path / "runs").iterdir()
+    assert {"plan.json", "state.json", "metrics.jsonl"} <= {path.name for path in folder.iterdir()}
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    again = launch(tmp_path, *SMALL)
+    assert again.returncode == 0 and f"{folder.name}: done" in again.stdout, again.stdout + again.stderr
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path in written} == written
