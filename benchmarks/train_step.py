@@ -110,7 +110,7 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
             **knobs,
         )
         train_epoch(
-            data_parallel(detector, ranks.device),
+            data_parallel(detector),
             ([[sample(images, size)]] for _ in range(steps)),
             optimizer=torch.optim.SGD(detector.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
             lr_at=lambda step: 1e-3,

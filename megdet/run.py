@@ -56,7 +56,7 @@ class _Attempt:
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.train_loader, self.eval_loader = loaders_of(plan, ranks)
         self.detector = detector_of(plan, ranks)
-        self.model = data_parallel(self.detector, ranks.device)
+        self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
         self.bf16 = plan.config.precision == "bf16"
         self.watch = LossWatch()

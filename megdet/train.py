@@ -64,7 +64,7 @@ class Interrupted(Exception):
     """A rank was asked to stop; all ranks have finished the same step."""
 
 
-def data_parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+def data_parallel(model: nn.Module) -> DistributedDataParallel:
     """`model` with gradients averaged over all ranks at the end of each step.
 
     Buffers are left alone: running statistics are made the same on all ranks once per step, not copied from rank 0.
@@ -73,8 +73,8 @@ def data_parallel(model: nn.Module, device: torch.device) -> DistributedDataPara
     names = DistributedDataParallel.__init__.__code__.co_varnames
     switch = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     options: dict[str, Any] = {switch: False}
-    device_ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True, **options)
+    # No device_ids: the model is where it belongs, and its input is moved by the loop.
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
 
 
 def train_epoch(

@@ -28,7 +28,7 @@ def train_some_steps(
     # float64, so that what differs between layouts is the mathematics and not the order of rounding.
     detector = tiny_detector(bn_size=bn_size, bn_group=bn_group, sublinear=sublinear)
     loader = tiny_loader(root, batch=BATCH, bn_size=bn_size, images_per_gpu=images_per_gpu, accumulation=accumulation)
-    model = data_parallel(detector, torch.device("cpu"))
+    model = data_parallel(detector)
     optimizer = torch.optim.SGD(detector.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
     steps: list[Step] = []
 

@@ -1,0 +1,175 @@
+"""Faster R-CNN with a feature pyramid, the detector of all experiments: torchvision's parts and losses.
+
+Differs from torchvision's in what decides whether an experiment means the same on every layout: each image's
+loss is its own (a mean over its own samples), samples are seeded per image, and batches come already padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from megdet.batch import Detections, ImageBatch, TrainingOutput
+from megdet.errors import UserError
+from megdet.model.backbones import STRIDES, BackboneWithFPN, NormLayers, build_body
+from megdet.model.roi_heads import RoIHeads
+from megdet.model.rows import pyramid_rows
+from megdet.model.rpn import RPN, ProposalLimits
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+"""Of ImageNet, RGB in 0..1: what torchvision's backbones were trained with."""
+
+
+class Detector(nn.Module):
+    """Losses of an `ImageBatch` in training, its detections in evaluation."""
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(self, backbone: BackboneWithFPN, rpn: RPN, roi_heads: RoIHeads) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        shape = (1, 3, 1, 1)
+        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(shape), persistent=False)
+        self.register_buffer("image_std", torch.tensor(IMAGE_STD).view(shape), persistent=False)
+
+    def forward(self, batch: ImageBatch) -> TrainingOutput | list[Detections]:
+        features = self.backbone(self._normalised(batch))
+        image_size = (batch.images.shape[2], batch.images.shape[3])
+        proposals = self.rpn.propose(features, image_size, batch.sizes)
+        table = pyramid_rows(features)
+        levels = features[: len(STRIDES)]
+        if not self.training:
+            return self.roi_heads.detect(levels, table, proposals, batch.sizes, batch.original_sizes)
+        rpn = self.rpn.losses(features, table, image_size, batch)
+        roi = self.roi_heads.losses(levels, table, proposals, batch)
+        counts = (rpn.num_positives, rpn.num_negatives, roi.num_positives, roi.num_negatives)
+        return TrainingOutput(
+            losses={
+                "rpn_objectness": rpn.objectness,
+                "rpn_box": rpn.box,
+                "roi_class": roi.classes,
+                "roi_box": roi.box,
+            },
+            samples=torch.stack(counts).to(torch.float32),
+        )
+
+    @torch.no_grad()
+    def _normalised(self, batch: ImageBatch) -> Tensor:
+        """float32 [N, 3, H, W], channels last, of mean 0 and std 1 over ImageNet; 0 outside each image."""
+        images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        images.sub_(self.image_mean).div_(self.image_std)
+        for image, (height, width) in zip(images, batch.sizes, strict=True):
+            image[:, height:].zero_()
+            image[:, :, width:].zero_()
+        return images
+
+
+def build_detector(
+    *,
+    backbone: str,
+    num_classes: int,
+    norm: NormLayers,
+    weights: str | Path | None,
+    frozen_stages: int,
+    sublinear: bool,
+    score_threshold: float,
+    detections_per_image: int,
+    anchor_sizes: Sequence[Sequence[int]],
+    anchor_ratios: Sequence[float],
+    fpn_channels: int,
+    box_head_channels: int,
+    rpn_pre_nms_train: int,
+    rpn_pre_nms_test: int,
+    rpn_post_nms_train: int,
+    rpn_post_nms_test: int,
+    rpn_nms: float,
+    rpn_samples: int,
+    rpn_positive_fraction: float,
+    rpn_positive_iou: float,
+    rpn_negative_iou: float,
+    roi_samples: int,
+    roi_positive_fraction: float,
+    roi_positive_iou: float,
+    nms: float,
+    roi_resolution: int,
+    init_seed: int,
+) -> Detector:
+    """A detector in channels-last layout on the CPU, its initial weights a function of `init_seed` alone.
+
+    `num_classes` counts object classes, without background. `weights` is a file with either the state dict of
+    a torchvision ResNet, for the backbone, or one of a whole detector (bare, or under "model" as in a
+    checkpoint). `frozen_stages` fixes the stem (1), and `layer1` (2) and so on: weights and statistics.
+    `anchor_sizes` has one entry, in pixels, per pyramid level: strides 4, 8, 16, 32, 64.
+    Raises UserError for an unknown backbone and for weights that do not fit.
+    """
+    if len(anchor_sizes) != len(STRIDES) + 1:
+        raise UserError(f"anchor_sizes has {len(anchor_sizes)} levels; the pyramid has {len(STRIDES) + 1}")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(init_seed)
+        body = build_body(backbone, norm.backbone)
+        detector = Detector(
+            BackboneWithFPN(body, channels=fpn_channels, norm=norm.fpn, sublinear=sublinear),
+            RPN(
+                fpn_channels,
+                anchor_sizes=anchor_sizes,
+                anchor_ratios=anchor_ratios,
+                training_limits=ProposalLimits(rpn_pre_nms_train, rpn_post_nms_train),
+                test_limits=ProposalLimits(rpn_pre_nms_test, rpn_post_nms_test),
+                nms=rpn_nms,
+                num_samples=rpn_samples,
+                positive_fraction=rpn_positive_fraction,
+                positive_iou=rpn_positive_iou,
+                negative_iou=rpn_negative_iou,
+            ),
+            RoIHeads(
+                fpn_channels,
+                num_classes=num_classes,
+                head_channels=box_head_channels,
+                strides=STRIDES,
+                resolution=roi_resolution,
+                num_samples=roi_samples,
+                positive_fraction=roi_positive_fraction,
+                positive_iou=roi_positive_iou,
+                nms=nms,
+                score_threshold=score_threshold,
+                detections_per_image=detections_per_image,
+            ),
+        )
+    if weights is not None:
+        _load_weights(detector, Path(weights))
+    body.freeze(frozen_stages)
+    return detector.to(memory_format=torch.channels_last)
+
+
+def _load_weights(detector: Detector, path: Path) -> None:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"model.weights={path} does not exist; give another path, or model.weights=none") from error
+    state: dict[str, Tensor] = loaded.get("model", loaded)
+    module: nn.Module = detector
+    if not any(name.startswith("backbone.") for name in state):
+        module = detector.backbone.body
+        state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    expected = module.state_dict()
+    # Layers differ in whether they count batches, which nothing here reads.
+    wrong = sorted(
+        name
+        for name in expected.keys() | state.keys()
+        if not name.endswith(".num_batches_tracked")
+        and (name not in expected or name not in state or expected[name].shape != state[name].shape)
+    )
+    if wrong:
+        raise UserError(
+            f"model.weights={path} does not fit this detector: {len(wrong)} of {len(expected)} tensors are "
+            f"missing, unexpected or of another shape, such as {wrong[0]}; check model.backbone, data.num_classes, "
+            "model.bn_in and the channels, or set model.weights=none"
+        )
+    module.load_state_dict({name: value for name, value in state.items() if name in expected}, strict=False)

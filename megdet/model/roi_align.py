@@ -1,0 +1,131 @@
+"""RoIAlign over a feature pyramid (He et al. 2017; levels as in Lin et al. 2017, Eq. 1).
+
+The arithmetic is torchvision's (`sampling_ratio=2, aligned=False`). On a CPU it runs as sums of rows, several
+times faster than torchvision's kernel, whose backward uses one thread; elsewhere torchvision's kernel is used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+from torchvision.ops.poolers import LevelMapper
+
+from megdet.model.rows import RowSums, sum_rows
+
+_SAMPLES = 2  # sampling points per bin and axis
+
+
+def pool_regions(
+    features: Sequence[Tensor],
+    table: Tensor,
+    boxes: Tensor,
+    images: Tensor,
+    *,
+    strides: Sequence[int],
+    resolution: int,
+) -> Tensor:
+    """float32 [R, resolution, resolution, C]: each box's features from the level that suits its size.
+
+    `features` are [N, C, H, W] with the given `strides` (powers of two), `table` their `pyramid_rows` (further
+    levels may follow), `boxes` float32 [R, 4] in image pixels, `images` int64 [R] the image of each.
+    Differentiable in the features.
+    """
+    mapper = LevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
+    levels = mapper([boxes])
+    if _fast_as_sums(table.device):
+        shapes = [(f.shape[0], f.shape[2], f.shape[3]) for f in features]
+        sums = _bilinear_sums(boxes, images, levels, shapes, strides, resolution)
+        return sum_rows(table, sums).view(len(boxes), resolution, resolution, table.shape[1])
+    return _pool_per_level(features, boxes, images, levels, strides, resolution)
+
+
+def _fast_as_sums(device: torch.device) -> bool:
+    return device.type == "cpu"
+
+
+def _pool_per_level(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    images: Tensor,
+    levels: Tensor,
+    strides: Sequence[int],
+    resolution: int,
+) -> Tensor:
+    rois = torch.cat((images[:, None].to(boxes.dtype), boxes), dim=1)
+    pooled = boxes.new_zeros((len(boxes), features[0].shape[1], resolution, resolution))
+    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        chosen = (levels == level).nonzero().squeeze(1)
+        values = roi_align(feature, rois[chosen], resolution, 1.0 / stride, _SAMPLES, aligned=False)
+        pooled = pooled.index_copy(0, chosen, values.float())
+    return pooled.permute(0, 2, 3, 1).contiguous()
+
+
+def _bilinear_sums(
+    boxes: Tensor,
+    images: Tensor,
+    levels: Tensor,
+    shapes: Sequence[tuple[int, int, int]],
+    strides: Sequence[int],
+    resolution: int,
+) -> RowSums:
+    """One row per box and bin: the mean of the bin's bilinear samples, as weights of table rows."""
+    num_images, heights, widths = torch.tensor(shapes).unbind(1)
+    starts = F.pad((num_images * heights * widths).cumsum(0), (1, 0))[:-1]
+    scaled = boxes * (1.0 / torch.tensor(strides, dtype=torch.float32))[levels, None]
+    height, width = heights[levels], widths[levels]
+    y, y_weight = _axis_weights(scaled[:, 1], scaled[:, 3], height, resolution)
+    x, x_weight = _axis_weights(scaled[:, 0], scaled[:, 2], width, resolution)
+
+    first = (starts[levels] + images * height * width)[:, None, None]
+    line = (first + y * width[:, None, None]).to(torch.int32)  # [R, bins, 4]
+    columns = line[:, :, None, :, None] + x.to(torch.int32)[:, None, :, None, :]  # [R, bins, bins, 4, 4]
+    weights = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
+
+    # Without samples outside the map and merged corners.
+    num_y, num_x = y_weight.count_nonzero(2), x_weight.count_nonzero(2)
+    ends = (num_y[:, :, None] * num_x[:, None, :]).flatten().cumsum(0, dtype=torch.int32)
+    needed = weights.flatten().nonzero().squeeze(1)
+    return RowSums(
+        columns=columns.flatten().index_select(0, needed),
+        offsets=F.pad(ends, (1, 0)),
+        weights=weights.flatten().index_select(0, needed),
+    )
+
+
+def _axis_weights(low: Tensor, high: Tensor, size: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Along one axis: int64 places and float32 weights [R, bins, 4] of the mean of two samples per bin.
+
+    `low` and `high` [R] bound the boxes in pixels of their level, `size` [R] is the level's extent.
+    """
+    bin_size = (high - low).clamp(min=1.0)[:, None] / bins
+    bin_start = low[:, None] + torch.arange(bins) * bin_size
+    offsets = (torch.arange(_SAMPLES) + 0.5) * bin_size[..., None] / _SAMPLES  # [R, 1, 2]
+    points = bin_start[..., None] + offsets  # [R, bins, 2]
+    last = (size - 1)[:, None, None]
+    inside = ((points >= -1.0) & (points <= size[:, None, None])).to(torch.float32) / _SAMPLES
+    points = points.clamp(min=0.0)
+    before = points.to(torch.int64).minimum(last)
+    after = (before + 1).minimum(last)
+    after_weight = torch.where(before == last, 0.0, points - before) * inside
+    before_weight = inside - after_weight
+
+    # Neighbouring samples often share corners; merged, a box costs about half as many rows.
+    first, second = before.unbind(2)
+    same, adjacent = first == second, (first + 1 == second)
+    shared = torch.where(same | adjacent, before_weight[..., 1], 0.0)
+    weights = torch.stack(
+        (
+            before_weight[..., 0] + torch.where(same, shared, 0.0),
+            after_weight[..., 0] + torch.where(adjacent, shared, 0.0) + torch.where(same, after_weight[..., 1], 0.0),
+            before_weight[..., 1] - shared,
+            torch.where(same, 0.0, after_weight[..., 1]),
+        ),
+        dim=2,
+    )
+    places = torch.stack((first, after[..., 0], second, after[..., 1]), dim=2)
+    return places, weights

@@ -1,0 +1,172 @@
+"""The second stage (Fast R-CNN's head, Girshick 2015): classifies proposals and refines their boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
+
+from megdet.batch import Detections, ImageBatch, Size
+from megdet.model.linear import linear
+from megdet.model.roi_align import pool_regions
+from megdet.model.rpn import SMOOTH_L1_BETA
+from megdet.model.sampling import IGNORED, Stream, sample_balanced
+
+_MIN_DETECTION_SIZE = 1e-2  # pixels
+_BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+
+
+@dataclass(frozen=True)
+class RoILosses:
+    """Sums over images of each image's own mean over its sampled RoIs."""
+
+    classes: Tensor
+    box: Tensor
+    num_positives: Tensor
+    num_negatives: Tensor
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """Boxes of several images to classify."""
+
+    boxes: Tensor
+    """float32 [R, 4]."""
+    images: Tensor
+    """int64 [R]: which image."""
+
+
+class RoIHeads(nn.Module):
+    """Pools the features of regions, classifies them and refines their boxes, class by class.
+
+    `box_head.fc6` reads a region as (row, column, channel), the layout of channels-last features; torchvision's
+    reads (channel, row, column).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_classes: int,
+        head_channels: int,
+        strides: Sequence[int],
+        resolution: int,
+        num_samples: int,
+        positive_fraction: float,
+        positive_iou: float,
+        nms: float,
+        score_threshold: float,
+        detections_per_image: int,
+    ) -> None:
+        super().__init__()
+        self.box_head = TwoMLPHead(channels * resolution**2, head_channels)
+        self.box_predictor = FastRCNNPredictor(head_channels, num_classes + 1)
+        self.box_coder = BoxCoder(_BOX_WEIGHTS)
+        self.matcher = Matcher(positive_iou, positive_iou)
+        self.strides, self.resolution = tuple(strides), resolution
+        self.num_samples, self.positive_fraction = num_samples, positive_fraction
+        self.nms = nms
+        self.score_threshold, self.detections_per_image = score_threshold, detections_per_image
+
+    def losses(
+        self, features: Sequence[Tensor], table: Tensor, proposals: Sequence[Tensor], batch: ImageBatch
+    ) -> RoILosses:
+        """The losses of RoIs sampled from the proposals and the objects; differentiable in the features.
+
+        `features` are the levels with `strides`, `table` their `pyramid_rows` (further levels may follow).
+        """
+        candidates = [torch.cat(pair) for pair in zip(proposals, batch.boxes, strict=True)]
+        labels, matched = self._assign(candidates, batch)
+        samples = sample_balanced(
+            labels,
+            image_keys=batch.sampling_keys,
+            stream=Stream.ROI,
+            num_samples=self.num_samples,
+            positive_fraction=self.positive_fraction,
+        )
+        boxes = pad_sequence(candidates, batch_first=True)[samples.image, samples.candidate]
+        classes = labels[samples.image, samples.candidate]
+        logits, deltas = self._predict(features, table, _Regions(boxes, samples.image))
+
+        class_loss = F.cross_entropy(logits, classes, reduction="none")
+        positive = samples.positive
+        image, candidate = samples.image[positive], samples.candidate[positive]
+        objects = pad_sequence(batch.boxes, batch_first=True)[image, matched[image, candidate]]
+        targets = self.box_coder.encode_single(objects, boxes[positive])
+        predicted = deltas[positive, classes[positive]]
+        box_loss = F.smooth_l1_loss(predicted, targets, beta=SMOOTH_L1_BETA, reduction="none").sum(1)
+        return RoILosses(
+            classes=(class_loss * samples.weight).sum(),
+            box=(box_loss * samples.weight[positive]).sum(),
+            num_positives=positive.sum(),
+            num_negatives=(~positive).sum(),
+        )
+
+    @torch.no_grad()
+    def detect(
+        self,
+        features: Sequence[Tensor],
+        table: Tensor,
+        proposals: Sequence[Tensor],
+        sizes: Sequence[Size],
+        original_sizes: Sequence[Size],
+    ) -> list[Detections]:
+        """The detections of each image, in pixels of the original image."""
+        counts = [len(p) for p in proposals]
+        images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(table.device)
+        logits, deltas = self._predict(features, table, _Regions(torch.cat(list(proposals)), images))
+        scores = logits.softmax(dim=1)
+        return [
+            self._select(*image)
+            for image in zip(proposals, scores.split(counts), deltas.split(counts), sizes, original_sizes, strict=True)
+        ]
+
+    def _assign(self, candidates: Sequence[Tensor], batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        """[N, candidates] each, padded: the class, 0 or ignored; and the index of the matched object."""
+        labels, matched = [], []
+        for boxes, objects, classes in zip(candidates, batch.boxes, batch.labels, strict=True):
+            if len(objects):
+                match = self.matcher(box_iou(objects, boxes))
+                labels.append(torch.where(match >= 0, classes[match.clamp(min=0)], 0))
+                matched.append(match.clamp(min=0))
+            else:
+                nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+                labels.append(nothing)
+                matched.append(nothing)
+        return pad_sequence(labels, batch_first=True, padding_value=IGNORED), pad_sequence(matched, batch_first=True)
+
+    def _predict(self, features: Sequence[Tensor], table: Tensor, regions: _Regions) -> tuple[Tensor, Tensor]:
+        """Class logits [R, classes + 1] and deltas [R, classes + 1, 4], float32."""
+        pooled = pool_regions(
+            features,
+            table,
+            regions.boxes,
+            regions.images,
+            strides=self.strides,
+            resolution=self.resolution,
+        )
+        head = self.box_head
+        hidden = linear(pooled.flatten(1), head.fc6.weight, head.fc6.bias).relu_()
+        hidden = linear(hidden, head.fc7.weight, head.fc7.bias).relu_()
+        logits, deltas = self.box_predictor(hidden)
+        return logits.float(), deltas.float().unflatten(1, (-1, 4))
+
+    def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size, original_size: Size) -> Detections:
+        region, label = (scores[:, 1:] > self.score_threshold).nonzero(as_tuple=True)
+        label = label + 1
+        boxes = self.box_coder.decode_single(deltas[region, label], proposals[region])
+        boxes = clip_boxes_to_image(boxes, size)
+        keep = remove_small_boxes(boxes, _MIN_DETECTION_SIZE)
+        boxes, region, label = boxes[keep], region[keep], label[keep]
+        score = scores[region, label]
+        best = batched_nms(boxes, score, label, self.nms)[: self.detections_per_image]
+        scale_y, scale_x = original_size[0] / size[0], original_size[1] / size[1]
+        scale = boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))
+        return Detections(boxes=boxes[best] * scale, scores=score[best], labels=label[best])
