@@ -4,10 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Two processes with a thread each; more threads than cores only fight.
-export OMP_NUM_THREADS ?= 1
-
-.PHONY: help install demo test check lint test-all clean
+.PHONY: help install demo test check lint test-all benchmarks clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +40,17 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 check: lint test-all ## what CI runs
+
+benchmarks: $(INSTALLED) ## ours and its peers, side by side (about 20 minutes; nothing else should run)
+	$(BIN)/python -m benchmarks.start_up
+	$(BIN)/python -m benchmarks.coco_eval
+	for ranks in 2 4; do \
+	  $(BIN)/python -m benchmarks.cgbn --ranks $$ranks && $(BIN)/python -m benchmarks.cgbn --ranks $$ranks --channels-last || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 128 --images 4
+	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 256 --images 4
+	$(BIN)/python -m benchmarks.train_step --model r50_fpn --size 800 --images 1
+	$(BIN)/python -m benchmarks.summary
 
 clean: ## remove what the demo made (not .venv)
 	rm -rf runs results mlflow.db mlartifacts data/shapes
