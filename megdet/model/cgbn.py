@@ -219,6 +219,7 @@ class _Normalise(torch.autograd.Function):
             dx = torch.zeros_like(x)
         else:
             # One fused pass for b * (x - mean) + c, one for a * dy on top of it.
-            dx = F.batch_norm(x, mean, torch.ones_like(mean), b, c, training=False, eps=0.0)
+            # (Not F.batch_norm, which some versions of torch do not let have eps = 0.)
+            dx = torch.batch_norm(x, b, c, mean, torch.ones_like(mean), False, 0.0, 0.0, False)
             dx.addcmul_(dy, a.to(dy.dtype).view(1, -1, 1, 1))
         return dx, dweight, dbias, None, None, None, None, None
