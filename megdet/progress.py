@@ -7,15 +7,8 @@ import sys
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 log = logging.getLogger("megdet")
 
@@ -29,13 +22,13 @@ class RunProgress:
         self._bar: Progress | None = None
         if enabled and sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+                BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True)),
+                TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
                 console=Console(stderr=True),
+                expand=True,
                 transient=True,
             )
             self._training = self._bar.add_task(name, total=steps, note="")
@@ -44,6 +37,7 @@ class RunProgress:
     def __enter__(self) -> RunProgress:
         if self._bar:
             self._bar.start()
+            _log_to_current_stderr()  # which is the bar's now: lines go above it
         return self
 
     def __exit__(
@@ -51,19 +45,21 @@ class RunProgress:
     ) -> None:
         if self._bar:
             self._bar.stop()
+            _log_to_current_stderr()
 
     def stepped(self, step: int, *, epoch: float, loss: float, lr: float, images_per_s: float) -> None:
         """One optimizer step is done."""
-        note = f"epoch {epoch:.1f}  loss {loss:.3f}  lr {lr:.4g}  {images_per_s:.1f} images/s"
         if self._bar:
+            note = f"epoch {epoch:.1f}  loss {loss:.2f}  {images_per_s:.1f} images/s"
             self._bar.update(self._training, completed=step, note=note)
         elif self._enabled and step % self._log_every == 0:
+            note = f"epoch {epoch:.1f}  loss {loss:.3f}  lr {lr:.4g}  {images_per_s:.1f} images/s"
             log.info("%s step %d/%d  %s", self._name, step, self._steps, note)
 
     def evaluating(self, batches: int) -> None:
         """An evaluation of `batches` batches (of this rank) begins."""
         if self._bar:
-            self._evaluation = self._bar.add_task(f"{self._name} evaluating", total=batches, note="")
+            self._evaluation = self._bar.add_task("evaluating", total=batches, note="")
 
     def evaluated(self) -> None:
         """One more batch is evaluated."""
@@ -79,3 +75,9 @@ class RunProgress:
             values = {name: metrics[name] for name in ("mmAP", "AP50", "mmAR")}
             text = "  ".join(f"{name} {value:.1f}" for name, value in values.items() if value is not None)
             log.info("%s epoch %d done  loss %.3f  %s", self._name, epoch, loss, text)
+
+
+def _log_to_current_stderr() -> None:
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(sys.stderr)

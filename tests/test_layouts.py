@@ -21,7 +21,7 @@ CASES = [(layout, bn_size) for layout in LAYOUTS for bn_size in (0, 2, 4) if bn_
 
 
 def train_some_steps(
-    root: Path, bn_size: int, images_per_gpu: int, accumulation: int, sublinear: bool
+    root: Path, bn_size: int, images_per_gpu: int, accumulation: int, sublinear: bool, bf16: bool
 ) -> tuple[dict[str, Tensor], list[Step]]:
     """The weights and statistics after some steps at a high learning rate, and what each step said."""
     bn_group = max(1, bn_size // images_per_gpu)
@@ -46,7 +46,7 @@ def train_some_steps(
         first_step=0,
         batch=BATCH,
         device=torch.device("cpu"),
-        bf16=False,
+        bf16=bf16,
         clip_grad_norm=None,
         watch=LossWatch(),
         totals=EpochTotals(),
@@ -56,9 +56,9 @@ def train_some_steps(
     return {name: value.clone() for name, value in detector.state_dict().items()}, steps
 
 
-def runs_of(layout: tuple[int, int, int], root: Path, bn_size: int, sublinear: bool = False):
+def runs_of(layout: tuple[int, int, int], root: Path, bn_size: int, sublinear: bool = False, bf16: bool = False):
     world, images_per_gpu, accumulation = layout
-    return run_ranks(world, train_some_steps, root, bn_size, images_per_gpu, accumulation, sublinear)
+    return run_ranks(world, train_some_steps, root, bn_size, images_per_gpu, accumulation, sublinear, bf16)
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,12 @@ def test_sublinear_memory_changes_nothing_bit_for_bit(shapes_root: Path) -> None
 def test_the_bn_size_does_change_what_is_learned(shapes_root: Path, expected: dict) -> None:
     (two, _), (four, _) = expected[2], expected[4]
     assert not torch.allclose(two["rpn.head.cls_logits.weight"], four["rpn.head.cls_logits.weight"], atol=1e-6)
+
+
+def test_bf16_autocast_trains_on_nearly_the_same_losses_with_float32_weights(shapes_root: Path, expected: dict) -> None:
+    ((weights, steps),) = runs_of((1, 8, 1), shapes_root, 4, bf16=True)
+    _, exact_steps = expected[4]
+    assert all(value.dtype != torch.bfloat16 for value in weights.values())
+    # Other proposals may be sampled after rounding to 8 bits, so the steps are alike and not equal.
+    assert steps[0].loss != exact_steps[0].loss
+    assert steps[0].loss == pytest.approx(exact_steps[0].loss, rel=0.1)
