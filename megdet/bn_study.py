@@ -1,0 +1,190 @@
+"""The same trained weights under other BN statistics: what the paper could not tell apart.
+
+    python -m megdet.bn_study runs/<run_id> --images 512 --groups 1,4,16
+
+Evaluates a run's last checkpoint with
+- the running average that training left (what every table reports),
+- precise statistics: the mean over the BN batches of N training images, with the weights as they are now (Wu and
+  Johnson 2021, arXiv 2105.07576); BN batches are those of training, so bn_size images each,
+- group statistics: each group of k evaluation images is normalised by its own statistics.
+
+Runs in one process, on a GPU if there is one. Prints a table and leaves `bn_study.json` in the run folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from megdet.assemble import detector_of, loaders_of
+from megdet.batch import ImageBatch
+from megdet.checkpoint import load_checkpoint
+from megdet.data.loader import EvalLoader, TrainLoader
+from megdet.distributed import Ranks
+from megdet.errors import UserError
+from megdet.evaluate import detect
+from megdet.metrics import coco_metrics
+from megdet.model.cgbn import CrossGPUBatchNorm2d
+from megdet.model.detector import Detector
+from megdet.plan import Plan, make_plan
+from megdet.tracking.journal import replace_file
+
+COLUMNS = ("mmAP", "AP50", "AP75", "mmAR")
+
+
+class BNStudy:
+    """One trained detector and the means to evaluate it under several statistics."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError where the folder has no finished training with BN in it."""
+        try:
+            asked = Plan.from_json((folder / "plan.json").read_text()).config
+        except FileNotFoundError:
+            raise UserError(f"{folder} is no run folder: it has no plan.json; name one of runs/") from None
+        if asked.bn_size == 0:
+            raise UserError(
+                f"{folder.name} was trained with frozen BN (bn_size=0): its statistics are those of its weights"
+            )
+        cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None)
+        self.plan = make_plan(replace(asked, gpus=1, images_per_gpu=asked.bn_size, cluster=cluster))
+        self.ranks = replace(Ranks.from_environment(), rank=0, local_rank=0, world_size=1)
+        saved = load_checkpoint(folder / "checkpoint.pt", self.ranks.device)
+        if saved is None:
+            raise UserError(f"{folder} has no checkpoint.pt yet; let the run reach the end of an epoch")
+        self.train_loader, self.eval_loader = loaders_of(self.plan, self.ranks)
+        self.detector = detector_of(self.plan, self.ranks)
+        self.detector.load_state_dict(saved["model"])
+
+    def running_average(self) -> dict[str, float | None]:
+        """The COCO numbers in percent, as after training."""
+        return self._score(self.detector, self.eval_loader)
+
+    def precise(self, images: int) -> dict[str, float | None]:
+        """With the mean statistics of `images` training images, rounded up to whole optimizer steps."""
+        with self._statistics_kept():
+            estimate_statistics(self.detector, self.train_loader, images=images, device=self.ranks.device)
+            return self._score(self.detector, self.eval_loader)
+
+    def groups(self, size: int) -> dict[str, float | None]:
+        """With the own statistics of each `size` evaluation images (fewer where the padded size changes)."""
+        loader = _with_images_per_gpu(self.eval_loader, size, self.plan)
+        with self._statistics_kept():
+            return self._score(_GroupNormalised(self.detector), loader)
+
+    def _score(self, model: torch.nn.Module, batches: Iterable[ImageBatch]) -> dict[str, float | None]:
+        rows = detect(
+            model,
+            batches,
+            category_ids=self.eval_loader.split.category_ids,
+            device=self.ranks.device,
+            bf16=self.plan.config.precision == "bf16",
+            on_batch=lambda: None,
+        )
+        return coco_metrics(self.eval_loader.split.annotations, rows)
+
+    @contextmanager
+    def _statistics_kept(self) -> Iterator[None]:
+        before = {name: value.clone() for name, value in self.detector.state_dict().items()}
+        try:
+            yield
+        finally:
+            self.detector.load_state_dict(before)
+            for layer in _bn_layers(self.detector):
+                layer.bn_size = self.plan.config.bn_size
+                layer.take_step_statistics()
+
+
+class _GroupNormalised(torch.nn.Module):
+    """The detector in evaluation, its BN layers normalising each batch by itself."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, batch: ImageBatch) -> Any:
+        for layer in _bn_layers(self.detector):
+            layer.train()
+            layer.bn_size = len(batch)
+        return self.detector(batch)
+
+
+@torch.no_grad()
+def estimate_statistics(detector: Detector, loader: TrainLoader, *, images: int, device: torch.device) -> None:
+    """Replace the running statistics by the mean over the BN batches of the first `images` training images."""
+    layers = _bn_layers(detector)
+    totals: list[Tensor] = [torch.zeros((), device=device) for _ in layers]
+    steps = -(-images // loader.batch)
+    if steps > loader.steps_per_epoch:
+        raise UserError(f"--images {images} is more than the {loader.steps_per_epoch * loader.batch} of an epoch")
+    detector.train()
+    for passes in islice(loader.epoch(0), steps):
+        for batch in (batch for one_pass in passes for batch in one_pass):
+            detector(batch.to(device))
+            totals = [total + layer.take_step_statistics() for total, layer in zip(totals, layers, strict=True)]
+    for layer, total in zip(layers, totals, strict=True):
+        mean, var = (total[:-1] / total[-1]).chunk(2)
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(var)
+
+
+def _bn_layers(detector: Detector) -> list[CrossGPUBatchNorm2d]:
+    return [module for module in detector.modules() if isinstance(module, CrossGPUBatchNorm2d)]
+
+
+def _with_images_per_gpu(loader: EvalLoader, images_per_gpu: int, plan: Plan) -> EvalLoader:
+    data = plan.config.data
+    return EvalLoader(
+        loader.split,
+        images_per_gpu=images_per_gpu,
+        rank=0,
+        world_size=1,
+        min_size=data.min_size,
+        max_size=data.max_size,
+        workers=data.workers,
+        pin_memory=loader.pin_memory,
+    )
+
+
+def main() -> int:
+    """Print and record the table of one run; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m megdet.bn_study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("--images", type=int, default=512, help="for precise statistics (default 512)")
+    parser.add_argument("--groups", default="", help="sizes of groups of evaluation images, such as 1,4,16")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        sizes = [int(size) for size in arguments.groups.split(",") if size]
+        study = BNStudy(arguments.run)
+        found = {"running average": study.running_average()}
+        found[f"precise, {arguments.images} images"] = study.precise(arguments.images)
+        for size in sizes or [study.plan.config.bn_size]:
+            found[f"groups of {size}"] = study.groups(size)
+    except (UserError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    replace_file(arguments.run / "bn_study.json", json.dumps(found, indent=2) + "\n")
+    table = Table("statistics", *COLUMNS, title=arguments.run.name)
+    for name, metrics in found.items():
+        table.add_row(name, *("-" if (value := metrics[column]) is None else f"{value:.1f}" for column in COLUMNS))
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
