@@ -19,7 +19,6 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,18 +28,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from megdet.assemble import detector_of, loaders_of
 from megdet.batch import ImageBatch
-from megdet.checkpoint import load_checkpoint
 from megdet.data.loader import EvalLoader, TrainLoader
-from megdet.distributed import Ranks
 from megdet.errors import UserError
 from megdet.evaluate import detect
 from megdet.metrics import coco_metrics
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
-from megdet.plan import Plan, make_plan
+from megdet.plan import Plan
 from megdet.tracking.journal import replace_file
+from megdet.trained import TrainedRun
 
 COLUMNS = ("mmAP", "AP50", "AP75", "mmAR")
 
@@ -50,23 +47,11 @@ class BNStudy:
 
     def __init__(self, folder: Path) -> None:
         """Raises UserError where the folder has no finished training with BN in it."""
-        try:
-            asked = Plan.from_json((folder / "plan.json").read_text()).config
-        except FileNotFoundError:
-            raise UserError(f"{folder} is no run folder: it has no plan.json; name one of runs/") from None
-        if asked.bn_size == 0:
-            raise UserError(
-                f"{folder.name} was trained with frozen BN (bn_size=0): its statistics are those of its weights"
-            )
-        cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None)
-        self.plan = make_plan(replace(asked, gpus=1, images_per_gpu=asked.bn_size, cluster=cluster))
-        self.ranks = replace(Ranks.from_environment(), rank=0, local_rank=0, world_size=1)
-        saved = load_checkpoint(folder / "checkpoint.pt", self.ranks.device)
-        if saved is None:
-            raise UserError(f"{folder} has no checkpoint.pt yet; let the run reach the end of an epoch")
-        self.train_loader, self.eval_loader = loaders_of(self.plan, self.ranks)
-        self.detector = detector_of(self.plan, self.ranks)
-        self.detector.load_state_dict(saved["model"])
+        run = TrainedRun(folder)
+        if run.plan.config.bn_size == 0:
+            raise UserError(f"{folder.name} was trained with frozen BN (bn_size=0): it has no statistics of its own")
+        self.plan, self.ranks, self.detector = run.plan, run.ranks, run.detector
+        self.train_loader, self.eval_loader = run.train_loader, run.eval_loader
 
     def running_average(self) -> dict[str, float | None]:
         """The COCO numbers in percent, as after training."""

@@ -58,14 +58,23 @@ def test_the_running_average_is_scored_as_at_the_end_of_training_whatever_was_st
     assert {name: found[name] for name in found} == {name: recorded[name] for name in found}
 
 
+@pytest.mark.slow
 def test_a_run_with_frozen_bn_has_nothing_to_study(tmp_path: Path, shapes_root: Path) -> None:
     config = config_of(tmp_path, shapes_root)
-    config.bn_size = 0
+    config.bn_size, config.schedule.epochs = 0, 1
+    config.schedule.milestones, config.schedule.factors = [], []
     plan = make_plan(config)
+    assert run_local(plan) == "finished"
+    with pytest.raises(UserError, match="frozen BN"):
+        BNStudy(folder_of(plan))
+
+
+def test_a_folder_without_a_trained_run_is_refused(tmp_path: Path, shapes_root: Path) -> None:
+    with pytest.raises(UserError, match=r"no plan\.json"):
+        BNStudy(tmp_path)
+    plan = make_plan(config_of(tmp_path, shapes_root))
     folder = folder_of(plan)
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(plan.to_json())
-    with pytest.raises(UserError, match="frozen BN"):
+    with pytest.raises(UserError, match=r"no checkpoint\.pt"):
         BNStudy(folder)
-    with pytest.raises(UserError, match=r"no plan\.json"):
-        BNStudy(tmp_path)

@@ -1,0 +1,48 @@
+"""A run that has trained, opened again in one process to be looked into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from megdet.assemble import detector_of, loaders_of
+from megdet.batch import ImageBatch
+from megdet.checkpoint import load_checkpoint
+from megdet.data.sampler import padding_group
+from megdet.distributed import Ranks
+from megdet.errors import UserError
+from megdet.plan import Plan, make_plan
+
+
+class TrainedRun:
+    """The detector of a run's last checkpoint, its plan laid out on one GPU, and its loaders."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError where the folder is no run's, or has no checkpoint yet."""
+        try:
+            asked = Plan.from_json((folder / "plan.json").read_text()).config
+        except FileNotFoundError:
+            raise UserError(f"{folder} is no run folder: it has no plan.json; name one of runs/") from None
+        cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None)
+        group = padding_group(batch=asked.batch, bn_size=asked.bn_size)
+        self.plan = make_plan(replace(asked, gpus=1, images_per_gpu=group, cluster=cluster))
+        self.ranks = replace(Ranks.from_environment(), rank=0, local_rank=0, world_size=1)
+        saved = load_checkpoint(folder / "checkpoint.pt", self.ranks.device)
+        if saved is None:
+            raise UserError(f"{folder} has no checkpoint.pt yet; let the run reach the end of an epoch")
+        self.train_loader, self.eval_loader = loaders_of(self.plan, self.ranks)
+        self.detector = detector_of(self.plan, self.ranks)
+        self.detector.load_state_dict(saved["model"])
+
+    def bn_batches(self, number: int) -> Iterator[ImageBatch]:
+        """The first `number` BN batches of training (pairs where BN is frozen), over as many epochs as needed."""
+        left = number
+        for epoch in count():
+            for passes in self.train_loader.epoch(epoch):
+                for batch in (batch for one_pass in passes for batch in one_pass):
+                    if not left:
+                        return
+                    left -= 1
+                    yield batch
