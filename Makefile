@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check lint test-all benchmarks clean
+.PHONY: help install demo test check lint test-all benchmarks clean slurm-up slurm-down
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -54,3 +54,9 @@ benchmarks: $(INSTALLED) ## ours and its peers, side by side (about 20 minutes; 
 
 clean: ## remove what the demo made (not .venv)
 	rm -rf runs results mlflow.db mlartifacts data/shapes
+
+slurm-up: $(INSTALLED) ## a real Slurm of pretended nodes on this host (root; ARGS=--accounting for sacct)
+	$(BIN)/python -m tests.slurm.cluster up $(ARGS)
+
+slurm-down: $(INSTALLED) ## end it
+	$(BIN)/python -m tests.slurm.cluster down

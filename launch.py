@@ -5,6 +5,8 @@
   python launch.py -m batch=16,64,256 bn_size=16,32     a sweep: every combination that can be
   python launch.py -m 'batch=range(16,257,16)' cluster=paper sweep.dry_run=true
                                                         plans for the paper's 128 GPUs; nothing runs
+  python launch.py -m sweep=table3 cluster=paper seed=0,1
+                                                        the rows of a table of the paper, with two seeds each
 
 What is asked
   batch            images per optimizer step, over all GPUs
@@ -17,12 +19,14 @@ Where it runs (never what is learned)
   images_per_gpu   images in one forward pass; accumulation makes up the rest of the batch
   sublinear        activation checkpointing: less memory, slower; auto: from bn_size 32
   cluster          what there is to run on
+  hydra/launcher   submitit_slurm: jobs of a Slurm cluster; submitit_local: as many runs at a time as fit here
 
 Choose with group=option (the files are in conf/)
 {groups}
 
-Each run lives in runs/<run_id>/. Asked for again, a run that is done is skipped and one that was interrupted
-goes on. Exit code: 0 all is well, 1 a run failed, 2 a mistake in what was asked, 3 interrupted.
+Each run lives in runs/<run_id>/. Asked for again, a run that is done is skipped, one that was interrupted goes on,
+and one that failed is left until sweep.on_existing=retry_failed.
+Exit code: 0 all is well, 1 a run failed, 2 a mistake in what was asked, 3 interrupted.
 
   python launch.py --cfg job                            every key and its value
   python launch.py --hydra-help                         the command line's other flags
@@ -38,9 +42,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 
-from megdet.compose import explain, register_schema, to_config
+from megdet.compose import compose_one, explain, register_schema
 from megdet.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,19 +58,24 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def launch(composed: DictConfig) -> None:
     """One experiment; sweeps (-m) go through hydra_plugins/megdet_sweeper instead."""
-    from megdet.sweep import Asked, report, run_points
+    from megdet.launchers.choice import launcher_named
+    from megdet.sweep import report, run_points
 
     try:
-        asked = [Asked((), to_config(composed))]
+        asked = compose_one(composed)
+        launcher = launcher_named(HydraConfig.get().runtime.choices["hydra/launcher"], asked.config)
     except UserError as error:
         sys.exit(report(error))
-    sys.exit(run_points(asked))
+    sys.exit(run_points([asked], launcher=launcher))
 
 
 def help_text() -> str:
     """This file's docstring with the options of each group; Hydra's own would take a second to list them."""
-    groups = (folder for folder in sorted(CONF.iterdir()) if folder.is_dir())
-    lines = (f"  {group.name:16} {', '.join(sorted(file.stem for file in group.glob('*.yaml')))}" for group in groups)
+    groups = sorted({file.parent for file in CONF.glob("*/**/*.yaml")})
+    lines = (
+        f"  {group.relative_to(CONF)!s:16} {', '.join(sorted(file.stem for file in group.glob('*.yaml')))}"
+        for group in groups
+    )
     return (__doc__ or "").format(groups="\n".join(lines))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,54 @@ class PaperTable:
     rows: tuple[PaperRow, ...]
 
 
+@dataclass(frozen=True)
+class RatioRow:
+    """A mini-batch size of Table 1 over its epochs."""
+
+    key: RowKey
+    label: str
+    percent: Mapping[int, float]
+    """Positive samples per 100 negative ones, by epoch."""
+
+
+@dataclass(frozen=True)
+class RatioTable:
+    """Table 1."""
+
+    title: str
+    measures: Mapping[str, str]
+    """What a ratio may mean, to the name that it has in a journal's epochs."""
+    rows: tuple[RatioRow, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the leaderboard (Table 4), in percent."""
+
+    name: str
+    mmAP: float
+    mmAR: float
+    note: str
+
+
 def paper_table(number: int) -> PaperTable:
     """Table 2 or 3."""
-    content = yaml.safe_load((SWEEPS / f"table{number}.yaml").read_text())
+    content = _read(number)
     return PaperTable(number, content["title"], tuple(_row(row) for row in content["rows"]))
+
+
+def ratio_table() -> RatioTable:
+    """Table 1."""
+    content = _read(1)
+    rows = (RatioRow(_key(row["ask"]), row["label"], row["paper"]) for row in content["rows"])
+    return RatioTable(content["title"], content["measure"], tuple(rows))
+
+
+def leaderboard() -> tuple[str, tuple[Entry, ...]]:
+    """Table 4: its title and its entries."""
+    content = _read(4)
+    rows = (Entry(row["label"], **row["paper"], note=row.get("note", "")) for row in content["rows"])
+    return content["title"], tuple(rows)
 
 
 def key_of(run: RunRecord) -> RowKey:
@@ -58,10 +103,19 @@ def label_of(key: RowKey) -> str:
     return str(batch) + (f" ({', '.join(remarks)})" if remarks else "")
 
 
+def _read(number: int) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((SWEEPS / f"table{number}.yaml").read_text())
+    return content
+
+
+def _key(ask: Mapping[str, Any]) -> RowKey:
+    return ask["batch"], ask["bn_size"], ask["schedule"], float(ask.get("lr.scale", 1))
+
+
 def _row(row: dict[str, Any]) -> PaperRow:
     ask, paper = row["ask"], row["paper"]
     return PaperRow(
-        key=(ask["batch"], ask["bn_size"], ask["schedule"], float(ask.get("lr.scale", 1))),
+        key=_key(ask),
         label=row["label"],
         gpus=ask.get("gpus"),
         mmAP=None if paper["mmAP"] == "failed" else float(paper["mmAP"]),

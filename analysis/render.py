@@ -36,26 +36,40 @@ def csv_text(tables: Sequence[Table]) -> str:
 
 def html_page(tables: Sequence[Table]) -> str:
     """A page on its own."""
-    body = "\n".join(_html(table) for table in tables)
+    return page("megdet: tables", html_tables(tables))
+
+
+def html_tables(tables: Sequence[Table], *, legend: bool = True) -> str:
+    """The tables to be put into a page; `legend` is for those of results."""
+    return "\n".join([*(_html(table) for table in tables), *([f"<p>{html.escape(LEGEND)}</p>"] if legend else [])])
+
+
+def page(title: str, body: str) -> str:
+    """A page of HTML on its own: nothing in it is loaded from elsewhere."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<title>megdet: tables</title>
+<meta name="viewport" content="width=device-width">
+<title>{html.escape(title)}</title>
 <style>
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #222; }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }}
+h2 {{ border-bottom: 1px solid #ccc; margin-top: 2.5rem; padding-bottom: .2rem; }}
+.wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; font-weight: 600; padding-bottom: .4rem; }}
-th, td {{ padding: .25rem .8rem; text-align: right; white-space: nowrap; }}
+th, td {{ padding: .25rem .6rem; text-align: right; white-space: nowrap; }}
 th:first-child, td:first-child {{ text-align: left; }}
 thead th {{ border-bottom: 1.5px solid #222; }}
 tbody tr:nth-child(even) {{ background: #f4f4f4; }}
 p {{ color: #555; font-size: .9em; }}
+figure {{ margin: 1.5rem 0; text-align: center; }}
+figure svg {{ height: auto; max-width: 100%; }}
+pre {{ background: #f4f4f4; overflow-x: auto; padding: .6rem; font-size: .85em; }}
 </style>
 </head>
 <body>
 {body}
-<p>{html.escape(LEGEND)}</p>
 </body>
 </html>
 """
@@ -71,7 +85,8 @@ def _markdown(table: Table) -> str:
     )
     notes = [f"- {label}: {note}" for label, note in _notes(table)]
     parts = [f"### {table.title}", "", f"Runs: {table.runs}.", "", text[0], f"|{rule}|", *text[1:], ""]
-    return "\n".join([*parts, *notes, ""] if notes else parts)
+    below = ([*notes, ""] if notes else []) + ([table.about, ""] if table.about else [])
+    return "\n".join([*parts, *below])
 
 
 def _markdown_line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -84,7 +99,7 @@ def _latex(table: Table) -> str:
         return " & ".join(_tex(cell or NOT_RUN) for cell in cells) + r" \\"
 
     notes = " ".join(f"{label}: {note}." for label, note in _notes(table))
-    caption = f"{table.title.partition(': ')[2]}. Runs: {table.runs}. {notes}".strip()
+    caption = f"{table.title.rpartition(': ')[2]}. Runs: {table.runs}. {f'{notes} {table.about}'.strip()}".strip()
     return "\n".join(
         [
             f"% {_tex(table.title)}",
@@ -123,17 +138,34 @@ def _html(table: Table) -> str:
     body = "\n".join(line([cell or NOT_RUN for cell in row.cells], "td") for row in table.rows)
     notes = "".join(f"<p>{html.escape(f'{label}: {note}')}</p>\n" for label, note in _notes(table))
     return (
-        f"<table>\n<caption>{html.escape(table.title)}</caption>\n<thead>{line(table.columns, 'th')}</thead>\n"
-        f"<tbody>\n{body}\n</tbody>\n</table>\n<p>Runs: {html.escape(table.runs)}.</p>\n{notes}"
+        f'<div class="wide">\n<table>\n<caption>{html.escape(table.title)}</caption>\n'
+        f"<thead>{line(table.columns, 'th')}</thead>\n"
+        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>\n<p>Runs: {html.escape(table.runs)}.</p>\n{notes}"
+        + (f"<p>{html.escape(table.about)}</p>\n" if table.about else "")
     )
 
 
 def _notes(table: Table) -> list[tuple[str, str]]:
-    def name(row: Row) -> str:
-        bn = f", BN size {row.cells[1]}" if "BN size" in table.columns else ""
-        return f"{row.cells[0]}{bn}"
+    """What the notes say and of which rows; a note that all rows with runs share is given once."""
+    noted: dict[str, list[Row]] = {}
+    for row in table.rows:
+        for note in row.note.split("; ") if row.note else ():
+            noted.setdefault(note, []).append(row)
+    ours = [row for row in table.rows if row.runs]
 
-    return [(name(row), row.note) for row in table.rows if row.note]
+    def names(rows: list[Row]) -> str:
+        if len(rows) > 1 and rows == ours:
+            return "all runs"
+        return "; ".join(_name(table, row) for row in rows)
+
+    return [(names(rows), note) for note, rows in noted.items()]
+
+
+def _name(table: Table, row: Row) -> str:
+    named = dict(zip(table.columns, row.cells, strict=True))
+    epoch = f"epoch {named['Epoch']}, " if "Epoch" in named else ""
+    label = (named["Batch Size"] if "Epoch" in named else row.cells[0]) or ""
+    return f"{epoch}{label}" + (f", BN size {named['BN size']}" if "BN size" in named else "")
 
 
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {

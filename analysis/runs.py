@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CURVES = ("mmAP", "loss", "lr", "train_s", "eval_s")
-"""What of each epoch is read from MLflow; journals give everything."""
+"""What of each epoch is read from MLflow unless asked otherwise; journals give everything."""
+STEP_CURVES = ("step/epoch", "step/lr", "step/loss")
+"""What of each step can be asked for besides."""
 
 Numbers = Mapping[str, float | None]
 
@@ -48,6 +50,10 @@ class RunRecord:
     """One per epoch done: `epoch`, the COCO numbers in percent, `train_s` (cumulative), `loss`, `lr`, ..."""
     final: Numbers
     """The COCO numbers after the last epoch; empty unless the run has finished."""
+    steps: tuple[Numbers, ...] = field(repr=False, default=())
+    """Of the steps that were logged: `step`, `epoch` (a fraction), `lr`, `loss` (None where not finite), ..."""
+    reason: str = ""
+    """One line on why the run diverged, failed or was interrupted."""
 
     @property
     def batch(self) -> int:
@@ -74,16 +80,21 @@ class RunRecord:
         return self.settings["data"]
 
     @property
+    def schedule_epochs(self) -> int:
+        return int(self.settings["schedule.epochs"])
+
+    @property
     def milestones(self) -> list[int]:
         """Epochs done when the learning rate drops."""
         return [int(epoch) for epoch in json.loads(self.settings.get("schedule.milestones", "[]"))]
 
 
-def load_runs(source: str | None = None, *, curves: bool = True) -> list[RunRecord]:
+def load_runs(source: str | None = None, *, curves: Sequence[str] = CURVES) -> list[RunRecord]:
     """The runs of a runs folder or an MLflow store, by run id; UserError where there are none.
 
     `source` is a folder, or an MLflow URI (`sqlite:///...`, `http://...`). None: ./runs if it exists, else
-    MLFLOW_TRACKING_URI, else ./mlflow.db. `curves=False` leaves `epochs` empty where reading it takes long.
+    MLFLOW_TRACKING_URI, else ./mlflow.db. `curves` are the numbers of epochs, and of
+    steps as `step/...`, that are needed: MLflow takes a request for each; a folder gives all there are.
     """
     if source is None:
         here = default_uri(Path.cwd())
@@ -111,7 +122,8 @@ def _from_folder(folder: Path) -> Iterable[RunRecord]:
 def _from_run_folder(folder: Path) -> RunRecord:
     plan = json.loads((folder / "plan.json").read_text())
     state = RunState.read(folder)
-    epochs = tuple(line for line in read_journal(folder) if line["kind"] == "epoch")
+    journal = read_journal(folder)
+    epochs = tuple(line for line in journal if line["kind"] == "epoch")
     finished = state is not None and state.state == "finished" and epochs
     return RunRecord(
         run_id=plan["run_id"],
@@ -126,10 +138,12 @@ def _from_run_folder(folder: Path) -> RunRecord:
         train_s=state.train_s if state else 0.0,
         epochs=epochs,
         final={name: epochs[-1].get(name) for name in COCO_METRICS} if finished else {},
+        steps=tuple(line for line in journal if line["kind"] == "step"),
+        reason=(state.reason or "") if state else "",
     )
 
 
-def _from_mlflow(uri: str, *, curves: bool) -> Iterable[RunRecord]:
+def _from_mlflow(uri: str, *, curves: Sequence[str]) -> Iterable[RunRecord]:
     from mlflow.exceptions import MlflowException
 
     uri = absolute_uri(uri)
@@ -159,15 +173,19 @@ def _from_mlflow(uri: str, *, curves: bool) -> Iterable[RunRecord]:
     return found.values()
 
 
-def _from_mlflow_run(client: MlflowClient, run: Run, experiment: str, *, curves: bool) -> RunRecord:
+def _from_mlflow_run(client: MlflowClient, run: Run, experiment: str, *, curves: Sequence[str]) -> RunRecord:
     tags, metrics = run.data.tags, run.data.metrics
     final: dict[str, Any] = {}
     if tags.get("state") == "finished":
         final = {name: metrics.get(f"final/{name}") for name in COCO_METRICS}
     epochs: dict[int, dict[str, float]] = {}
-    for name in CURVES if curves else ():
+    steps: dict[int, dict[str, float]] = {}
+    for name in curves:
         for point in client.get_metric_history(run.info.run_id, name):
-            epochs.setdefault(point.step, {"epoch": point.step})[name] = point.value
+            if name.startswith("step/"):
+                steps.setdefault(point.step, {"step": point.step})[name.removeprefix("step/")] = point.value
+            else:
+                epochs.setdefault(point.step, {"epoch": point.step})[name] = point.value
     return RunRecord(
         run_id=tags["run_id"],
         experiment_id=tags.get("experiment_id", ""),
@@ -181,4 +199,6 @@ def _from_mlflow_run(client: MlflowClient, run: Run, experiment: str, *, curves:
         train_s=float(tags.get("train_s", 0)),
         epochs=tuple(epochs[epoch] for epoch in sorted(epochs)),
         final=final,
+        steps=tuple(steps[step] for step in sorted(steps)),
+        reason=tags.get("reason", ""),
     )

@@ -27,6 +27,10 @@ Cell = str | None
 class Row:
     cells: tuple[Cell, ...]
     note: str = ""
+    key: tuple[object, ...] = ()
+    """What makes it the same row in another table of the same kind."""
+    runs: tuple[RunRecord, ...] = ()
+    """The runs that its cells are made of."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Table:
     """Which runs it shows."""
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    about: str = ""
+    """What a reader must know to read it."""
 
 
 def make_table(paper: PaperTable, group: Group) -> Table | None:
@@ -54,10 +60,9 @@ def make_table(paper: PaperTable, group: Group) -> Table | None:
     ]
     if not any(row.key in by_key for row in rows):
         return None
-    apart = "" if group.is_like_the_paper else "; not the paper's data or model, so the differences say little"
     return Table(
         title=f"Table {paper.number}: {paper.title}",
-        runs=group.title + apart,
+        runs=runs_text(group),
         columns=_columns(paper.number),
         rows=tuple(_row(paper.number, row, by_key.get(row.key, []), row.key in printed) for row in rows),
     )
@@ -67,6 +72,12 @@ def empty_table(paper: PaperTable) -> Table:
     """The paper's rows alone."""
     rows = tuple(_row(paper.number, row, [], True) for row in paper.rows)
     return Table(f"Table {paper.number}: {paper.title}", "no run yet", _columns(paper.number), rows)
+
+
+def runs_text(group: Group) -> str:
+    """Which runs a table shows, and what to think of their differences from the paper."""
+    apart = "" if group.is_like_the_paper else "; not the paper's data or model, so the differences say little"
+    return group.title + apart
 
 
 def _columns(number: int) -> tuple[str, ...]:
@@ -105,15 +116,21 @@ def _row(number: int, row: PaperRow, runs: Sequence[RunRecord], printed: bool) -
     paper_mmAP = (f"{row.mmAP:.1f}" if row.mmAP is not None else "failed") if printed else None
     paper_hours = None if row.hours is None else f"{row.hours:.1f}"
     hours = hours_text(fmean([run.train_s for run in finished]) / 3600) if finished else None
-    return Row((*front, _mmAP(runs, values), paper_mmAP, difference, hours, paper_hours), _note(runs, finished))
+    cells = (*front, cell_of(runs, values), paper_mmAP, difference, hours, paper_hours)
+    return Row(cells, note_on(runs, finished), row.key, tuple(runs))
 
 
-def _mmAP(runs: Sequence[RunRecord], values: Sequence[float]) -> Cell:
+def mean_text(values: Sequence[float], digits: int = 1) -> str:
+    """Over several seeds: mean ± sample standard deviation (how many)."""
+    spread = f" ± {stdev(values):.{digits}f} ({len(values)})" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{spread}"
+
+
+def cell_of(runs: Sequence[RunRecord], values: Sequence[float], digits: int = 1) -> Cell:
+    """What the runs of a row say: the values of those that gave one, else why there is none."""
     diverged = sum(run.state == "diverged" for run in runs)
     if values:
-        text = f"{fmean(values):.1f}"
-        if len(values) > 1:
-            text += f" ± {stdev(values):.1f} ({len(values)})"
+        text = mean_text(values, digits)
         return text + (f"; {diverged} of {diverged + len(values)} failed" if diverged else "")
     if diverged:
         return "failed" if diverged == 1 else f"failed ({diverged} of {diverged})"
@@ -126,7 +143,8 @@ _UNDONE = {"running": "running", "interrupted": "interrupted", "failed": "error"
 """What a cell without a result says, the first that applies."""
 
 
-def _note(runs: Sequence[RunRecord], finished: Sequence[RunRecord]) -> str:
+def note_on(runs: Sequence[RunRecord], finished: Sequence[RunRecord]) -> str:
+    """What a reader should know of the runs of a row, of which `finished` gave its values."""
     notes = []
     undone = [run.state for run in runs if run.state in ("running", "interrupted", "failed")]
     if finished and undone:

@@ -1,4 +1,4 @@
-"""A training step of ours and of torchvision's own Faster R-CNN and loop, on this machine's CPU.
+"""A training step of ours and of torchvision's own Faster R-CNN and loop, on this machine's GPU, or its CPU.
 
     python -m benchmarks.train_step --model r50_fpn --size 800 --images 1
     python -m benchmarks.train_step --model r18_fpn --size 256 --images 4
@@ -61,11 +61,14 @@ def torchvision_steps(backbone: str, size: int, images: int, steps: int) -> list
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
+    from megdet.distributed import Ranks
+
+    device = Ranks.from_environment().device
     torch.manual_seed(0)
     body = resnet_fpn_backbone(backbone_name=backbone, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
-    model = FasterRCNN(body, num_classes=NUM_CLASSES + 1, min_size=size, max_size=10 * size).train()
+    model = FasterRCNN(body, num_classes=NUM_CLASSES + 1, min_size=size, max_size=10 * size).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    batch = sample(images, size)
+    batch = sample(images, size).to(device)
     floats = [image.float() / 255 for image in batch.images]
     targets = [{"boxes": b, "labels": t} for b, t in zip(batch.boxes, batch.labels, strict=True)]
     seconds = []
@@ -75,6 +78,7 @@ def torchvision_steps(backbone: str, size: int, images: int, steps: int) -> list
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        loss.item()  # a GPU answers when it is done
         seconds.append(time.perf_counter() - began)
     return seconds
 
@@ -96,6 +100,7 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
         del knobs[not_a_knob]
     knobs["anchor_sizes"] = [[side] for side in knobs["anchor_sizes"]]
     seconds: list[float] = []
+    batch = sample(images, size)
     with Ranks.from_environment() as ranks:
         detector = build_detector(
             backbone=backbone,
@@ -108,10 +113,10 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
             detections_per_image=100,
             init_seed=0,
             **knobs,
-        )
+        ).to(ranks.device)
         train_epoch(
             data_parallel(detector),
-            ([[sample(images, size)]] for _ in range(steps)),
+            ([[batch]] for _ in range(steps)),
             optimizer=torch.optim.SGD(detector.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
             lr_at=lambda step: 1e-3,
             first_step=0,
@@ -127,13 +132,22 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
     return seconds
 
 
+def peak_memory_mb() -> float:
+    """The most that this process has used so far: allocated on its GPU where there is one, else resident."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """One variant, in this process."""
     import torch
     import torchvision.models.detection  # noqa: F401  # loaded before memory is read, for every variant alike
 
     torch.set_num_threads(arguments.threads)
-    loaded_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    loaded_mb = peak_memory_mb()
     backbone = {"r50_fpn": "resnet50", "r18_fpn": "resnet18"}[arguments.model]
     shape = (backbone, arguments.size, arguments.images, arguments.steps)
     if arguments.variant == "torchvision":
@@ -141,8 +155,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         sublinear = arguments.variant.endswith("sublinear")
         seconds = our_steps(*shape, bf16=arguments.variant.startswith("bf16"), sublinear=sublinear)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds[WARM_UP_STEPS:], "peak_over_import_mb": peak_mb - loaded_mb}
+    return {"seconds": seconds[WARM_UP_STEPS:], "peak_over_import_mb": peak_memory_mb() - loaded_mb}
 
 
 def main() -> None:
@@ -184,9 +197,17 @@ def main() -> None:
         print(f"{variant:16} {median_s[variant]:7.3f} s/step [{low:.3f}, {high:.3f}]   peak {peak_mb[variant]:6.0f} MB")
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}x")
+    import torch  # noqa: F401  # so that the report names the GPU
+
     report = write_report(
         f"train_step-{arguments.model}-{arguments.size}px-{arguments.images}",
-        {"seconds": seconds, "median_s": median_s, "peak_over_import_mb": peak_mb, "ratios": ratios},
+        {
+            "seconds": seconds,
+            "median_s": median_s,
+            "images_per_s": {variant: arguments.images / median for variant, median in median_s.items()},
+            "peak_over_import_mb": peak_mb,
+            "ratios": ratios,
+        },
         arguments.out,
     )
     print(f"written to {report}")

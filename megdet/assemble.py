@@ -65,12 +65,16 @@ def loaders_of(plan: Plan, ranks: Ranks) -> tuple[TrainLoader, EvalLoader]:
         max_size=data.max_size,
         workers=data.workers,
         pin_memory=pin_memory,
+        max_bad_images=data.max_bad_images,
     )
     return train_loader, eval_loader
 
 
-def detector_of(plan: Plan, ranks: Ranks) -> Detector:
-    """The detector with its norm layers joined to their BN groups; collective."""
+def detector_of(plan: Plan, ranks: Ranks, *, pretrained: bool = True) -> Detector:
+    """The detector with its norm layers joined to their BN groups; collective.
+
+    `pretrained=False` leaves `model.weights` alone, where a checkpoint has all of them.
+    """
     config, layout = plan.config, plan.layout
     model = config.model
     group = bn_group_of(ranks.rank, world_size=ranks.world_size, bn_group=layout.bn_group)
@@ -84,7 +88,7 @@ def detector_of(plan: Plan, ranks: Ranks) -> Detector:
         backbone=model.backbone,
         num_classes=config.data.num_classes,
         norm=norm,
-        weights=path_of(model.weights, model.backbone),
+        weights=path_of(model.weights, model.backbone) if pretrained else None,
         frozen_stages=model.frozen_stages,
         sublinear=layout.sublinear,
         score_threshold=config.eval.score_threshold,

@@ -50,7 +50,7 @@ class BNStudy:
         run = TrainedRun(folder)
         if run.plan.config.bn_size == 0:
             raise UserError(f"{folder.name} was trained with frozen BN (bn_size=0): it has no statistics of its own")
-        self.plan, self.ranks, self.detector = run.plan, run.ranks, run.detector
+        self.plan, self.ranks, self.detector, self.bf16 = run.plan, run.ranks, run.detector, run.bf16
         self.train_loader, self.eval_loader = run.train_loader, run.eval_loader
 
     def running_average(self) -> dict[str, float | None]:
@@ -75,7 +75,7 @@ class BNStudy:
             batches,
             category_ids=self.eval_loader.split.category_ids,
             device=self.ranks.device,
-            bf16=self.plan.config.precision == "bf16",
+            bf16=self.bf16,
             on_batch=lambda: None,
         )
         return coco_metrics(self.eval_loader.split.annotations, rows)
@@ -140,6 +140,7 @@ def _with_images_per_gpu(loader: EvalLoader, images_per_gpu: int, plan: Plan) ->
         max_size=data.max_size,
         workers=data.workers,
         pin_memory=loader.pin_memory,
+        max_bad_images=data.max_bad_images,
     )
 
 

@@ -149,7 +149,7 @@ _OPTIONAL = {
 }
 
 _CHOICES: dict[str, tuple[object, ...]] = {
-    "precision": ("fp32", "bf16"),
+    "precision": ("fp32", "tf32", "bf16"),
     "sublinear": ("auto", True, False),
     "model.backbone": ("resnet50", "resnet18", "tiny"),
     "model.frozen_stages": (0, 1, 2, 3, 4, 5),

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from megdet.config import Config
 from megdet.errors import UserError
 from megdet.sweep import Asked
+from megdet.sweep_rows import read_rows
 
 
 def register_schema() -> None:
@@ -51,8 +52,22 @@ def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
             _refuse_unknown_keys(value, f"{prefix}{name}.")
 
 
+def compose_one(composed: DictConfig) -> Asked:
+    """The experiment of a command without -m. Raises UserError where it asks for a whole table."""
+    config = to_config(composed)
+    if config.sweep.rows is not None:
+        raise UserError(
+            f"sweep.rows={config.sweep.rows} asks for the rows of a table; add -m to run them all: "
+            f"python launch.py -m sweep.rows={config.sweep.rows} ..."
+        )
+    return Asked((), config)
+
+
 def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str]) -> list[Asked]:
     """The experiments of a sweep: every combination of the swept values, in the order they were written.
+
+    Where `sweep.rows` names a table, each combination is run for all of its rows, in the table's order; what the
+    command line says itself, a row does not change.
 
     Hydra composes once for each choice of groups (this takes it 50 ms); plain values are then set in copies.
     """
@@ -61,27 +76,45 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
     for override in swept:
         if not override.is_discrete_sweep():
             raise UserError(f"{override.input_line}: sweep over a list (1,2), a choice(), a range() or a glob()")
-    structural = [o for o in swept if _needs_composition(loader, o)]
+    groups = set(loader.list_groups(""))
     fixed = [str(o.input_line) for o in overrides if o not in swept]
-    points = []
-    for values in itertools.product(*(list(_single_overrides(o)) for o in swept)):
-        points.append(dict(zip((id(o) for o in swept), values, strict=True)))
-    bases: dict[tuple[str, ...], DictConfig] = {}
+    keys = [o.key_or_group for o in overrides]
+    structural = [_needs_composition(o, groups) for o in swept]
+    bases: dict[tuple[str, ...], _Base] = {}
+
+    def base_of(choices: tuple[str, ...]) -> _Base:
+        if choices not in bases:
+            bases[choices] = _Base(loader.load_sweep_config(master, [*fixed, *choices]))
+        return bases[choices]
+
     asked = []
-    for point in points:
-        groups = tuple(point[id(o)] for o in structural)
-        if groups not in bases:
-            bases[groups] = loader.load_sweep_config(master, [*fixed, *groups])
-            with open_dict(bases[groups]):
-                del bases[groups]["hydra"]
-        rest = [point[id(o)] for o in swept if o not in structural]
-        asked.append(Asked(tuple(point.values()), to_config(_with_values(bases[groups], rest))))
+    for values in itertools.product(*(list(_single_overrides(o)) for o in swept)):
+        choices = tuple(value for value, is_choice in zip(values, structural, strict=True) if is_choice)
+        plain = [value for value, is_choice in zip(values, structural, strict=True) if not is_choice]
+        base = base_of(choices)
+        if not base.rows:
+            asked.append(Asked(values, base.with_values(plain)))
+        for row in base.rows:
+            own = row.without(keys)
+            row_choices = [value for value in own if value.partition("=")[0] in groups]
+            try:
+                row_base = base_of((*choices, *row_choices))
+                config = row_base.with_values([*(value for value in own if value not in row_choices), *plain])
+            except HydraException as error:
+                raise UserError(f"{row.place}: {explain(error)}") from error
+            except UserError as error:
+                raise UserError(f"{row.place}: {error}") from error
+            asked.append(Asked((*values, *own), config))
     return asked
 
 
-def _needs_composition(loader: ConfigLoader, override: Override) -> bool:
-    """Whether an override chooses a group, adds or deletes: what only Hydra's own composition can do."""
-    return override.type is None or override.type.name != "CHANGE" or override.key_or_group in loader.list_groups("")
+def _needs_composition(override: Override, groups: set[str]) -> bool:
+    """Whether an override chooses a group, adds or deletes: what only Hydra's own composition can do.
+
+    The rows of a sweep count as a choice: they bring choices of their own.
+    """
+    changes = override.type is not None and override.type.name == "CHANGE"
+    return not changes or override.key_or_group in groups or override.key_or_group == "sweep.rows"
 
 
 def _single_overrides(override: Override) -> Iterator[str]:
@@ -89,14 +122,63 @@ def _single_overrides(override: Override) -> Iterator[str]:
         yield f"{override.get_key_element()}={value}"
 
 
-def _with_values(base: DictConfig, assignments: list[str]) -> DictConfig:
-    config = deepcopy(base)
-    for override in OverridesParser.create().parse_overrides(assignments):
-        try:
-            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        except OmegaConfBaseException as error:
-            raise UserError(_explain_value(str(override.input_line), error)) from error
-    return config
+class _Base:
+    """One composition, and the experiments that differ from it in plain values.
+
+    OmegaConf takes milliseconds for a copy, so a value is checked against the schema once and then set in a copy of
+    the plain dataclass. Only where that could miss something (values that refer to others, whole nodes) does
+    OmegaConf make each copy.
+    """
+
+    def __init__(self, composed: DictConfig) -> None:
+        with open_dict(composed):
+            del composed["hydra"]
+        self._composed = composed
+        self._config = to_config(composed)
+        self._scratch = deepcopy(composed)
+        self._values: dict[str, tuple[list[str], Any]] = {}
+        self._refers = "${" in OmegaConf.to_yaml(composed)
+        rows = self._config.sweep.rows
+        self.rows = [] if rows is None else read_rows(rows)
+
+    def with_values(self, assignments: list[str]) -> Config:
+        """A copy with `key=value`s set, in this order. Raises UserError."""
+        if self._refers or any("${" in assignment or "???" in assignment for assignment in assignments):
+            return self._composed_with(assignments)
+        config = deepcopy(self._config)
+        for assignment in assignments:
+            path, value = self._value(assignment)
+            place: Any = config
+            for name in path[:-1]:
+                place = getattr(place, name, None)
+            if not is_dataclass(place) or is_dataclass(value) or isinstance(value, dict):
+                return self._composed_with(assignments)
+            setattr(place, path[-1], deepcopy(value))
+        return config
+
+    def _value(self, assignment: str) -> tuple[list[str], Any]:
+        if assignment not in self._values:
+            key = _assign(self._scratch, assignment)
+            value = OmegaConf.select(self._scratch, key)
+            plain = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+            self._values[assignment] = key.split("."), plain
+        return self._values[assignment]
+
+    def _composed_with(self, assignments: list[str]) -> Config:
+        composed = deepcopy(self._composed)
+        for assignment in assignments:
+            _assign(composed, assignment)
+        return to_config(composed)
+
+
+def _assign(composed: DictConfig, assignment: str) -> str:
+    """Set `key=value`; the key. Raises UserError where the schema does not take it."""
+    [override] = OverridesParser.create().parse_overrides([assignment])
+    try:
+        OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
+    except OmegaConfBaseException as error:
+        raise UserError(_explain_value(assignment, error)) from error
+    return override.key_or_group
 
 
 def explain(error: HydraException) -> str:

@@ -128,6 +128,40 @@ class ClusterConfig:
     """What memory allows in one forward pass; None: not known."""
     bn_across_nodes: bool = False
     """Whether the GPUs that share a BN statistic may sit on different nodes."""
+    partition: str | None = None
+    """Slurm's, as are account, qos and constraint; None: the site's default."""
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time_min: int = 1440
+    """The longest time limit of a job, in minutes; a run that needs longer is checkpointed, requeued and goes on. One
+    that is predicted to need less asks for less (twice that, up to 1, 2, 4, 8 ... hours), and starts sooner."""
+    signal_delay_s: int = 120
+    """Seconds before the time limit at which a job is told, so that it can write a checkpoint."""
+    request_gpus: bool = True
+    """false: nodes without GPUs; CPU processes stand in for them."""
+    cpus_per_gpu: int | None = None
+    """Cores of one rank and its loader processes; None: the site's default, as for memory."""
+    mem_gb_per_gpu: float | None = None
+    """Main memory of one rank, in GB."""
+    setup: list[str] = field(default_factory=list)
+    """Shell lines before anything starts on a node: modules, proxies, activated environments."""
+    container: str | None = None
+    """Words before `python` on a node, such as `apptainer exec --nv /images/megdet.sif`."""
+    python: str | None = None
+    """The Python of the nodes; None: the one that launches."""
+    mail_user: str | None = None
+    mail_type: str = "FAIL"
+    """What is mailed to mail_user, where that is given: a list of Slurm's, such as END,FAIL."""
+    sbatch_options: dict[str, str] = field(default_factory=dict)
+    """Further options of sbatch by name, such as {reservation: detection, exclude: "node[3-4]"}; on the command line
+    +cluster.sbatch_options.reservation=detection."""
+    srun_args: list[str] = field(default_factory=list)
+    """Further arguments of srun, such as --mpi=none or --container-image=..."""
+    array_parallelism: int = 128
+    """Jobs of one array that may run at the same time."""
+    max_retries: int = 2
+    """How often a run that lost a node or a connection is started again; errors of the code never are."""
 
 
 @dataclass
@@ -142,12 +176,23 @@ class TrackingConfig:
 
 @dataclass
 class SweepConfig:
-    """How a sweep (`launch.py -m`) treats its points."""
+    """Which points a sweep (`launch.py -m`) has besides its grid, and how it treats them."""
 
+    rows: str | None = None
+    """Rows to run instead of one point, each with every combination of the grid: table1, table2, table3, or the path of
+    a file like those in `sweeps/`."""
     on_invalid: str = "report"
     """report: points that cannot be planned are listed and left out; error: nothing runs."""
+    on_existing: str = "resume"
+    """What to do with runs that exist. skip: leave them; resume: go on with those that were interrupted, cancelled or
+    lost; retry_failed: those that failed too; force: begin all anew (old folders go to runs/.replaced). What is queued
+    or running is never started twice."""
+    wait: bool = True
+    """Watch submitted jobs until they end (Ctrl-C detaches, they go on); false: return after submission."""
     dry_run: bool = False
     """Stop after the table of plans."""
+    max_gpu_hours: float | None = None
+    """Refuse a sweep whose runs would, as predicted, take more GPU-hours together; None: no limit."""
 
 
 @dataclass
@@ -165,7 +210,7 @@ class Config:
     sublinear: bool | str = "auto"
     """Activation checkpointing; auto: from bn_size 32, as in the paper."""
     precision: str = "fp32"
-    """fp32 or bf16 (autocast)."""
+    """fp32, tf32 (of GPUs alone) or bf16 (autocast)."""
     seed: int = 0
     runs_dir: str = "runs"
     log_every: int = 20

@@ -37,15 +37,19 @@ class Ranks:
         return cls(rank, local_rank, world_size, device)
 
     def __enter__(self) -> Ranks:
-        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", "0" if self.world_size == 1 else "")
-        if self.device.type == "cuda":
+        if self.world_size == 1:  # with nobody to meet, any free port will do
+            os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+            os.environ.setdefault("MASTER_PORT", "0")
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
             torch.cuda.set_device(self.device)
         dist.init_process_group(
-            "nccl" if self.device.type == "cuda" else "gloo",
+            "nccl" if on_gpu else "gloo",
             rank=self.rank,
             world_size=self.world_size,
             timeout=timedelta(minutes=10),
+            # NCCL would guess the GPU from the rank where a barrier comes first.
+            device_id=self.device if on_gpu else None,
         )
         return self
 

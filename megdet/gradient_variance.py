@@ -26,6 +26,7 @@ from torch import Tensor
 
 from megdet.batch import ImageBatch
 from megdet.errors import UserError
+from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.tracking.journal import replace_file
 from megdet.trained import TrainedRun
@@ -90,6 +91,9 @@ def gradients_of(
             )
             for module in MODULES
         }
+        for layer in detector.modules():
+            if isinstance(layer, CrossGPUBatchNorm2d):
+                layer.take_step_statistics()  # nobody else will
         yield {**parts, "all": torch.cat(list(parts.values()))}
 
 

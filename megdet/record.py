@@ -50,6 +50,11 @@ class Recorder:
         self._journal.event(event, step=self._state.step, attempt=self._state.attempts)
         self._move_to("running", step=self._state.step, train_s=train_s, eval_s=eval_s)
 
+    def note(self, event: str, *, step: int, **values: str) -> None:
+        """Something about the run that a reader of its journal should know."""
+        log.info("%s: %s %s", self.plan.name, event.replace("_", " "), " ".join(values.values()))
+        self._journal.event(event, step=step, **values)
+
     def step(self, step: Step, *, epoch: float, images_per_s: float) -> None:
         """One optimizer step, `epoch` epochs into training."""
         self._journal.step(

@@ -13,23 +13,29 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from megdet.assemble import detector_of, loaders_of, optimizer_of
 from megdet.checkpoint import load_checkpoint, save_checkpoint
-from megdet.distributed import Ranks
+from megdet.data.loader import check_bad_images
+from megdet.distributed import Ranks, sum_over_ranks
 from megdet.divergence import Diverged, LossWatch
 from megdet.evaluate import detect, gather_rows
+from megdet.launchers.ledger import changes_since_submission
+from megdet.launchers.requeue import is_in_own_job, requeue_own_job
 from megdet.metrics import coco_metrics
-from megdet.outcome import StopSignals, record_failure, start_log
+from megdet.outcome import CHECKPOINT, StopSignals, record_failure, start_log
 from megdet.plan import Plan
+from megdet.precision import use_precision
 from megdet.progress import RunProgress
 from megdet.record import Recorder, epochs_recorded
 from megdet.sample_pictures import draw_sample
 from megdet.tracking.journal import State
 from megdet.train import EpochTotals, Interrupted, Step, data_parallel, peak_memory_gb, train_epoch
 
-CHECKPOINT = "checkpoint.pt"
+REQUEUE_WAIT_S = 120.0
+"""For rank 0 to finish its records and to requeue the job; a rank that waits this long is on its own."""
 
 
 def main() -> int:
@@ -49,16 +55,20 @@ def main() -> int:
         return record_failure(path.parent, ranks.rank, error)
 
 
+class _TimeIsUp(Exception):
+    """A cluster wants its nodes back in the middle of an evaluation."""
+
+
 class _Attempt:
     """One attempt at a run, on one rank; goes on from the last attempt's checkpoint."""
 
     def __init__(self, plan: Plan, folder: Path, ranks: Ranks, stop: StopSignals) -> None:
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.train_loader, self.eval_loader = loaders_of(plan, ranks)
-        self.detector = detector_of(plan, ranks)
+        self.detector = detector_of(plan, ranks, pretrained=not (folder / CHECKPOINT).exists())
         self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
-        self.bf16 = plan.config.precision == "bf16"
+        self.bf16 = use_precision(plan.config.precision)
         self.watch = LossWatch()
         self.totals = EpochTotals()
         self.step = 0
@@ -84,6 +94,8 @@ class _Attempt:
         """Train and evaluate what is left of the run; its exit code."""
         if self.recorder:
             self.recorder.started(**self._seconds())
+            for what in changes_since_submission(self.folder):
+                self.recorder.note("edited_while_queued", step=self.step, what=what)
         epochs = self.plan.schedule.epochs
         try:
             with self.progress:
@@ -94,8 +106,21 @@ class _Attempt:
             return self._ended("diverged", str(diverged), code=0)
         except Interrupted:
             self._save()
-            return self._ended("interrupted", "asked to stop", code=3)
+            return self._interrupted(requeue=_any_over_ranks(self.stop.requeue_wanted(), self.ranks.device))
+        except _TimeIsUp:
+            return self._interrupted(requeue=True)
         return self._ended("finished", None, code=0)
+
+    def _interrupted(self, *, requeue: bool) -> int:
+        """The checkpoint is written; rank 0 sees to it that the run goes on later, if that is wanted."""
+        if requeue and self.recorder and requeue_own_job(self.folder):
+            self.recorder.note("requeued", step=self.step)
+        code = self._ended("interrupted", "asked to make room" if requeue else "asked to stop", code=3)
+        if requeue and not self.recorder and is_in_own_job(self.folder):
+            # A rank that ended now would take rank 0 with it; Slurm ends this one once the job is requeued.
+            self.stop.ignore_no_more()
+            time.sleep(REQUEUE_WAIT_S)
+        return code
 
     def _ended(self, state: State, reason: str | None, *, code: int) -> int:
         if self.recorder:
@@ -141,10 +166,13 @@ class _Attempt:
             category_ids=self.eval_loader.split.category_ids,
             device=self.ranks.device,
             bf16=self.bf16,
-            on_batch=self.progress.evaluated,
+            on_batch=self._evaluated,
         )
         rows = gather_rows(rows, self.ranks.device)
         bad_images = _union_over_ranks({**self.train_loader.bad_images, **self.eval_loader.bad_images})
+        # Each loader minds its own rank's; together they must not be more either.
+        data = self.plan.config.data
+        check_bad_images(bad_images, most=data.max_bad_images, folder=Path(data.root))
         memory_gb = peak_memory_gb(self.ranks.device)
         self.eval_s += time.perf_counter() - began
         if self.recorder:
@@ -164,6 +192,12 @@ class _Attempt:
                 draw_sample(self.folder, self.eval_loader.split, rows)
         self.past_train_s += self.totals.train_s
         self.totals = EpochTotals()
+
+    def _evaluated(self) -> None:
+        self.progress.evaluated()
+        if self.recorder and self.stop.requeue_wanted() and is_in_own_job(self.folder):
+            # The last checkpoint holds all that was trained; the other ranks end with this one.
+            raise _TimeIsUp
 
     def _seconds(self) -> dict[str, float]:
         return {"train_s": self.past_train_s + self.totals.train_s, "eval_s": self.eval_s}
@@ -197,6 +231,10 @@ class _Attempt:
         self.watch = LossWatch(**saved["watch"])
         self.past_train_s = saved["past_train_s"]
         self.eval_s = saved["eval_s"]
+
+
+def _any_over_ranks(own: bool, device: torch.device) -> bool:
+    return bool(sum_over_ranks(torch.tensor(float(own), device=device)).item())
 
 
 def _union_over_ranks(own: dict[str, str]) -> dict[str, str]:

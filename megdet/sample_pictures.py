@@ -22,15 +22,15 @@ def draw_sample(folder: Path, split: CocoSplit, rows: NDArray[np.float64]) -> No
     label_of = {category_id: label for label, category_id in enumerate(split.category_ids, start=1)}
     with_objects = [index for index in range(len(split)) if len(split.labels(index))]
     for index in with_objects[:PICTURES]:
-        image_id, name = split.image_ids[index], split.file_names[index]
+        file = split.file(index)
         try:
-            image = load_image(split.folder / name, split.sizes[index])
+            image = load_image(file, split.sizes[index])
         except UnreadableImage:
             continue
-        found = rows[rows[:, 0] == image_id]
+        found = rows[rows[:, 0] == split.image_ids[index]]
         draw_detections(
             image.permute(1, 2, 0).numpy(),
-            folder / "pictures" / f"{Path(name).stem}.png",
+            folder / "pictures" / f"{file.stem}.png",
             boxes=np.concatenate([found[:, 1:3], found[:, 1:3] + found[:, 3:5]], axis=1),
             labels=[label_of[int(category_id)] for category_id in found[:, 6]],
             scores=found[:, 5].tolist(),

@@ -1,7 +1,7 @@
-"""From experiments asked for to runs: plan all, show them, leave out what cannot be or is done, run the rest.
+"""From experiments asked for to runs: plan all, show them, leave out what cannot be or is done, hand over the rest.
 
 A single experiment is a sweep of one. Whatever can go wrong before training (layouts, data, weights, tracking)
-does so here, before anything starts.
+does so here, before anything starts. Where runs go is the launcher's business; all launchers share what is here.
 """
 
 from __future__ import annotations
@@ -9,24 +9,33 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from megdet.config import Config
+from megdet.cost import check_budget
 from megdet.data.files import check_files, coco_files
 from megdet.errors import UserError
-from megdet.launchers.local import check_fits_here, is_being_run, resolve_cluster, run_folder, run_local
+from megdet.launchers.in_turn import InTurn
+from megdet.launchers.interface import ALL_WELL, RUN_FAILED, USER_ERROR, Launcher
+from megdet.launchers.local import run_folder
+from megdet.launchers.run_status import LIVE, RunStatus, run_status, states_of_jobs
 from megdet.plan import Plan, make_plan
-from megdet.tracking.journal import RunState, State
 from megdet.tracking.uri import absolute_uri, default_uri
 from megdet.weights import ensure_weights
 
-ALL_WELL, RUN_FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 3
-"""Exit codes of launch.py."""
-
 DONE = ("done", "diverged")
-"""States that are results: such a run is not started again."""
+"""States that are results: such a run is not started again, unless all is begun anew."""
+
+STARTED_BY: dict[str, tuple[str, ...]] = {
+    "skip": ("new",),
+    "resume": ("new", "interrupted", "cancelled", "lost"),
+    "retry_failed": ("new", "interrupted", "cancelled", "lost", "failed"),
+    "force": ("new", "interrupted", "cancelled", "lost", "failed", *DONE),
+}
+"""Which points a sweep starts, by `sweep.on_existing`. What is queued or running is in none."""
 
 
 @dataclass(frozen=True)
@@ -45,29 +54,35 @@ class Point:
     plan: Plan | None
     """None where it cannot be."""
     state: str
-    """new, done, diverged, failed, interrupted, running, repeated or invalid."""
+    """new, done, diverged, failed, interrupted, cancelled, lost, queued, running, requeued, repeated or invalid."""
     why: str = ""
 
 
-def run_points(asked: Sequence[Asked], *, run: Callable[[Plan], State] = run_local) -> int:
-    """Plan, show and run experiments one after the other; the exit code."""
+def run_points(asked: Sequence[Asked], *, launcher: Launcher | None = None) -> int:
+    """Plan, show and run experiments by a launcher (here, one after the other, where none is given); the exit code."""
     sweep = asked[0].config.sweep
-    points = plan_points(asked, to_run_here=not sweep.dry_run)
+    launcher = launcher or InTurn()
+    if sweep.on_existing not in STARTED_BY:
+        return report(UserError(f"sweep.on_existing={sweep.on_existing}: use one of {', '.join(STARTED_BY)}"))
+    points = plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher)
     _show(points)
     invalid = [point for point in points if point.state == "invalid"]
     if len(invalid) == len(points) or (invalid and sweep.on_invalid == "error"):
         return USER_ERROR
-    if sweep.dry_run:
-        return ALL_WELL
-    plans = [p.plan for p in points if p.plan and p.state in ("new", "failed", "interrupted")]
-    if not plans:
-        return ALL_WELL
+    plans = to_start(points, sweep.on_existing)
     try:
-        for plan in plans:
-            prepare(plan)
-        return _run_all(plans, run)
+        check_budget(plans, sweep.max_gpu_hours)
+        if sweep.dry_run:
+            print(launcher.preview(plans) if plans else "", end="", flush=True)
+            return ALL_WELL
+        return _start(points, plans, launcher, anew=sweep.on_existing == "force")
     except UserError as error:
         return report(error)
+
+
+def to_start(points: Sequence[Point], on_existing: str) -> list[Plan]:
+    """The plans that a sweep starts, or goes on with."""
+    return [point.plan for point in points if point.plan and point.state in STARTED_BY[on_existing]]
 
 
 def report(error: UserError) -> int:
@@ -76,38 +91,46 @@ def report(error: UserError) -> int:
     return USER_ERROR
 
 
-def plan_points(asked: Sequence[Asked], *, to_run_here: bool) -> list[Point]:
-    """The plan of each experiment, or why there is none; nothing is started or written."""
+def plan_points(asked: Sequence[Asked], *, to_run_here: bool, launcher: Launcher | None = None) -> list[Point]:
+    """The plan of each experiment, or why there is none; nothing is started or written.
+
+    `to_run_here`: what the launcher has no room for is invalid.
+    """
+    launcher = launcher or InTurn()
     commit, dirty = code_version()
-    points: list[Point] = []
-    seen: set[str] = set()
+    plans: list[Plan | UserError] = []
     for one in asked:
         try:
-            plan = make_plan(_resolved(one.config), commit=commit, dirty=dirty)
+            plan = make_plan(_resolved(one.config, launcher), commit=commit, dirty=dirty)
             if to_run_here:
-                check_fits_here(plan)
+                launcher.check(plan)
+            plans.append(plan)
         except UserError as error:
-            points.append(Point(one, None, "invalid", str(error)))
-            continue
-        state, why = state_of(plan)
-        if plan.run_id in seen:
-            state, why = "repeated", "the same run as one above: it differs in nothing that is learned"
-        seen.add(plan.run_id)
-        points.append(Point(one, plan, state, why))
+            plans.append(error)
+    # One question to the cluster for all of them.
+    jobs = states_of_jobs([run_folder(plan) for plan in plans if isinstance(plan, Plan)])
+    points: list[Point] = []
+    seen: set[str] = set()
+    for one, planned in zip(asked, plans, strict=True):
+        if isinstance(planned, UserError):
+            points.append(Point(one, None, "invalid", str(planned)))
+        elif planned.run_id in seen:
+            why = "the same run as one above: it differs in nothing that is learned"
+            points.append(Point(one, planned, "repeated", why))
+        else:
+            seen.add(planned.run_id)
+            points.append(Point(one, planned, *_as_a_point(run_status(run_folder(planned), jobs))))
     return points
 
 
 def state_of(plan: Plan) -> tuple[str, str]:
-    """Where a plan's run stands by its folder, and why."""
+    """Where a plan's run stands, in a sweep's words, and why."""
     folder = run_folder(plan)
-    state = RunState.read(folder)
-    if is_being_run(folder):
-        return "running", "another launcher is at it"
-    if state is None:
-        return "new", ""
-    if state.state == "running":
-        return "interrupted", "its launcher is gone"
-    return "done" if state.state == "finished" else state.state, state.reason or ""
+    return _as_a_point(run_status(folder, states_of_jobs([folder])))
+
+
+def _as_a_point(status: RunStatus) -> tuple[str, str]:
+    return {"planned": "new", "finished": "done"}.get(status.state, status.state), status.why
 
 
 def prepare(plan: Plan) -> None:
@@ -145,9 +168,9 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _resolved(config: Config) -> Config:
+def _resolved(config: Config, launcher: Launcher) -> Config:
     """The config with what depends on this machine and folder spelled out, so that a plan runs from anywhere."""
-    config = copy.deepcopy(resolve_cluster(config))
+    config = copy.deepcopy(launcher.resolve(config))
     config.data.root = str(Path(config.data.root).expanduser().resolve())
     if config.tracking.enabled:
         uri = config.tracking.uri
@@ -155,29 +178,28 @@ def _resolved(config: Config) -> Config:
     return config
 
 
-def _run_all(plans: Sequence[Plan], run: Callable[[Plan], State]) -> int:
+def _start(points: Sequence[Point], plans: Sequence[Plan], launcher: Launcher, *, anew: bool) -> int:
+    under_way = [point.plan for point in points if point.plan and point.state in LIVE]
+    left = [point for point in points if point.state == "failed" and point.plan not in plans]
+    if left:
+        runs = "1 failed run is" if len(left) == 1 else f"{len(left)} failed runs are"
+        print(f"{runs} left alone; sweep.on_existing=retry_failed starts such runs again", file=sys.stderr, flush=True)
+    for plan in plans:
+        prepare(plan)
+    if anew:
+        for plan in plans:
+            _put_aside(run_folder(plan))
     _prepare_tracking(plans)
-    failed = 0
-    for number, plan in enumerate(plans, start=1):
-        print(f"[{number}/{len(plans)}] {run_folder(plan)}", flush=True)
-        outcome = run(plan)
-        print(f"[{number}/{len(plans)}] {plan.run_id}: {_outcome(plan, outcome)}", flush=True)
-        if outcome in ("failed", "interrupted"):
-            _mirror(plan)
-        if outcome == "interrupted":
-            return INTERRUPTED
-        failed += outcome == "failed"
-    return RUN_FAILED if failed else ALL_WELL
+    code = launcher.run(plans, under_way, mirror=_mirror) if plans or under_way else ALL_WELL
+    return code or (RUN_FAILED if left else ALL_WELL)
 
 
-def _outcome(plan: Plan, outcome: State) -> str:
-    state = RunState.read(run_folder(plan))
-    reason = f" ({state.reason})" if state and state.reason else ""
-    ways_on = {
-        "failed": f"; see {run_folder(plan)}/failure.json and log-rank*.txt",
-        "interrupted": "; the same command goes on from its checkpoint",
-    }
-    return outcome + reason + ways_on.get(outcome, "")
+def _put_aside(folder: Path) -> None:
+    """An old run's folder, out of the way and not lost."""
+    if folder.exists():
+        replaced = folder.parent / ".replaced"
+        replaced.mkdir(exist_ok=True)
+        folder.rename(replaced / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6}")
 
 
 def _prepare_tracking(plans: Sequence[Plan]) -> None:

@@ -111,7 +111,7 @@ def train_epoch(
         sums = accumulate_gradients(model, passes, batch=batch, device=device, bf16=bf16)
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm or float("inf"))
         # One small all-reduce carries the step's numbers and whether anybody was told to stop.
-        report = torch.cat([sums, sums.new_tensor([float(stop_requested())])])
+        report = torch.cat([sums, sums.new_full((1,), float(stop_requested()))])
         values = sum_over_ranks(report).tolist()
         step = Step(
             step=number + 1,

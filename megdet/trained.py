@@ -14,6 +14,7 @@ from megdet.data.sampler import padding_group
 from megdet.distributed import Ranks
 from megdet.errors import UserError
 from megdet.plan import Plan, make_plan
+from megdet.precision import use_precision
 
 
 class TrainedRun:
@@ -32,8 +33,9 @@ class TrainedRun:
         saved = load_checkpoint(folder / "checkpoint.pt", self.ranks.device)
         if saved is None:
             raise UserError(f"{folder} has no checkpoint.pt yet; let the run reach the end of an epoch")
+        self.bf16 = use_precision(self.plan.config.precision)
         self.train_loader, self.eval_loader = loaders_of(self.plan, self.ranks)
-        self.detector = detector_of(self.plan, self.ranks)
+        self.detector = detector_of(self.plan, self.ranks, pretrained=False)
         self.detector.load_state_dict(saved["model"])
 
     def bn_batches(self, number: int) -> Iterator[ImageBatch]:

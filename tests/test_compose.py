@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
@@ -13,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from megdet.compose import compose_points, explain, register_schema, to_config
+from megdet.compose import compose_one, compose_points, explain, register_schema, to_config
 from megdet.config import Config
 from megdet.errors import UserError
 from megdet.launchers.local import resolve_cluster
@@ -151,6 +152,10 @@ def test_without_a_sweep_there_is_one_point() -> None:
         ("schedule.epochs=20,30", "schedule=normal,long"),
         ("experiment=demo", "batch=8,16", "model=tiny,r18_fpn", "model.weights=none", "model.frozen_stages=0"),
         ("++lr.scale=0.5,1", "schedule=long"),
+        ("schedule.milestones.0=7,6", "batch=16,32"),
+        ("+cluster.sbatch_options.exclude=a,b", "batch=16,32"),
+        ("lr={scale: 0.5},{base: 0.1}", "lr.base_batch=8,32"),
+        ("gpus=2,auto", "schedule.warmup_epochs=null,2", "optimizer.clip_grad_norm=1,null"),
     ],
 )
 def test_a_point_of_a_sweep_is_what_hydra_composes_for_it_alone(arguments: tuple[str, ...]) -> None:
@@ -184,3 +189,86 @@ def test_a_mistake_in_a_swept_value_is_explained() -> None:
         points_of("batch=16,many")
     with pytest.raises(UserError, match=r"bath.*batch"):
         points_of("bath=16,32")
+
+
+def asks_of(table: str) -> list[dict[str, object]]:
+    """What the rows of a file in sweeps/ ask for, read without our reader."""
+    content = yaml.safe_load((CONF.parent / "sweeps" / f"{table}.yaml").read_text())
+    return [{"lr.scale": 1, **row["ask"]} for row in content["rows"]]
+
+
+@pytest.mark.parametrize("table", ["table1", "table2", "table3"])
+@pytest.mark.parametrize("spelling", ["sweep", "sweep.rows"])
+def test_a_table_is_a_sweep_over_its_rows_in_their_order(table: str, spelling: str) -> None:
+    points = [config for _, config in points_of(f"{spelling}={table}", "cluster=paper")]
+    asks = asks_of(table)
+    assert [(p.batch, p.bn_size, p.schedule.name, p.lr.scale) for p in points] == [
+        (ask["batch"], ask["bn_size"], ask["schedule"], ask["lr.scale"]) for ask in asks
+    ]
+    assert [p.gpus for p in points] == [ask.get("gpus", "auto") for ask in asks]
+    assert [p.schedule.epochs for p in points] == [18 if ask["schedule"] == "long" else 11 for ask in asks]
+
+
+def test_every_row_of_both_tables_can_be_planned_on_the_papers_cluster_with_the_papers_gpus() -> None:
+    for _, config in points_of("sweep=table2,table3", "cluster=paper"):
+        assert make_plan(config).layout.gpus == config.gpus or config.gpus == "auto"
+
+
+def test_rows_combine_with_a_grid_and_seeds_the_whole_table_for_each() -> None:
+    rows = len(asks_of("table3"))
+    points = [config for _, config in points_of("sweep=table3", "seed=0,1", "precision=bf16")]
+    assert [p.seed for p in points] == [0] * rows + [1] * rows
+    assert {p.precision for p in points} == {"bf16"}
+    assert points[0].batch == points[rows].batch == 16
+
+
+def test_the_command_line_has_the_last_word_over_a_row() -> None:
+    points = points_of("sweep=table3", "experiment=demo", "gpus=2", "lr={scale: 0.25}")
+    assert {p.gpus for _, p in points} == {2} and {p.lr.scale for _, p in points} == {0.25}
+    assert {p.model.name for _, p in points} == {"tiny"}
+    assert len({(p.batch, p.bn_size, p.schedule.name) for _, p in points}) == 20
+    assert points[-1][0] == ("batch=256", "bn_size=16", "schedule=long")
+    assert {p.schedule.epochs for _, p in points_of("sweep=table3", "schedule.epochs=20,30")} == {20, 30}
+
+
+@pytest.mark.parametrize("name", ["sweep=tabel3", "sweep.rows=tabel3"])
+def test_a_mistyped_table_is_one_message_with_the_near_one(name: str) -> None:
+    with pytest.raises((UserError, HydraException)) as caught:
+        points_of(name)
+    message = explain(caught.value) if isinstance(caught.value, HydraException) else str(caught.value)
+    assert name in message and "table3" in message and "\n" not in message
+
+
+def test_a_table_without_m_is_refused_with_the_command_that_runs_it() -> None:
+    with pytest.raises(UserError, match=r"launch\.py -m sweep\.rows=table3"):
+        compose_one(compose("config", ["sweep=table3"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("rows: [{ask: {batch: 16}}, {ask: {bath: 16}}]", ["mine.yaml, row 2", "bath", "batch"]),
+        ("rows: [{ask: {schedule: lnog}}]", ["mine.yaml, row 1", "schedule=lnog", "long"]),
+        ("rows: [{ask: {batch: many}}]", ["mine.yaml, row 1", "batch=many"]),
+        ("rows: [{label: 16}]", ["mine.yaml, row 1", "ask"]),
+        ("rows: []", ["mine.yaml", "rows"]),
+        ("rows: [", ["mine.yaml"]),
+    ],
+)
+def test_a_mistake_in_a_file_of_rows_names_the_row(text: str, parts: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        points_of(f"sweep.rows={tmp_path / 'mine.yaml'}")
+    assert all(part in str(caught.value) for part in parts), caught.value
+
+
+def test_a_file_of_ones_own_may_ask_for_anything(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("rows: [{ask: {model: tiny, schedule.milestones: [3, 5], sublinear: true}}]")
+    [(overrides, config)] = points_of(f"sweep.rows={tmp_path / 'mine.yaml'}")
+    assert config.model.name == "tiny" and config.schedule.milestones == [3, 5] and config.sublinear is True
+    assert overrides == ("model=tiny", "schedule.milestones=[3, 5]", "sublinear=true")
+
+
+def test_a_value_that_refers_to_another_follows_it_through_a_sweep() -> None:
+    assert [p.bn_size for _, p in points_of("batch=16,32", "bn_size=${batch}")] == [16, 32]
+    assert [p.lr.scale for _, p in points_of("batch=16,32", "lr={scale: 0.5}")] == [0.5, 0.5]

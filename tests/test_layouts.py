@@ -25,7 +25,6 @@ def train_some_steps(
 ) -> tuple[dict[str, Tensor], list[Step]]:
     """The weights and statistics after some steps at a high learning rate, and what each step said."""
     bn_group = max(1, bn_size // images_per_gpu)
-    # float64, so that what differs between layouts is the mathematics and not the order of rounding.
     detector = tiny_detector(bn_size=bn_size, bn_group=bn_group, sublinear=sublinear)
     loader = tiny_loader(root, batch=BATCH, bn_size=bn_size, images_per_gpu=images_per_gpu, accumulation=accumulation)
     model = data_parallel(detector)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from megdet.config import Config, DataConfig, ModelConfig
+from megdet.launchers.in_turn import InTurn
 from megdet.launchers.local import devices_here, run_folder
 from megdet.plan import Plan, make_plan
 from megdet.sweep import Asked, code_version, plan_points, run_points
@@ -59,31 +60,65 @@ class Launcher:
 def test_a_sweep_runs_its_points_in_order_and_again_runs_nothing(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [ask(8, 8), ask(4, 4), ask(2, 2)]
     launcher = Launcher({4: "diverged"})
-    assert run_points(asked, run=launcher) == 0
+    assert run_points(asked, launcher=InTurn(launcher)) == 0
     assert launcher.batches == [8, 4, 2]
     assert "3 new" in capsys.readouterr().out
-    assert run_points(asked, run=launcher) == 0
+    assert run_points(asked, launcher=InTurn(launcher)) == 0
     assert launcher.batches == [8, 4, 2]
     assert "2 done, 1 diverged" in capsys.readouterr().out
 
 
-def test_failed_and_interrupted_runs_are_run_again(ask: Ask) -> None:
+def with_existing(asked: list[Asked], on_existing: str) -> list[Asked]:
+    for one in asked:
+        one.config.sweep.on_existing = on_existing
+    return asked
+
+
+def test_interrupted_runs_go_on_and_failed_ones_are_left_until_that_is_asked_for(
+    ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = [ask(8, 8), ask(4, 4), ask(2, 2)]
-    assert run_points(asked, run=Launcher({8: "failed"})) == 1
-    again = Launcher({8: "interrupted"})
-    assert run_points(asked, run=again) == 3
-    assert again.batches == [8]
+    assert run_points(asked, launcher=InTurn(Launcher({8: "failed", 2: "interrupted"}))) == 3
+    again = Launcher()
+    assert run_points(asked, launcher=InTurn(again)) == 1, "a failed run is left"
+    assert again.batches == [2]
+    assert "1 failed run is left alone; sweep.on_existing=retry_failed" in capsys.readouterr().err
     last = Launcher()
-    assert run_points(asked, run=last) == 0
+    assert run_points(with_existing(asked, "retry_failed"), launcher=InTurn(last)) == 0
     assert last.batches == [8]
+
+
+def test_skip_starts_new_runs_alone(ask: Ask) -> None:
+    run_points([ask(8, 8)], launcher=InTurn(Launcher({8: "interrupted"})))
+    launcher = Launcher()
+    assert run_points(with_existing([ask(8, 8), ask(4, 4)], "skip"), launcher=InTurn(launcher)) == 0
+    assert launcher.batches == [4]
+
+
+def test_force_begins_anew_and_keeps_what_was(ask: Ask) -> None:
+    asked = [ask(8, 8)]
+    run_points(asked, launcher=InTurn(Launcher()))
+    run_id = plan_points(asked, to_run_here=True)[0].plan.run_id  # type: ignore[union-attr]
+    (Path("runs") / run_id / "checkpoint.pt").touch()
+    launcher = Launcher()
+    assert run_points(with_existing(asked, "force"), launcher=InTurn(launcher)) == 0
+    assert launcher.batches == [8]
+    assert not (Path("runs") / run_id / "checkpoint.pt").exists()
+    [old] = (Path("runs") / ".replaced").iterdir()
+    assert (old / "checkpoint.pt").exists()
+
+
+def test_an_unknown_way_with_existing_runs_is_refused(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_points(with_existing([ask(8, 8)], "retry")) == 2
+    assert "skip, resume, retry_failed, force" in capsys.readouterr().err
 
 
 def test_a_failed_run_does_not_stop_the_others_and_an_interrupted_one_does(ask: Ask) -> None:
     failing = Launcher({8: "failed"})
-    assert run_points([ask(8, 8), ask(4, 4)], run=failing) == 1
+    assert run_points([ask(8, 8), ask(4, 4)], launcher=InTurn(failing)) == 1
     assert failing.batches == [8, 4]
     stopped = Launcher({2: "interrupted"})
-    assert run_points([ask(2, 2), ask(1, 1)], run=stopped) == 3
+    assert run_points([ask(2, 2), ask(1, 1)], launcher=InTurn(stopped)) == 3
     assert stopped.batches == [2]
 
 
@@ -98,7 +133,7 @@ def test_a_run_whose_launcher_is_gone_counts_as_interrupted(ask: Ask) -> None:
 
 def test_points_that_cannot_be_are_reported_and_left_out(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     launcher = Launcher()
-    assert run_points([ask(8, 16), ask(8, 8)], run=launcher) == 0
+    assert run_points([ask(8, 16), ask(8, 8)], launcher=InTurn(launcher)) == 0
     assert launcher.batches == [8]
     output = capsys.readouterr().out
     assert "1. invalid: batch=8 bn_size=16" in output and "What would work" in output
@@ -110,12 +145,12 @@ def test_on_invalid_error_runs_nothing(ask: Ask) -> None:
     asked = [ask(8, 8), ask(8, 16)]
     for one in asked:
         one.config.sweep.on_invalid = "error"
-    assert run_points(asked, run=launcher) == 2
+    assert run_points(asked, launcher=InTurn(launcher)) == 2
     assert launcher.batches == []
 
 
 def test_a_single_invalid_experiment_is_an_error(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_points([ask(8, 16)], run=Launcher()) == 2
+    assert run_points([ask(8, 16)], launcher=InTurn(Launcher())) == 2
     captured = capsys.readouterr()
     assert "bn_size=16" in captured.err and captured.out == ""
 
@@ -126,14 +161,14 @@ def test_a_dry_run_starts_and_writes_nothing(ask: Ask, tmp_path: Path, capsys: p
     for one in asked:
         one.config.sweep.dry_run = True
         one.config.data.root = "missing"
-    assert run_points(asked, run=launcher) == 0
+    assert run_points(asked, launcher=InTurn(launcher)) == 0
     assert launcher.batches == [] and list(tmp_path.iterdir()) == []
     assert "2 new" in capsys.readouterr().out
 
 
 def test_the_same_experiment_on_another_layout_is_run_once(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     launcher = Launcher()
-    assert run_points([ask(8, 8, gpus=1), ask(8, 8, gpus=2), ask(8, 8, seed=1)], run=launcher) == 0
+    assert run_points([ask(8, 8, gpus=1), ask(8, 8, gpus=2), ask(8, 8, seed=1)], launcher=InTurn(launcher)) == 0
     assert launcher.batches == [8, 8]
     assert "2. repeated" in capsys.readouterr().out
 
@@ -142,7 +177,7 @@ def test_missing_data_stops_a_sweep_before_its_first_run(ask: Ask, capsys: pytes
     launcher = Launcher()
     asked = [ask(8, 8), ask(4, 4)]
     asked[1].config.data = DataConfig(root="nowhere")
-    assert run_points(asked, run=launcher) == 2
+    assert run_points(asked, launcher=InTurn(launcher)) == 2
     assert launcher.batches == []
     assert "nowhere" in capsys.readouterr().err
 
@@ -150,7 +185,7 @@ def test_missing_data_stops_a_sweep_before_its_first_run(ask: Ask, capsys: pytes
 def test_shapes_are_drawn_where_they_are_missing(ask: Ask, tmp_path: Path) -> None:
     one = ask(2, 2)
     one.config.data = DataConfig(name="shapes", root="drawn", train_images=2, val_images=1, min_size=64, max_size=107)
-    assert run_points([one], run=Launcher()) == 0
+    assert run_points([one], launcher=InTurn(Launcher())) == 0
     assert len(list((tmp_path / "drawn" / "train2017").iterdir())) == 2
 
 
@@ -185,7 +220,7 @@ def test_a_plan_for_a_cluster_can_be_shown_and_not_run_here(ask: Ask) -> None:
 
 def test_the_journal_of_a_plan_is_where_its_id_says(ask: Ask) -> None:
     launcher = Launcher()
-    run_points([ask(8, 8)], run=launcher)
+    run_points([ask(8, 8)], launcher=InTurn(launcher))
     plan = make_plan(plan_points([ask(8, 8)], to_run_here=True)[0].plan.config)  # type: ignore[union-attr]
     state = json.loads((Path("runs") / plan.run_id / "state.json").read_text())
     assert state["state"] == "finished"

@@ -26,6 +26,9 @@ class MegdetSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """`arguments` are the overrides of the command line, sweeps among them."""
         from megdet.compose import compose_points
+        from megdet.launchers.choice import launcher_named
         from megdet.sweep import run_points
 
-        sys.exit(run_points(compose_points(self._loader, self._config, arguments)))
+        asked = compose_points(self._loader, self._config, arguments)
+        launcher = launcher_named(self._config.hydra.runtime.choices["hydra/launcher"], asked[0].config)
+        sys.exit(run_points(asked, launcher=launcher))

@@ -12,6 +12,7 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,25 @@ def _resized_sizes(split: CocoSplit, min_size: int, max_size: int) -> list[Size]
     return [resized_size(size, min_size=min_size, max_size=max_size) for size in split.sizes]
 
 
+def _record_bad(unreadable: dict[str, str], bad_images: dict[str, str], use: str, most: int, folder: Path) -> None:
+    """Add the files of a pass that could not be read to `bad_images`. Raises UserError beyond `most`."""
+    for name, reason in unreadable.items():
+        if name not in bad_images:
+            _log.warning("cannot read %s image %s: %s", use, name, reason)
+            bad_images[name] = reason
+    check_bad_images(bad_images, most=most, folder=folder)
+
+
+def check_bad_images(bad_images: dict[str, str], *, most: int, folder: Path) -> None:
+    """Raises UserError where more than `most` files could not be read; `bad_images` says why each."""
+    if len(bad_images) > most:
+        named = "; ".join(f"{name} ({reason})" for name, reason in list(bad_images.items())[:5])
+        raise UserError(
+            f"{len(bad_images)} images in {folder} cannot be read, data.max_bad_images={most}: {named}. "
+            "Fetch or generate them again, or raise data.max_bad_images"
+        )
+
+
 class TrainLoader:
     """One rank's share of every training step; a function of `seed` and the epoch, whatever was drawn before.
 
@@ -186,7 +206,7 @@ class TrainLoader:
         pixels = _pixels(self.reader, passes, workers=self.workers, pin_memory=self.pin_memory)
         step: list[list[ImageBatch]] = []
         for requests, loaded in zip(passes, pixels, strict=True):
-            self._record(loaded.unreadable)
+            _record_bad(loaded.unreadable, self.bad_images, "training", self.max_bad_images, self.split.folder)
             step.append(
                 [
                     self._image_batch(request, images, loaded.unreadable, epoch)
@@ -213,19 +233,6 @@ class TrainLoader:
 
     def _flips(self, index: int, epoch: int) -> bool:
         return self.flip and is_flipped(self.seed, epoch, self.split.image_ids[index])
-
-    def _record(self, unreadable: dict[str, str]) -> None:
-        for name, reason in unreadable.items():
-            if name not in self.bad_images:
-                _log.warning("cannot read training image %s: %s", name, reason)
-                self.bad_images[name] = reason
-        if len(self.bad_images) > self.max_bad_images:
-            named = "; ".join(f"{name} ({reason})" for name, reason in list(self.bad_images.items())[:5])
-            raise UserError(
-                f"{len(self.bad_images)} training images in {self.split.folder} cannot be read, "
-                f"data.max_bad_images={self.max_bad_images}: {named}. "
-                "Fetch or generate them again, or raise data.max_bad_images"
-            )
 
     def _image_batch(self, request: _Request, images: Tensor, unreadable: dict[str, str], epoch: int) -> ImageBatch:
         image_ids = [self.split.image_ids[index] for index in request.indices]
@@ -259,7 +266,8 @@ class EvalLoader:
 
     Iterates over ImageBatch without boxes and labels; shares differ by one image at most, so ranks may have
     different numbers of batches. `bad_images` names the files that this rank could not read; such an
-    image is given as a plain one, for it counts in the evaluation.
+    image is given as a plain one, for it counts in the evaluation. Raises UserError if they become more than
+    `max_bad_images`, for the numbers would then say little.
     """
 
     def __init__(
@@ -273,9 +281,10 @@ class EvalLoader:
         max_size: int,
         workers: int,
         pin_memory: bool,
+        max_bad_images: int,
     ) -> None:
         self.split = split
-        self.workers, self.pin_memory = workers, pin_memory
+        self.workers, self.pin_memory, self.max_bad_images = workers, pin_memory, max_bad_images
         self.resized = _resized_sizes(split, min_size, max_size)
         self.reader = _PixelReader(split, min_size=min_size, max_size=max_size)
         self.bad_images: dict[str, str] = {}
@@ -300,10 +309,7 @@ class EvalLoader:
         passes = [[request] for request in self.requests]
         pixels = _pixels(self.reader, passes, workers=self.workers, pin_memory=self.pin_memory)
         for request, loaded in zip(self.requests, pixels, strict=True):
-            for name, reason in loaded.unreadable.items():
-                if name not in self.bad_images:
-                    _log.warning("cannot read evaluation image %s: %s", name, reason)
-                    self.bad_images[name] = reason
+            _record_bad(loaded.unreadable, self.bad_images, "evaluation", self.max_bad_images, self.split.folder)
             yield ImageBatch(
                 images=loaded.images[0],
                 sizes=[self.resized[index] for index in request.indices],

@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from megdet.config import Config
 from megdet.errors import UserError
+from megdet.launchers.ledger import SUBMISSION
 from megdet.launchers.processes import STOP_GRACE_S, RankProcesses
 from megdet.outcome import FAILURE
 from megdet.plan import Plan
@@ -21,6 +23,8 @@ from megdet.tracking.journal import State, replace_file
 
 RANK_COMMAND = (sys.executable, "-m", "megdet.run")
 MAX_CPU_RANKS = 64
+LOCK_PATIENCE_S = 0.5
+"""Who only looks whether a run is being run holds its lock for an instant."""
 
 
 @cache
@@ -88,9 +92,11 @@ def run_local(plan: Plan, *, command: Sequence[str] = RANK_COMMAND, stop_grace_s
     folder = run_folder(plan)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(folder) as lock:
+        with _locked(folder, patience_s=LOCK_PATIENCE_S) as lock:
             replace_file(folder / "plan.json", plan.to_json())
             (folder / FAILURE).unlink(missing_ok=True)
+            # From here on it is this machine's word that counts, not that of a job it once was.
+            (folder / SUBMISSION).unlink(missing_ok=True)
             ranks = RankProcesses(
                 folder,
                 command=command,
@@ -107,14 +113,22 @@ def run_local(plan: Plan, *, command: Sequence[str] = RANK_COMMAND, stop_grace_s
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
+def _locked(folder: Path, *, patience_s: float = 0.0) -> Iterator[int]:
     """The folder's lock; ranks inherit it, so that it is held until the last of them is gone.
 
-    Raises BlockingIOError where another process holds it.
+    Raises BlockingIOError where another process holds it for longer than `patience_s`.
     """
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    until = time.monotonic() + patience_s
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(0.02)
         yield lock
     finally:
         os.close(lock)

@@ -34,7 +34,7 @@ NO_TRIM = {
 }
 """glibc keeps freed memory for the next step; giving it back and faulting it in again is a quarter of a CPU step."""
 
-_DIE_WITH_PARENT = (sys.executable, "-I", "-S", str(Path(__file__).with_name("die_with_parent.py")))
+DIE_WITH_PARENT = (sys.executable, "-I", "-S", str(Path(__file__).with_name("die_with_parent.py")))
 
 
 class RankProcesses:
@@ -55,7 +55,7 @@ class RankProcesses:
         """Start the ranks, wait for all of them; how the run ended. Only for the main thread."""
         before = RunState.read(self.folder)
         started = _now()
-        with _handling_signals(self._on_signal):
+        with handling_signals(self._on_signal):
             try:
                 self._start()
                 self._wait()
@@ -68,7 +68,7 @@ class RankProcesses:
         for rank in range(self.ranks):
             with log_file(self.folder, rank).open("ab") as log:
                 process = subprocess.Popen(
-                    [*_DIE_WITH_PARENT, str(os.getpid()), *self.command, str(self.folder / "plan.json")],
+                    [*DIE_WITH_PARENT, str(os.getpid()), *self.command, str(self.folder / "plan.json")],
                     env=self._environment(rank, port),
                     # Rank 0 has the terminal, for its progress, and writes its own log.
                     stdout=log if rank else None,
@@ -150,13 +150,11 @@ class RankProcesses:
         """What a rank finds in its environment; thread and malloc settings of the user's stay."""
         defaults = {"PYTHONUNBUFFERED": "1", **NO_TRIM}
         if not self.on_gpus:
-            defaults["OMP_NUM_THREADS"] = str(max(1, _cores() // self.ranks))
-        # The ranks find this very package, installed or not.
-        paths = [str(Path(megdet.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+            defaults["OMP_NUM_THREADS"] = str(max(1, cores_here() // self.ranks))
         return {
             **defaults,
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONPATH": python_path(),
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(self.ranks),
@@ -164,6 +162,11 @@ class RankProcesses:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
+
+
+def python_path() -> str:
+    """For a process that is to find this very package, installed or not."""
+    return os.pathsep.join([str(Path(megdet.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _blame(code: int) -> int:
@@ -181,7 +184,8 @@ def _reason(rank: int, code: int) -> str:
     return f"rank {rank} ended with exit code {code} and did not say why"
 
 
-def _cores() -> int:
+def cores_here() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -193,7 +197,8 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP go to `handler`. Only for the main thread."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, handler) for number in numbers]
     try:

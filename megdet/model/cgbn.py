@@ -28,8 +28,8 @@ from megdet.model.sublinear import BatchStatistics, current_tape
 class CrossGPUBatchNorm2d(nn.Module):
     """Batch normalisation over runs of `bn_size` images, shared by the ranks of a group where need be.
 
-    Input and output: [N, C, H, W], any float dtype, statistics in float32 at least. Parameters and buffers are named as in
-    `nn.BatchNorm2d`, so its checkpoints load.
+    Input and output: [N, C, H, W], any float dtype, statistics in float32 at least. Parameters and buffers are
+    named as in `nn.BatchNorm2d`, so its checkpoints load.
 
     - `group` of several ranks: the N images of this pass on every rank of the group form one BN batch (the planner
       sees to it that they are `bn_size` together). N, H, W may differ by rank and N may be 0. Every rank
@@ -146,9 +146,11 @@ def batch_statistics(x: Tensor, group: dist.ProcessGroup | None) -> BatchStatist
     channels = x.shape[1]
     pixels = x.numel() // channels
     mean, var = _local_statistics(x)
+    # Filled on the device: a number sent there would have the host wait for the GPU, at every layer.
+    count = mean.new_full((1,), float(pixels))
     if group is None:
-        return BatchStatistics(mean, var, mean.new_tensor(float(pixels)))
-    own = torch.cat([mean, var, mean.new_tensor([float(pixels)])])
+        return BatchStatistics(mean, var, count[0])
+    own = torch.cat([mean, var, count])
     parts = own.new_empty(dist.get_world_size(group) * own.numel())
     dist.all_gather_into_tensor(parts, own, group=group)
     wide = parts.view(-1, own.numel()).double()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -153,6 +154,11 @@ def _load_weights(detector: Detector, path: Path) -> None:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"model.weights={path} does not exist; give another path, or model.weights=none") from error
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise UserError(
+            f"model.weights={path} holds no weights that torch can read: it may be damaged, or hold more than "
+            "tensors and plain values; fetch or make it again, or give another path"
+        ) from error
     state: dict[str, Tensor] = loaded.get("model", loaded)
     module: nn.Module = detector
     if not any(name.startswith("backbone.") for name in state):

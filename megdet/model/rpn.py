@@ -77,16 +77,18 @@ class RPN(nn.Module):
         `features` are [N, C, H, W] per level, `image_size` the padded size, `sizes` each image's own.
         """
         limits = self.training_limits if self.training else self.test_limits
-        scores, boxes, levels = [], [], []
+        scores, chosen, starts, levels = [], [], [], []
         for level, (feature, anchors) in enumerate(zip(features, self.anchors(features, image_size), strict=True)):
             logits, deltas = self._predict_everywhere(feature)
             best, index = logits.topk(min(limits.pre_nms, logits.shape[1]), dim=1)
-            chosen = deltas.gather(1, index[..., None].expand(-1, -1, 4)).flatten(0, 1)
-            decoded = self.box_coder.decode_single(chosen, anchors[index.flatten()])
-            boxes.append(decoded.view(len(sizes), -1, 4))
             scores.append(best.sigmoid())
+            chosen.append(deltas.gather(1, index[..., None].expand(-1, -1, 4)))
+            starts.append(anchors[index])
             levels.append(torch.full_like(index[0], level))
-        return self._suppress(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels), sizes, limits)
+        # All levels at once: the coder sends constants to the GPU, for which the host waits.
+        boxes = self.box_coder.decode_single(torch.cat(chosen, 1).flatten(0, 1), torch.cat(starts, 1).flatten(0, 1))
+        boxes = boxes.view(len(sizes), -1, 4)
+        return self._suppress(boxes, torch.cat(scores, 1), torch.cat(levels), sizes, limits)
 
     def losses(self, features: Sequence[Tensor], table: Tensor, image_size: Size, batch: ImageBatch) -> RPNLosses:
         """The losses of the batch's sampled anchors; differentiable in `table`, the features' rows."""

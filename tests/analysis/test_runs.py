@@ -112,5 +112,6 @@ def test_a_filter_that_leaves_nothing_says_what_there_is(tmp_path: Path) -> None
 
 
 def test_analysis_loads_no_torch() -> None:
-    program = "import sys, analysis.make_tables, analysis.make_figures; sys.exit('torch' in sys.modules)"
+    scripts = "analysis.make_tables, analysis.make_figures, analysis.make_report"
+    program = f"import sys, {scripts}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -202,7 +202,7 @@ def test_markdown_is_one_aligned_table_per_title(tmp_path: Path, capsys: pytest.
     fabricate_run(tmp_path, {"batch": 16, "bn_size": 0})
     assert make_tables.main(["--from", str(tmp_path)]) == 0
     blocks = re.findall(r"(?:^\|.*\n)+", capsys.readouterr().out, flags=re.MULTILINE)
-    assert [len(block.splitlines()) for block in blocks] == [2 + 5, 2 + 20]
+    assert [len(block.splitlines()) for block in blocks] == [2 + 6, 2 + 5, 2 + 20, 2 + 7 + 1]
     for block in blocks:
         assert len({len(line) for line in block.splitlines()}) == 1
         assert len({line.count("|") for line in block.splitlines()}) == 1
@@ -220,6 +220,12 @@ def test_latex_has_balanced_environments_and_every_special_character_escaped() -
     body = "\n".join(line for line in without_escapes.splitlines() if not line.startswith("%"))
     assert not re.search(r"[%#$_^~]", body)
     assert body.count("{") == body.count("}") and body.count("&") == 3
+
+
+def test_a_latex_caption_is_the_title_without_its_number() -> None:
+    made = latex([Table(title, "some", ("a",), (), about="Read so.") for title in ("Table 9: Name", "Provenance")])
+    captions = re.findall(r"\\caption\{(.*)\}", made)
+    assert captions == ["Name. Runs: some. Read so.", "Provenance. Runs: some. Read so."]
 
 
 def test_html_is_a_page_on_its_own_with_text_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +252,7 @@ def test_html_is_a_page_on_its_own_with_text_escaped(tmp_path: Path, capsys: pyt
 
     tags = Tags()
     tags.feed(page)
-    assert tags.open == [] and tags.rows == (1 + 5) + (1 + 20)
+    assert tags.open == [] and tags.rows == (1 + 6) + (1 + 5) + (1 + 20) + (1 + 7 + 1)
 
 
 def test_the_script_runs_from_the_repository_root_and_reports_mistakes_with_exit_code_2(tmp_path: Path) -> None:

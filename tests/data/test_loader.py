@@ -45,7 +45,9 @@ def train_loader(split: CocoSplit, **changes: Any) -> TrainLoader:
 
 
 def eval_loader(split: CocoSplit, **changes: Any) -> EvalLoader:
-    settings = {"images_per_gpu": 4, "rank": 0, "world_size": 1, "workers": 0, "pin_memory": False}
+    settings = {
+        "images_per_gpu": 4, "rank": 0, "world_size": 1, "workers": 0, "pin_memory": False, "max_bad_images": 2,
+    }  # fmt: skip
     return EvalLoader(split, **(settings | SIZES | changes))
 
 
@@ -293,3 +295,9 @@ def test_an_unreadable_image_counts_in_the_evaluation(damaged: CocoSplit) -> Non
     assert sorted(loader.bad_images) == ["000000000005.jpg", "000000000009.jpg"]
     height, width = batches[5].sizes[0]
     assert (batches[5].images[0, :, :height, :width] == torch.tensor(MEAN_COLOUR)[:, None, None]).all()
+
+
+def test_too_many_unreadable_images_are_an_error_in_the_evaluation_too(damaged: CocoSplit) -> None:
+    with pytest.raises(UserError, match=r"2 images in .* cannot be read, data\.max_bad_images=1"):
+        list(eval_loader(damaged, max_bad_images=1))
+    assert sum(len(batch) for batch in eval_loader(damaged, max_bad_images=2)) == len(damaged)

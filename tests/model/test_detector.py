@@ -216,6 +216,14 @@ def test_weights_that_do_not_fit_say_which_and_what_to_do(tmp_path: Path) -> Non
         small_detector(weights=tmp_path / "nowhere.pt")
 
 
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 half an archive"])
+def test_a_damaged_weights_file_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged\.pt holds no weights that torch can read"):
+        small_detector(weights=path)
+
+
 def test_an_unknown_backbone_and_too_few_anchor_levels_name_the_choices() -> None:
     with pytest.raises(UserError, match="resnet50, resnet18, tiny"):
         small_detector(backbone="vgg")

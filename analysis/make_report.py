@@ -1,0 +1,95 @@
+"""One self-contained HTML page of a runs folder: tables, figures, plans, failures and provenance.
+
+    python analysis/make_report.py                            the runs in ./runs, into results/report.html
+    python analysis/make_report.py runs/ --data shapes --out report.html
+
+The figures are in the page as SVG and nothing is loaded from elsewhere, so the file can be mailed or kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import io
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __package__ is None:  # run as `python analysis/make_report.py`
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from analysis.make_figures import FIGURES, figures_of
+from analysis.make_tables import TABLES, tables_of
+from analysis.provenance import provenance_of
+from analysis.render import html_tables, page
+from analysis.report.failures import failures_html
+from analysis.report.plans import plans_table
+from analysis.runs import RunRecord, load_runs, select
+from megdet.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        runs = load_runs(str(parsed.runs))
+        runs = select(runs, experiment=parsed.experiment, model=parsed.model, data=parsed.data)
+        text = report(parsed.runs, runs, made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes")[:16])
+    except UserError as error:
+        print(f"make_report: {error}", file=sys.stderr)
+        return 2
+    parsed.out.parent.mkdir(parents=True, exist_ok=True)
+    parsed.out.write_text(text, encoding="utf-8")
+    print(f"written to {parsed.out}")
+    return 0
+
+
+def report(folder: Path, runs: Sequence[RunRecord], *, made: str) -> str:
+    """The page on `runs`, whose folders are in `folder`; `made` says when."""
+    tables = tables_of(runs, TABLES)
+    provenance = [made_of for table in tables if (made_of := provenance_of(table)) is not None]
+    drawn = [(f"{name}-{place}", each) for name in FIGURES for place, each in enumerate(figures_of(runs, name))]
+    sections = {
+        "Tables": html_tables(tables),
+        "Figures": "\n".join(inline_svg(figure, name) for name, figure in drawn) or "<p>No run has an epoch yet.</p>",
+        "Plans": html_tables([plans_table(folder, runs)], legend=False),
+        "Failures": failures_html(folder, runs),
+        "Provenance": html_tables(provenance, legend=False) or "<p>No table shows a run yet.</p>",
+    }
+    heading = f"megdet: the runs in {folder.resolve().name}"
+    links = " · ".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
+    body = [f"<h1>{html.escape(heading)}</h1>", f"<p>{len(runs)} runs; made {made} UTC. {links}</p>"]
+    for name, text in sections.items():
+        body += [f'<section id="{name.lower()}">', f"<h2>{name}</h2>", text, "</section>"]
+    return page(heading, "\n".join(body))
+
+
+def inline_svg(figure: Figure, name: str) -> str:
+    """The figure as an element of a page. Its ids begin with `name`: figures drawn alike would share them."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()[text.getvalue().index("<svg") :]
+    svg = re.sub(r'\bid="', f'id="{name}.', svg)
+    svg = re.sub(r'href="#', f'href="#{name}.', svg).replace("url(#", f"url(#{name}.")
+    label = name.rpartition("-")[0].replace("_", " ")
+    return "<figure>\n" + svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1) + "</figure>"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"), help="runs folder; default: runs/")
+    parser.add_argument("--experiment", help="only runs of this MLflow experiment")
+    parser.add_argument("--model", help="only runs of this model")
+    parser.add_argument("--data", help="only runs on this data set")
+    parser.add_argument("--out", type=Path, default=Path("results/report.html"), help="default: results/report.html")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

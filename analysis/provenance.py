@@ -1,0 +1,29 @@
+"""Which runs a table was made of: ids, commits and hashes, as a table below it."""
+
+from __future__ import annotations
+
+from analysis.runs import RunRecord
+from analysis.tables import Row, Table
+
+COLUMNS = ("run", "experiment hash", "seed", "# of GPUs", "state", "commit", "code")
+ABOUT = (
+    "The run id ends in a hash over all settings that decide the result, with the seed; the experiment hash is over "
+    "the same without it. code: whether it was that of the commit."
+)
+
+
+def provenance_of(table: Table) -> Table | None:
+    """The runs behind the table's cells, in the order of its rows; None where it shows no run."""
+    # One experiment may have been run with two versions of the code: both are shown.
+    runs = {(run.run_id, run.commit, run.train_s): run for row in table.rows for run in row.runs}
+    if not runs:
+        return None
+    name = table.title.partition(":")[0]
+    rows = tuple(_row(run) for run in runs.values())
+    return Table(f"Provenance of {name}", table.runs.partition(";")[0], COLUMNS, rows, ABOUT)
+
+
+def _row(run: RunRecord) -> Row:
+    code = "changed" if run.dirty else "as committed"
+    values = (run.run_id, run.experiment_id, str(run.seed), str(run.gpus), run.state, run.commit, code)
+    return Row(values, key=(run.run_id,), runs=(run,))

@@ -1,0 +1,98 @@
+"""Table 1: how many positive samples there are to the negative ones, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.comparable import Group
+from analysis.paper import RatioRow, RowKey, key_of, label_of, ratio_table
+from analysis.runs import RunRecord
+from analysis.tables import OURS, Cell, Row, Table, cell_of, note_on, runs_text
+
+MEASURES = tuple(ratio_table().measures.values())
+"""What is needed of the runs' epochs."""
+ABOUT = (
+    "Ratio: positive samples per 100 negative ones, over all steps of the epoch: RPN, of the sampled anchors; RoI, of "
+    "the sampled proposals. The paper does not say which of them it counts, nor the BN size. Its normal schedule ends "
+    "at epoch 11: where ours is as long, its epoch 12 has our last epoch beside it."
+)
+
+
+def make_ratio_table(group: Group | None) -> Table | None:
+    """Table 1 for one group of comparable runs; None if no epoch has a ratio. Without a group, the paper's."""
+    paper = ratio_table()
+    title = f"Table 1: {paper.title}"
+    columns = ["Epoch", "Batch Size", "BN size"]
+    for name in paper.measures:
+        columns += [f"{name} Ratio(%)", f"{name} difference"]
+    columns.append("Ratio(%) (paper)")
+    by_key: dict[RowKey, list[RunRecord]] = {row.key: [] for row in paper.rows} if group is None else _by_key(group)
+    if group and not any(_has_ratio(run) for run in group.runs):
+        return None
+    printed = {row.key: row for row in paper.rows}
+    measured = (key for key in sorted(by_key) if key not in printed and any(map(_has_ratio, by_key[key])))
+    own = [RatioRow(key, label_of(key) + OURS, {}) for key in measured]
+    epochs = {row.key: set(row.percent) for row in paper.rows}
+    wanted = sorted(set().union(*epochs.values()))
+    rows = []
+    for row in (*paper.rows, *own):
+        runs = by_key.get(row.key, [])
+        shown = epochs.get(row.key) or _epochs_of(runs, wanted)
+        rows += [(epoch, _row(row, epoch, runs, tuple(paper.measures.values()))) for epoch in shown]
+    rows.sort(key=lambda pair: pair[0])  # stable: within an epoch the paper's first
+    about = ABOUT if group else f"{ABOUT} No run has a ratio yet."
+    return Table(title, runs_text(group) if group else "no run yet", tuple(columns), tuple(r for _, r in rows), about)
+
+
+def _has_ratio(run: RunRecord) -> bool:
+    return any(line.get(measure) is not None for line in run.epochs for measure in MEASURES)
+
+
+def _by_key(group: Group) -> dict[RowKey, list[RunRecord]]:
+    by_key: dict[RowKey, list[RunRecord]] = {}
+    for run in group.runs:
+        by_key.setdefault(key_of(run), []).append(run)
+    return by_key
+
+
+def _epochs_of(runs: Sequence[RunRecord], wanted: Sequence[int]) -> set[int]:
+    """The epochs at which runs that the paper has not are shown: the paper's, and the last of the schedule."""
+    last = max(run.schedule_epochs for run in runs)
+    shown = {epoch for epoch in wanted if _own_epoch(epoch, last) is not None}
+    return shown if any(_own_epoch(epoch, last) == last for epoch in shown) else shown | {last}
+
+
+def _own_epoch(epoch: int, last: int) -> int | None:
+    """The epoch of a schedule of `last` epochs that stands beside the paper's `epoch`."""
+    if epoch <= last:
+        return epoch
+    return last if epoch == last + 1 else None
+
+
+def _row(row: RatioRow, epoch: int, runs: Sequence[RunRecord], measures: Sequence[str]) -> Row:
+    theirs = row.percent.get(epoch)
+    cells: list[Cell] = [str(epoch), row.label, str(row.key[1])]
+    used: set[int] = set()
+    reached: list[RunRecord] = []
+    for measure in measures:
+        values = []
+        for run in runs:
+            own = _own_epoch(epoch, run.schedule_epochs)
+            line = next((line for line in run.epochs if line["epoch"] == own), {})
+            value = line.get(measure)
+            if value is not None and own is not None:
+                values.append(value)
+                used.add(own)
+                reached += [run] if run not in reached else []
+        mean = sum(values) / len(values) if values else None
+        missing = [run for run in runs if run.state not in ("finished", "diverged")] if not values else []
+        cells.append(cell_of([] if values else missing or _diverged(runs), values, digits=2))
+        cells.append(f"{mean - theirs:+.2f}" if mean is not None and theirs is not None else None)
+    cells.append(None if theirs is None else f"{theirs:.2f}")
+    notes = [f"ours is of epoch {own}, the last of the schedule" for own in sorted(used - {epoch})]
+    notes += [note] if (note := note_on(reached, reached)) else []
+    return Row(tuple(cells), "; ".join(notes), (epoch, *row.key), tuple(reached))
+
+
+def _diverged(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    return [run for run in runs if run.state == "diverged"]

@@ -1,0 +1,44 @@
+"""Table 4: the leaderboard as published, the runs that have been measured below it."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from analysis.comparable import Group
+from analysis.paper import RowKey, key_of, label_of, leaderboard
+from analysis.runs import RunRecord
+from analysis.tables import OURS, Row, Table, cell_of, note_on
+
+COLUMNS = ("name", "mmAP", "mmAR")
+ABOUT = (
+    "The published entries are of COCO's test-dev, MegDet's an ensemble with further techniques; ours are single "
+    "models on the validation set that their runs are evaluated on, best first."
+)
+
+
+def make_leaderboard(group: Group | None) -> Table | None:
+    """Table 4 with one group's finished runs; None if it has none. Without a group, the paper's rows alone."""
+    title, entries = leaderboard()
+    rows = [Row((entry.name, f"{entry.mmAP:.1f}", f"{entry.mmAR:.1f}"), entry.note, (entry.name,)) for entry in entries]
+    if group is None:
+        return Table(f"Table 4: {title}", "no run yet", COLUMNS, tuple(rows), ABOUT)
+    by_key: dict[RowKey, list[RunRecord]] = {}
+    for run in group.runs:
+        if run.state == "finished" and run.final.get("mmAP") is not None:
+            by_key.setdefault(key_of(run), []).append(run)
+    if not by_key:
+        return None
+    ours = sorted(by_key.items(), key=lambda item: -fmean(run.final["mmAP"] or 0 for run in item[1]))
+    rows += [_row(key, runs) for key, runs in ours]
+    images = group.runs[0].settings.get("data.val_images", "the")
+    where = f"{group.title}; ours on {images} validation images of {group.runs[0].data}"
+    return Table(f"Table 4: {title}", where, COLUMNS, tuple(rows), ABOUT)
+
+
+def _row(key: RowKey, runs: list[RunRecord]) -> Row:
+    def cell(name: str) -> str | None:
+        values = [value for run in runs if (value := run.final.get(name)) is not None]
+        return cell_of(runs, values) if values else None
+
+    name = f"{label_of(key)}, " + (f"BN {key[1]}" if key[1] else "frozen BN") + OURS
+    return Row((name, cell("mmAP"), cell("mmAR")), note_on(runs, runs), key, tuple(runs))

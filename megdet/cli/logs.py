@@ -1,0 +1,86 @@
+"""`megdet logs`: what a run says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from megdet.cli.runs import select_runs
+from megdet.errors import UserError
+from megdet.launchers.ledger import Submission
+from megdet.launchers.run_status import LIVE, run_status, states_of_jobs
+from megdet.outcome import log_file
+
+SUMMARY = "what a run says; -f: as it says it"
+HELP = """\
+Print the end of a run's log. With -f go on until the run is over; one that is still queued is waited for.
+
+  megdet logs b256-bn16 -f          rank 0, from the last lines on
+  megdet logs b256-bn16 --rank 5    another rank
+  megdet logs b256-bn16 --job       what Slurm and srun said around it
+"""
+POLL_S = 0.5
+ASK_SLURM_EVERY_S = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_name", metavar="RUN", help="one run")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run is over")
+    parser.add_argument("-n", "--lines", type=int, default=40, metavar="N", help="the last N lines (40)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--rank", type=int, default=0, metavar="K", help="of this rank (0)")
+    which.add_argument("--job", action="store_true", help="of its Slurm job")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Print and perhaps follow a log; always 0."""
+    folders = select_runs([parsed.run_name])
+    if len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders)
+        raise UserError(f"{parsed.run_name}: logs are of one run, and these are meant: {names}")
+    [folder] = folders
+    path = _job_log(folder) if parsed.job else log_file(folder, parsed.rank)
+    if not path.exists() and not parsed.follow:
+        there = sorted(file.name for file in folder.glob("log-rank*.txt"))
+        raise UserError(
+            f"{path} does not exist; " + (f"there is {', '.join(there)}" if there else "the run has not said anything")
+        )
+    text = path.read_bytes() if path.exists() else b""
+    lines = text.splitlines(keepends=True)
+    _say(b"".join(lines[max(0, len(lines) - parsed.lines) :]))
+    if parsed.follow:
+        with suppress(KeyboardInterrupt):
+            _follow(folder, path, len(text))
+    return 0
+
+
+def _follow(folder: Path, path: Path, position: int) -> None:
+    ask_at, live = 0.0, True
+    while True:
+        if time.monotonic() > ask_at:
+            # Asked before the last reading, so that nothing of a run that ends in between is missed.
+            live = run_status(folder, states_of_jobs([folder])).state in LIVE
+            ask_at = time.monotonic() + ASK_SLURM_EVERY_S
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(position if path.stat().st_size >= position else 0)
+                _say(file.read())
+                position = file.tell()
+        if not live:
+            return
+        time.sleep(POLL_S)
+
+
+def _job_log(folder: Path) -> Path:
+    submission = Submission.read(folder)
+    if submission is None:
+        raise UserError(f"{folder.name} was not handed over to Slurm; leave --job out")
+    return Path(submission.log)
+
+
+def _say(text: bytes) -> None:
+    sys.stdout.write(text.decode(errors="replace"))
+    sys.stdout.flush()

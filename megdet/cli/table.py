@@ -1,0 +1,112 @@
+"""The table of runs, for `status`: where each stands, how far it is, what it got."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from megdet.cli.runs import plan_of
+from megdet.launchers.job_states import JobState
+from megdet.launchers.run_status import LIVE, RunStatus, run_status
+from megdet.tracking.journal import JOURNAL, STATE, RunState, read_journal
+
+QUIET_AFTER_S = 3600
+"""A run that writes nothing for this long may hang; the table says so."""
+
+STYLES = {
+    "finished": "green", "running": "cyan", "queued": "blue", "requeued": "blue", "diverged": "magenta",
+    "failed": "red", "lost": "red", "interrupted": "yellow", "cancelled": "yellow",
+}  # fmt: skip
+COLUMNS = ("run", "state", "epoch", "step", "mmAP", "hours", "left", "why")
+"""`hours` of training so far, `left` at the present speed."""
+
+
+class Progress(NamedTuple):
+    """How far a run's journal has come."""
+
+    epoch: int
+    step: int
+    mmAP: float | None
+    images_per_s: float | None
+    time: float | None
+    """Unix seconds of the last line."""
+
+
+def table_of(
+    folders: Sequence[Path], states: Mapping[str, JobState], *, live_first: bool = False
+) -> tuple[Group, list[RunStatus]]:
+    """The table under a line of counts, and the runs' statuses.
+
+    `live_first`: runs that are under way come first, for a screen that may not hold them all.
+    """
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("run", "state", "why") else "right")
+    statuses = [run_status(folder, states) for folder in folders]
+    rows = list(zip(folders, statuses, strict=True))
+    if live_first:
+        rows.sort(key=lambda row: row[1].state not in LIVE)
+    for folder, status in rows:
+        cells = _cells(folder, status)
+        styles = ("", STYLES.get(status.state, "")) + len(cells[2:]) * ("",)
+        table.add_row(*(Text(cell, style) for cell, style in zip(cells, styles, strict=True)))
+    counts = Counter(status.state for status in statuses)
+    return Group(Text(", ".join(f"{count} {state}" for state, count in counts.most_common())), table), statuses
+
+
+def _cells(folder: Path, status: RunStatus) -> tuple[str, ...]:
+    plan, state = plan_of(folder), RunState.read(folder)
+    epochs = plan["schedule"]["epochs"]
+    if state is None:
+        return folder.name, status.state, f"0/{epochs}", "", "", "", "", status.why
+    done = _progress(folder, _stamp(folder / JOURNAL))
+    why = status.why
+    quiet_s = time.time() - (done.time or (folder / STATE).stat().st_mtime)
+    if status.state == "running" and quiet_s > QUIET_AFTER_S:
+        why = f"nothing written for {quiet_s / 3600:.1f} h: does it hang? ({why})"
+    left = ""
+    if status.state == "running" and done.images_per_s:
+        steps = plan["schedule"]["steps_per_epoch"] * epochs
+        left = f"{(steps - done.step) * plan['config']['batch'] / done.images_per_s / 3600:.3g}"
+    return (
+        folder.name,
+        status.state,
+        f"{done.epoch}/{epochs}",
+        str(done.step or state.step),
+        "" if done.mmAP is None else f"{done.mmAP:.1f}",
+        f"{state.train_s / 3600:.3g}",
+        left,
+        why,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _progress(folder: Path, stamp: tuple[int, int]) -> Progress:
+    """Of the journal as it was at `stamp`: read again only when it has changed."""
+    lines = read_journal(folder)
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    speeds = [line.get("images_per_s") for line in lines[-50:] if line["kind"] == "step"]
+    last: Mapping[str, Any] = epochs[-1] if epochs else {}
+    return Progress(
+        epoch=last.get("epoch", 0),
+        step=lines[-1]["step"] if lines else 0,
+        mmAP=last.get("mmAP"),
+        images_per_s=speeds[-1] if speeds else None,
+        time=lines[-1]["time"] if lines else None,
+    )
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size

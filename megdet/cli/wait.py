@@ -1,0 +1,38 @@
+"""`megdet wait`: until no run is under way, for scripts."""
+
+from __future__ import annotations
+
+import argparse
+
+from megdet.cli.runs import select_runs
+from megdet.cli.sync import push_last_state
+
+SUMMARY = "wait until no run is under way; exit code 1 if one came to no result"
+HELP = """\
+Wait until no run is queued or running. Says what changes; Ctrl-C ends the waiting, not the runs.
+Exit code: 0 all runs came to a result (finished or diverged), 1 one failed, was cancelled or interrupted, or was
+never started.
+
+  megdet wait && python analysis/make_tables.py
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="default: all of ./runs")
+    parser.add_argument("--every", type=float, default=3.0, metavar="S", help="seconds between looks (3)")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Wait; 0, or 1 where a run came to no result."""
+    from megdet.launchers.monitor import watch
+    from megdet.launchers.run_status import LIVE, run_status, states_of_jobs
+
+    folders = select_runs(parsed.runs)
+    states = states_of_jobs(folders)
+    live = {folder for folder in folders if run_status(folder, states).state in LIVE}
+
+    def mirror(number: int) -> None:
+        if folders[number] in live:
+            push_last_state(folders[number])
+
+    return watch(folders, mirror=mirror, poll_s=parsed.every)

@@ -1,0 +1,47 @@
+"""`megdet why`: what went wrong, by cause."""
+
+from __future__ import annotations
+
+import argparse
+
+from megdet.cli.runs import select_runs
+
+SUMMARY = "why runs failed, by cause, and what to do"
+HELP = """\
+Group the runs that came to no result (and those that diverged) by cause: CUDA out of memory, out of main memory,
+network between ranks, node failure, time limit, divergence, configuration or data, any other error. With the last
+log lines of one run of each group, and what to do.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="default: all of ./runs")
+    parser.add_argument("-n", "--lines", type=int, default=5, metavar="N", help="log lines shown of each group (5)")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Print the groups; always 0."""
+    from megdet.failures import group, read_failure
+    from megdet.launchers.ledger import Submission
+    from megdet.launchers.run_status import run_status, states_of_jobs
+
+    folders = select_runs(parsed.runs)
+    states = states_of_jobs(folders)
+    jobs = [Submission.read(folder) for folder in folders]
+    found = [
+        read_failure(folder, run_status(folder, states), states.get(job.job) if job else None)
+        for folder, job in zip(folders, jobs, strict=True)
+    ]
+    groups = group([failure for failure in found if failure])
+    if not groups:
+        print(f"nothing went wrong with {len(folders)} {'run' if len(folders) == 1 else 'runs'}")
+    for alike in groups:
+        first = alike[0]
+        print(f"{first.cause.name}: {len(alike)} {'run' if len(alike) == 1 else 'runs'}")
+        for failure in alike:
+            where = "" if failure.rank is None else f" (rank {failure.rank})"
+            print(f"  {failure.run}{where}: {failure.reason}")
+        for line in first.log[-parsed.lines :] if parsed.lines > 0 else ():
+            print(f"    | {line}")
+        print(f"  What to do: {first.cause.advice}\n")
+    return 0

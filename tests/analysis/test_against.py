@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis import make_tables
+from tests.tracking.fabricate import fabricate_run
+
+
+def move_to_experiment(folder: Path, experiment: str) -> None:
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["config"]["tracking"]["experiment"] = experiment
+    (folder / "plan.json").write_text(json.dumps(plan))
+
+
+def blocks(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[list[dict[str, str]]]:
+    assert make_tables.main(["--format", "csv", *arguments]) == 0
+    return [list(csv.DictReader(io.StringIO(block))) for block in capsys.readouterr().out.split("\n\n")]
+
+
+def test_a_second_folder_is_further_columns_of_the_same_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate_run(tmp_path / "first", {"batch": 16}, mmAP=37.0)
+    fabricate_run(tmp_path / "first", {"batch": 32, "bn_size": 32}, mmAP=37.5)
+    fabricate_run(tmp_path / "low", {"batch": 16, "precision": "bf16"}, mmAP=36.66, hours=5.0)
+    fabricate_run(tmp_path / "low", {"batch": 48, "bn_size": 16, "precision": "bf16"}, mmAP=30.0)
+    (rows,) = blocks(capsys, "--from", str(tmp_path / "first"), "--against", str(tmp_path / "low"), "--table", "3")
+    by_name = {(row["Batch size"], row["BN size"]): row for row in rows}
+    both = by_name["16", "16"]
+    assert (both["mmAP"], both["mmAP (low)"], both["mmAP difference (low)"]) == ("37.0", "36.7", "+0.3")
+    assert (both["Time (h)"], both["Time (h) (low)"], both["mmAP (paper)"]) == ("10.0", "5.0", "37.0")
+    assert by_name["32", "32"]["mmAP (low)"] == ""
+    assert (by_name["48 †", "16"]["mmAP"], by_name["48 †", "16"]["mmAP (low)"]) == ("", "30.0")
+    assert "against low: precision bf16 (not fp32)" in both["runs"]
+
+
+def test_against_an_experiment_takes_its_runs_out_of_the_first_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate_run(tmp_path, {"batch": 16}, mmAP=37.0)
+    move_to_experiment(fabricate_run(tmp_path, {"batch": 16, "seed": 1}, mmAP=35.0), "other")
+    (rows,) = blocks(capsys, "--from", str(tmp_path), "--against", "other", "--table", "3")
+    (row,) = [row for row in rows if (row["Batch size"], row["BN size"]) == ("16", "16")]
+    assert (row["mmAP"], row["mmAP (other)"], row["mmAP difference (other)"]) == ("37.0", "35.0", "+2.0")
+    assert "against other: the same settings" in row["runs"]
+
+
+def test_the_second_set_is_that_which_differs_least(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fabricate_run(tmp_path / "first", {"batch": 16}, mmAP=37.0)
+    for place, asked in enumerate(({"lr.base": 0.01, "precision": "bf16"}, {"lr.base": 0.01}, {"data.name": "x"})):
+        fabricate_run(tmp_path / "low", {"batch": 16, "seed": place, **asked}, mmAP=30.0 + place)
+    (rows,) = blocks(capsys, "--from", str(tmp_path / "first"), "--against", str(tmp_path / "low"), "--table", "4")
+    assert [row["mmAP (low)"] for row in rows if row["mmAP"] == "37.0"] in (["31.0"], ["32.0"])
+
+
+@pytest.mark.parametrize("name, message", [("nobody", "no experiment of that name"), ("megdet", "name another set")])
+def test_a_set_that_is_not_there_is_a_clear_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    fabricate_run(tmp_path, {"batch": 16})
+    assert make_tables.main(["--from", str(tmp_path), "--against", name]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"make_tables: --against {name}: ") and message in error and len(error.splitlines()) == 1
+
+
+def test_provenance_names_each_run_of_the_table_with_its_commit_and_hashes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [
+        fabricate_run(tmp_path, {"batch": 16, "seed": seed}, commit=letter * 40) for seed, letter in enumerate("ab")
+    ]
+    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, state="diverged", epochs=1)
+    three, provenance = blocks(capsys, "--from", str(tmp_path), "--table", "3", "--provenance")
+    assert len(three) == 20 and provenance[0]["table"] == "Provenance of Table 3"
+    rows = {row["run"]: row for row in provenance}
+    plan = json.loads((folders[0] / "plan.json").read_text())
+    assert [rows[folder.name]["commit"] for folder in folders] == ["a" * 40, "b" * 40]
+    assert {rows[folder.name]["experiment hash"] for folder in folders} == {plan["experiment_id"]}
+    assert sorted(row["state"] for row in provenance) == ["diverged", "finished", "finished"]
+
+
+def test_the_same_run_of_two_commits_is_in_the_provenance_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, letter in (("first", "a"), ("second", "b")):
+        fabricate_run(tmp_path / place, {"batch": 16}, commit=letter * 40)
+    arguments = ["--from", str(tmp_path / "first"), "--against", str(tmp_path / "second"), "--provenance"]
+    _, provenance = blocks(capsys, *arguments, "--table", "3")
+    assert [row["commit"] for row in provenance] == ["a" * 40, "b" * 40]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.comparable import comparable_groups
+from analysis.paper import ratio_table
+from analysis.runs import load_runs
+from analysis.table1 import MEASURES, make_ratio_table
+from analysis.tables import Table
+from megdet.tracking.mlflow import mirror
+from tests.analysis.test_tables import LONG
+from tests.tracking.databases import new_database
+from tests.tracking.fabricate import fabricate_run, plan_of
+
+# MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+
+def with_ratios(folder: Path, *, rpn: float, roi: float) -> Path:
+    """The run's epochs with ratios that rise by `rpn` and `roi` percent in each."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "epoch":
+            line |= {"rpn_ratio_percent": rpn * line["epoch"], "roi_ratio_percent": roi * line["epoch"]}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def table_of(source: str) -> Table:
+    (group,) = comparable_groups(load_runs(source, curves=MEASURES))
+    table = make_ratio_table(group)
+    assert table is not None
+    return table
+
+
+def test_the_papers_ratios_are_those_printed_in_the_paper() -> None:
+    table = make_ratio_table(None)
+    assert table is not None and table.columns[-1] == "Ratio(%) (paper)"
+    assert [(row.cells[0], row.cells[1], row.cells[-1]) for row in table.rows] == [
+        ("1", "16", "5.58"), ("1", "256", "9.82"), ("6", "16", "11.77"), ("6", "256", "16.11"), ("12", "16", "16.59"),
+        ("12", "256", "16.91"),
+    ]  # fmt: skip
+    assert list(ratio_table().measures) == ["RPN", "RoI"]
+
+
+def test_what_table_1_asks_for_can_be_planned() -> None:
+    for row in ratio_table().rows:
+        batch, bn_size, schedule, scale = row.key
+        plan = plan_of({"batch": batch, "bn_size": bn_size, "lr.scale": scale}, "c")
+        assert plan.config.schedule.name == schedule and plan.layout.gpus in (8, 128)
+
+
+def test_a_ratio_stands_beside_the_papers_at_its_epochs_and_the_last_of_11_at_its_12th(tmp_path: Path) -> None:
+    with_ratios(fabricate_run(tmp_path, {"batch": 16}), rpn=1, roi=2)
+    with_ratios(fabricate_run(tmp_path, {"batch": 256, "seed": 0}, state="running", epochs=2), rpn=3, roi=4)
+    table = table_of(str(tmp_path))
+    cells = {(row.cells[0], row.cells[1]): row for row in table.rows}
+    assert cells["1", "16"].cells == ("1", "16", "16", "1.00", "-4.58", "2.00", "-3.58", "5.58")
+    assert cells["6", "16"].cells[3] == "6.00" and not cells["6", "16"].note
+    assert cells["12", "16"].cells[3] == "11.00"
+    assert cells["12", "16"].note == "ours is of epoch 11, the last of the schedule"
+    assert cells["1", "256"].cells[3] == "3.00" and cells["6", "256"].cells[3] == "running"
+    assert "does not say" in table.about and "ends at epoch 11" in table.about
+
+
+def test_seeds_are_averaged_and_other_batches_follow_the_papers_in_each_epoch(tmp_path: Path) -> None:
+    for seed, rpn in enumerate((1.0, 2.0)):
+        with_ratios(fabricate_run(tmp_path, {"batch": 16, "seed": seed}), rpn=rpn, roi=1)
+    with_ratios(fabricate_run(tmp_path, {"batch": 32, "bn_size": 32}), rpn=1, roi=1)
+    with_ratios(fabricate_run(tmp_path, {"batch": 16, **LONG}), rpn=1, roi=1)
+    table = table_of(str(tmp_path))
+    assert [(row.cells[0], row.cells[1]) for row in table.rows] == [
+        ("1", "16"), ("1", "256"), ("1", "16 (long) †"), ("1", "32 †"),
+        ("6", "16"), ("6", "256"), ("6", "16 (long) †"), ("6", "32 †"),
+        ("12", "16"), ("12", "256"), ("12", "16 (long) †"), ("12", "32 †"),
+        ("18", "16 (long) †"),
+    ]  # fmt: skip
+    assert table.rows[0].cells[3] == "1.50 ± 0.71 (2)" and table.rows[10].cells[3] == "12.00"
+
+
+def test_mlflow_gives_the_same_ratios_as_the_folder(tmp_path: Path) -> None:
+    folder = with_ratios(fabricate_run(tmp_path / "runs", {"batch": 16}), rpn=1, roi=2)
+    uri = new_database(tmp_path)
+    assert mirror(folder, uri, "megdet")
+    ours, theirs = table_of(str(tmp_path / "runs")), table_of(uri)
+    assert [row.cells for row in ours.rows] == [row.cells for row in theirs.rows]
+
+
+def test_runs_without_a_ratio_give_no_table_and_no_rows(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 16}, state="running", epochs=0)
+    fabricate_run(tmp_path, {"batch": 32})
+    (group,) = comparable_groups(load_runs(str(tmp_path)))
+    assert make_ratio_table(group) is None
+    with_ratios(fabricate_run(tmp_path, {"batch": 256}), rpn=1, roi=1)
+    assert {row.cells[1] for row in table_of(str(tmp_path)).rows} == {"16", "256"}

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.utils import backend_registration
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, list[str]]:
+    """What training and evaluating a detector does on a GPU that is pretended (`tests/pretend_gpu.py`)."""
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this torch cannot pretend a device in Python")
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-m", "tests.pretend_gpu"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer: dict[str, list[str]] = json.loads(done.stdout)
+    return answer
+
+
+def test_no_operation_mixes_tensors_of_the_gpu_and_of_the_cpu(found: dict[str, list[str]]) -> None:
+    assert found["mixed"] == []
+
+
+def test_collectives_are_given_tensors_of_the_gpu(found: dict[str, list[str]]) -> None:
+    assert found["collectives"] == []
+
+
+def test_no_norm_layer_has_the_host_wait_for_the_gpu(found: dict[str, list[str]]) -> None:
+    """One wait a layer and pass would leave the GPU idle again and again."""
+    assert [place for place in found["waits"] if place.startswith("model/cgbn.py")] == []
+    assert found["waits"], "the pretended GPU sees none at all"
