@@ -43,6 +43,7 @@ check: lint test-all ## what CI runs
 
 benchmarks: $(INSTALLED) ## ours and its peers, side by side (about 20 minutes; nothing else should run)
 	$(BIN)/python -m benchmarks.start_up
+	$(BIN)/python -m benchmarks.sweep_planning
 	$(BIN)/python -m benchmarks.coco_eval
 	for ranks in 2 4; do \
 	  $(BIN)/python -m benchmarks.cgbn --ranks $$ranks && $(BIN)/python -m benchmarks.cgbn --ranks $$ranks --channels-last || exit 1; \

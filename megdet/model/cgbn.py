@@ -4,7 +4,7 @@ The images of a BN batch may lie on several GPUs, or be a part of those of one G
 
 There is no single definition of synchronised BN; this is the one here. Statistics are over all pixels of all
 images of a BN batch, so images count by their (padded) pixels and the result is what one process would get
-from the joined batch. Each rank sends (mean, sum of squared deviations, pixel count) in one collective and
+from the joined batch. Each rank sends (mean, variance, pixel count) in one collective and
 all ranks combine them exactly (Chan et al. 1979), which keeps the precision of Algorithm 1's two passes:
 sums of squares would lose the variance of activations with a large mean. Backward is one all-reduce of
 (sum dy, sum dy * xhat).

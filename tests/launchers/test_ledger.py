@@ -99,6 +99,13 @@ def test_what_slurm_refused_is_forgotten(runs: list[Path], submission: Path) -> 
     assert list(submission.parent.iterdir()) == []
 
 
+def test_the_logs_of_forgotten_jobs_stay_and_do_not_stop_the_next_launch(runs: list[Path], submission: Path) -> None:
+    (submission / "123_0.log").write_text("what the job said\n")
+    withdraw(submission)
+    assert [path.name for path in submission.iterdir()] == ["123_0.log"]
+    assert not submission.with_name("sweep-1.intent").exists()
+
+
 def test_two_launchers_do_not_submit_at_once(runs: list[Path]) -> None:
     with submitting(runs[0].parent), pytest.raises(UserError, match="another launcher"), submitting(runs[0].parent):
         pass
