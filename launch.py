@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 
 from megdet.compose import compose_one, explain, register_schema
 from megdet.errors import UserError
@@ -56,17 +57,24 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def launch(composed: DictConfig) -> None:
-    """One experiment; sweeps (-m) go through hydra_plugins/megdet_sweeper instead."""
+def launch(composed: DictConfig) -> float:
+    """One experiment: ends the program, or gives its final mmAP to another sweeper than ours (Optuna, say).
+
+    Our own sweeps (-m) go through hydra_plugins/megdet_sweeper instead.
+    """
     from megdet.launchers.choice import launcher_named
-    from megdet.sweep import report, run_points
+    from megdet.objective import final_mmap
+    from megdet.sweep import plan_points, report, run_points
 
     try:
         asked = compose_one(composed)
         launcher = launcher_named(HydraConfig.get().runtime.choices["hydra/launcher"], asked.config)
     except UserError as error:
         sys.exit(report(error))
-    sys.exit(run_points([asked], launcher=launcher))
+    code = run_points([asked], launcher=launcher)
+    if HydraConfig.get().mode != RunMode.MULTIRUN or asked.config.sweep.dry_run:
+        sys.exit(code)
+    return final_mmap(plan_points([asked], to_run_here=True, launcher=launcher)[0])
 
 
 def help_text() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -138,3 +139,10 @@ def test_a_run_leaves_its_folder_alone_and_asked_again_is_done(tmp_path: Path) -
     again = launch(tmp_path, *SMALL)
     assert again.returncode == 0 and f"{folder.name}: done" in again.stdout, again.stdout + again.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path in written} == written
+
+
+def test_a_sweeper_of_another_kind_trains_all_its_points(tmp_path: Path) -> None:
+    done = launch(tmp_path, "-m", "hydra/sweeper=basic", *SMALL, "seed=0,1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = [json.loads(path.read_text())["state"] for path in (tmp_path / "runs").glob("*/state.json")]
+    assert states == ["finished", "finished"]
