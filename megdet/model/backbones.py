@@ -64,13 +64,17 @@ class Body(nn.Module):
             setattr(self, name, _frozen(self.get_submodule(name).requires_grad_(False)))
 
     def forward(self, x: Tensor, *, sublinear: bool) -> list[Tensor]:
-        """The outputs of the four stages; with `sublinear`, activations inside the stem and blocks are recomputed."""
+        """The outputs of the four stages; with `sublinear`, activations inside the stem and blocks are recomputed.
+
+        Not in the last stage: it costs as much as any other to recompute, and holds an eighth of the first's memory.
+        """
         stem, *stages = ([self.get_submodule(name) for name in names] for names in self._stage_names)
         x = _run(stem, x, sublinear)
         outputs = []
         for (stage,) in stages:
+            recomputed = sublinear and stage is not stages[-1][0]
             for block in stage.children():
-                x = _run([block], x, sublinear)
+                x = _run([block], x, recomputed)
             outputs.append(x)
         return outputs
 
