@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from megdet.errors import UserError
 from megdet.metrics import COCO_METRICS
-from megdet.tracking.journal import RunState, read_journal, run_folders
+from megdet.tracking.journal import PLAN, RunState, read_journal, run_folders
 from megdet.tracking.mlflow import client_of
 from megdet.tracking.settings import semantic_settings
 from megdet.tracking.uri import absolute_uri, default_uri, without_password
@@ -120,7 +120,7 @@ def _from_folder(folder: Path) -> Iterable[RunRecord]:
 
 
 def _from_run_folder(folder: Path) -> RunRecord:
-    plan = json.loads((folder / "plan.json").read_text())
+    plan = json.loads((folder / PLAN).read_text())
     state = RunState.read(folder)
     journal = read_journal(folder)
     epochs = tuple(line for line in journal if line["kind"] == "epoch")

@@ -13,8 +13,10 @@ from megdet.checkpoint import load_checkpoint
 from megdet.data.sampler import padding_group
 from megdet.distributed import Ranks
 from megdet.errors import UserError
+from megdet.outcome import CHECKPOINT
 from megdet.plan import Plan, make_plan
 from megdet.precision import use_precision
+from megdet.tracking.journal import PLAN
 
 
 class TrainedRun:
@@ -23,14 +25,14 @@ class TrainedRun:
     def __init__(self, folder: Path) -> None:
         """Raises UserError where the folder is no run's, or has no checkpoint yet."""
         try:
-            asked = Plan.from_json((folder / "plan.json").read_text()).config
+            asked = Plan.from_json((folder / PLAN).read_text()).config
         except FileNotFoundError:
             raise UserError(f"{folder} is no run folder: it has no plan.json; name one of runs/") from None
         cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None)
         group = padding_group(batch=asked.batch, bn_size=asked.bn_size)
         self.plan = make_plan(replace(asked, gpus=1, images_per_gpu=group, cluster=cluster))
         self.ranks = replace(Ranks.from_environment(), rank=0, local_rank=0, world_size=1)
-        saved = load_checkpoint(folder / "checkpoint.pt", self.ranks.device)
+        saved = load_checkpoint(folder / CHECKPOINT, self.ranks.device)
         if saved is None:
             raise UserError(f"{folder} has no checkpoint.pt yet; let the run reach the end of an epoch")
         self.bf16 = use_precision(self.plan.config.precision)

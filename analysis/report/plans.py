@@ -10,6 +10,7 @@ from typing import Any
 
 from analysis.runs import RunRecord
 from analysis.tables import Row, Table, hours_text
+from megdet.tracking.journal import PLAN
 
 COLUMNS = (
     "run", "state", "epochs", "Time (h)", "lr", "steps per epoch", "nodes", "# of GPUs", "images per GPU",
@@ -25,7 +26,7 @@ def plans_table(folder: Path, runs: Sequence[RunRecord]) -> Table:
 
 
 def _row(folder: Path, run: RunRecord) -> Row:
-    plan: dict[str, Any] = json.loads((folder / run.run_id / "plan.json").read_text())
+    plan: dict[str, Any] = json.loads((folder / run.run_id / PLAN).read_text())
     layout, schedule = plan["layout"], plan["schedule"]
     cells = (
         run.run_id,

@@ -19,7 +19,7 @@ from megdet.launchers.ledger import SUBMISSION
 from megdet.launchers.processes import STOP_GRACE_S, RankProcesses
 from megdet.outcome import FAILURE
 from megdet.plan import Plan
-from megdet.tracking.journal import State, replace_file
+from megdet.tracking.journal import PLAN, State, replace_file
 
 RANK_COMMAND = (sys.executable, "-m", "megdet.run")
 MAX_CPU_RANKS = 64
@@ -93,7 +93,7 @@ def run_local(plan: Plan, *, command: Sequence[str] = RANK_COMMAND, stop_grace_s
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(folder, patience_s=LOCK_PATIENCE_S) as lock:
-            replace_file(folder / "plan.json", plan.to_json())
+            replace_file(folder / PLAN, plan.to_json())
             (folder / FAILURE).unlink(missing_ok=True)
             # From here on it is this machine's word that counts, not that of a job it once was.
             (folder / SUBMISSION).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from types import FrameType
 
 import megdet
 from megdet.outcome import FAILURE, LAST_LOG_LINES, log_file
-from megdet.tracking.journal import RunState, State, replace_file
+from megdet.tracking.journal import PLAN, RunState, State, replace_file
 
 STOP_GRACE_S = 30.0
 """For ranks that are asked to stop: they finish a step and write a checkpoint."""
@@ -68,7 +68,7 @@ class RankProcesses:
         for rank in range(self.ranks):
             with log_file(self.folder, rank).open("ab") as log:
                 process = subprocess.Popen(
-                    [*DIE_WITH_PARENT, str(os.getpid()), *self.command, str(self.folder / "plan.json")],
+                    [*DIE_WITH_PARENT, str(os.getpid()), *self.command, str(self.folder / PLAN)],
                     env=self._environment(rank, port),
                     # Rank 0 has the terminal, for its progress, and writes its own log.
                     stdout=log if rank else None,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet.errors import UserError
-from megdet.tracking.journal import RunState, read_journal, replace_file
+from megdet.tracking.journal import PLAN, RunState, read_journal, replace_file
 from megdet.tracking.payload import (
     Point,
     artifacts,
@@ -122,7 +122,7 @@ class _Push:
 
     def __init__(self, folder: Path, uri: str, experiment: str, state: RunState) -> None:
         self.folder, self.uri, self.state = folder, uri, state
-        self.plan: dict[str, Any] = json.loads((folder / "plan.json").read_text())
+        self.plan: dict[str, Any] = json.loads((folder / PLAN).read_text())
         self.client = client_of(uri)
         self.experiment_id = _experiment_id(self.client, uri, experiment)
 

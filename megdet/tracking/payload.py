@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from megdet.metrics import COCO_METRICS
-from megdet.tracking.journal import JOURNAL, RunState
+from megdet.tracking.journal import JOURNAL, PLAN, RunState
 
 MAX_STEP_POINTS = 500
 """Of each per-step curve; the journal keeps them all."""
@@ -86,7 +86,7 @@ def versions() -> dict[str, str]:
 
 def artifacts(folder: Path, state: RunState) -> list[tuple[Path, str | None]]:
     """The run's files for MLflow and the folder each goes to; the journal once the run has stopped."""
-    files = [folder / "plan.json", folder / "failure.json"]
+    files = [folder / PLAN, folder / "failure.json"]
     if state.state != "running":
         files.append(folder / JOURNAL)
     found: list[tuple[Path, str | None]] = [(path, None) for path in files if path.exists()]
