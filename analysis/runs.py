@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +59,8 @@ class RunRecord:
     """Of the steps that were logged: `step`, `epoch` (a fraction), `lr`, `loss` (None where not finite), ..."""
     reason: str = ""
     """One line on why the run diverged, failed or was interrupted."""
+    files: Callable[[str], list[Path]] = field(repr=False, compare=False, default=lambda pattern: [])
+    """The run's files whose path in its folder fits a pattern (`pictures/*.png`); from MLflow, fetched when asked."""
 
     @property
     def batch(self) -> int:
@@ -140,6 +147,7 @@ def _from_run_folder(folder: Path) -> RunRecord:
         final={name: epochs[-1].get(name) for name in COCO_METRICS} if finished else {},
         steps=tuple(line for line in journal if line["kind"] == "step"),
         reason=(state.reason or "") if state else "",
+        files=lambda pattern: sorted(folder.glob(pattern)),
     )
 
 
@@ -201,4 +209,22 @@ def _from_mlflow_run(client: MlflowClient, run: Run, experiment: str, *, curves:
         final=final,
         steps=tuple(steps[step] for step in sorted(steps)),
         reason=tags.get("reason", ""),
+        files=partial(_artifacts, client, run.info.run_id),
     )
+
+
+def _artifacts(client: MlflowClient, mlflow_id: str, pattern: str) -> list[Path]:
+    """The artifacts that fit `pattern`, fetched into a folder that lasts as long as the process."""
+    place = pattern.rpartition("/")[0]
+    paths = [file.path for file in client.list_artifacts(mlflow_id, place) if not file.is_dir]
+    wanted = sorted(path for path in paths if fnmatch(path, pattern))
+    target = _fetched_here() / mlflow_id
+    target.mkdir(exist_ok=True)
+    return [Path(client.download_artifacts(mlflow_id, path, str(target))) for path in wanted]
+
+
+@cache
+def _fetched_here() -> Path:
+    folder = tempfile.mkdtemp(prefix="megdet-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -46,6 +46,18 @@ class ImageBatch:
 
 
 @dataclass(frozen=True)
+class SampledRegions:
+    """What the second stage is trained on in one forward pass: R proposals and objects, without gradient."""
+
+    boxes: Tensor
+    """float32 [R, 4] as (x1, y1, x2, y2) in pixels of the resized images."""
+    image: Tensor
+    """int64 [R]: which image of the pass."""
+    positive: Tensor
+    """bool [R]: matched to an object; the others are background."""
+
+
+@dataclass(frozen=True)
 class TrainingOutput:
     """What the detector says of one forward pass in training."""
 
@@ -55,6 +67,7 @@ class TrainingOutput:
     Divided by the batch and summed over all passes and GPUs they are the loss of the step."""
     samples: Tensor
     """float32 [4], no gradient: RPN positives, RPN negatives, RoI positives, RoI negatives of the pass."""
+    regions: SampledRegions
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from megdet.plan import Plan
 from megdet.precision import use_precision
 from megdet.progress import RunProgress
 from megdet.record import Recorder, epochs_recorded
-from megdet.sample_pictures import draw_sample
+from megdet.sample_pictures import LastPass, draw_detections_of, draw_proposals_of
 from megdet.tracking.journal import State
 from megdet.train import EpochTotals, Interrupted, Step, data_parallel, peak_memory_gb, train_epoch
 
@@ -66,6 +66,7 @@ class _Attempt:
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.train_loader, self.eval_loader = loaders_of(plan, ranks)
         self.detector = detector_of(plan, ranks, pretrained=not (folder / CHECKPOINT).exists())
+        self.last_pass = LastPass(self.detector)
         self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
         self.bf16 = use_precision(plan.config.precision)
@@ -101,6 +102,8 @@ class _Attempt:
             with self.progress:
                 for epoch in range(self.epochs_done, epochs):
                     self._train(epoch)
+                    if self.recorder and epoch + 1 in (1, (epochs + 1) // 2, epochs):
+                        draw_proposals_of(self.last_pass, self.folder, epoch=epoch + 1)
                     self._evaluate(epoch, last=epoch + 1 == epochs)
         except Diverged as diverged:
             return self._ended("diverged", str(diverged), code=0)
@@ -189,7 +192,7 @@ class _Attempt:
             )
             self.progress.epoch_done(epoch + 1, loss=self.totals.loss / self.totals.steps, metrics=metrics)
             if last:
-                draw_sample(self.folder, self.eval_loader.split, rows)
+                draw_detections_of(rows, self.folder, self.eval_loader.split)
         self.past_train_s += self.totals.train_s
         self.totals = EpochTotals()
 

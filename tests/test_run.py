@@ -96,7 +96,10 @@ def test_a_finished_run_has_recorded_every_step_and_epoch(finished: Plan) -> Non
     state = RunState.read(folder_of(finished))
     assert state is not None and state.state == "finished" and state.attempts == 1
     assert state.train_s == pytest.approx(epochs[-1]["train_s"])
-    assert len(list((folder_of(finished) / "pictures").glob("*.png"))) > 0
+    pictures = [path.name for path in (folder_of(finished) / "pictures").glob("*.png")]
+    assert any(name.startswith("detections-") for name in pictures)
+    proposals = [name.split("-")[1] for name in pictures if name.startswith("proposals-")]
+    assert {epoch: proposals.count(epoch) for epoch in proposals} == {"epoch01": 4, "epoch02": 4, "epoch03": 4}
 
 
 @pytest.mark.parametrize("stop_at", [2, 5], ids=["in_the_first_epoch", "in_the_second_epoch"])

@@ -50,7 +50,8 @@ class Detector(nn.Module):
             return self.roi_heads.detect(levels, table, proposals, batch.sizes, batch.original_sizes)
         rpn = self.rpn.losses(features, table, image_size, batch)
         roi = self.roi_heads.losses(levels, table, proposals, batch)
-        counts = (rpn.num_positives, rpn.num_negatives, roi.num_positives, roi.num_negatives)
+        positive = roi.regions.positive
+        counts = (rpn.num_positives, rpn.num_negatives, positive.sum(), (~positive).sum())
         return TrainingOutput(
             losses={
                 "rpn_objectness": rpn.objectness,
@@ -59,6 +60,7 @@ class Detector(nn.Module):
                 "roi_box": roi.box,
             },
             samples=torch.stack(counts).to(torch.float32),
+            regions=roi.regions,
         )
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
 
-from megdet.batch import Detections, ImageBatch, Size
+from megdet.batch import Detections, ImageBatch, SampledRegions, Size
 from megdet.model.linear import linear
 from megdet.model.roi_align import pool_regions
 from megdet.model.rpn import SMOOTH_L1_BETA
@@ -29,8 +29,7 @@ class RoILosses:
 
     classes: Tensor
     box: Tensor
-    num_positives: Tensor
-    num_negatives: Tensor
+    regions: SampledRegions
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,7 @@ class RoIHeads(nn.Module):
         return RoILosses(
             classes=(class_loss * samples.weight).sum(),
             box=(box_loss * samples.weight[positive]).sum(),
-            num_positives=positive.sum(),
-            num_negatives=(~positive).sum(),
+            regions=SampledRegions(boxes, samples.image, positive),
         )
 
     @torch.no_grad()

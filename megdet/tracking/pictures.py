@@ -1,4 +1,4 @@
-"""A picture of what a detector found, beside what it should have found."""
+"""Pictures of what a detector found beside what it should have found, and of what it was trained on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette for colour-blind readers, by class; white and dashed is the ground truth."""
+POSITIVE, NEGATIVE = "#E69F00", "#0072B2"
+"""Of proposals: they differ in lightness and, as drawn, in width too."""
+MAX_NEGATIVES = 24
 SHORTER_SIDE = 480
 """Smaller images are enlarged to this, so that labels can be read."""
 
@@ -34,12 +37,8 @@ def draw_detections(
     Boxes are [n, 4] as (x1, y1, x2, y2) in pixels of `image`; labels are 1-based places in `names`.
     Detections below `min_score` are left out.
     """
-    height, width = image.shape[:2]
-    scale = max(1.0, SHORTER_SIDE / min(height, width))
-    picture = Image.fromarray(image).resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(picture)
-    line = max(2, round(min(picture.size) / 200))
-    font = ImageFont.load_default(size=max(14, round(min(picture.size) / 32)))
+    picture, scale = _enlarged(image)
+    draw, line, font = _tools(picture)
     for box, label in zip([] if truth_boxes is None else truth_boxes, truth_labels, strict=True):
         _dashed(draw, np.asarray(box) * scale, width=line)
         _text(draw, np.asarray(box) * scale, names[label - 1], font, colour="white", below=True)
@@ -47,9 +46,50 @@ def draw_detections(
     for box, label, score in reversed(list(zip(boxes, labels, scores, strict=True))):
         if score >= min_score:
             colour = COLOURS[(label - 1) % len(COLOURS)]
-            x1, y1, x2, y2 = (float(value) for value in np.asarray(box) * scale)
-            draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line)
+            _outline(draw, np.asarray(box) * scale, colour, width=line)
             _text(draw, np.asarray(box) * scale, f"{names[label - 1]} {score:.2f}", font, colour=colour)
+    _save(picture, path)
+
+
+def draw_proposals(image: NDArray[np.uint8], path: Path, *, positive: Boxes, negative: Boxes) -> None:
+    """Write `image` (uint8 [H, W, 3], RGB) to `path` as PNG with the proposals it was trained on (Figure 2).
+
+    Boxes are [n, 4] as (x1, y1, x2, y2) in pixels of `image`. The picture says how many there are of each; of the
+    negatives no more than MAX_NEGATIVES are drawn, evenly picked.
+    """
+    picture, scale = _enlarged(image)
+    draw, line, font = _tools(picture)
+    stride = max(1, -(-len(negative) // MAX_NEGATIVES))
+    for box in negative[::stride]:
+        _outline(draw, np.asarray(box) * scale, NEGATIVE, width=max(1, line // 2))
+    for box in positive:
+        _outline(draw, np.asarray(box) * scale, POSITIVE, width=2 * line)
+    corner = np.zeros(4)
+    text = f"{len(positive)} positive, {len(negative)} negative"
+    _text(draw, corner, text, font, colour="white")
+    _save(picture, path)
+
+
+def _enlarged(image: NDArray[np.uint8]) -> tuple[Image.Image, float]:
+    """The image, no smaller than SHORTER_SIDE, and how many times larger it is."""
+    height, width = image.shape[:2]
+    scale = max(1.0, SHORTER_SIDE / min(height, width))
+    size = (round(width * scale), round(height * scale))
+    return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC), scale
+
+
+def _tools(picture: Image.Image) -> tuple[ImageDraw.ImageDraw, int, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+    """What draws on the picture, and the line width and font that suit its size."""
+    shorter = min(picture.size)
+    return ImageDraw.Draw(picture), max(2, round(shorter / 200)), ImageFont.load_default(size=max(14, shorter // 32))
+
+
+def _outline(draw: ImageDraw.ImageDraw, box: Boxes, colour: str, *, width: int) -> None:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=width)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, format="PNG")
 

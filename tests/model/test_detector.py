@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models import resnet18
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from megdet.batch import ImageBatch, TrainingOutput
 from megdet.errors import UserError
@@ -63,6 +63,22 @@ def test_the_samples_are_counted_and_within_their_limits(detector: Detector) -> 
     assert 0 < roi_positive <= 2 * 6
     assert roi_positive + roi_negative <= 3 * 24
     assert not output.samples.requires_grad
+
+
+def test_the_sampled_regions_are_those_that_were_counted_each_on_its_side_of_the_iou_threshold(
+    detector: Detector,
+) -> None:
+    batch = random_batch(SIZES, objects=[3, 0, 6])
+    output = train_pass(detector, batch)
+    regions = output.regions
+    assert [regions.positive.sum().item(), (~regions.positive).sum().item()] == output.samples.tolist()[2:]
+    assert not regions.boxes.requires_grad
+    assert regions.positive[regions.image == 1].sum() == 0, "an image without objects has no positives"
+    for place, objects in enumerate(batch.boxes):
+        own = regions.image == place
+        if len(objects):
+            overlap = box_iou(regions.boxes[own], objects).max(dim=1).values
+            assert torch.equal(overlap >= 0.5, regions.positive[own])
 
 
 def test_what_is_sampled_depends_on_the_sampling_keys_alone(detector: Detector) -> None:

@@ -7,7 +7,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from megdet.tracking.pictures import COLOURS, draw_detections
+from megdet.tracking.pictures import (
+    COLOURS,
+    MAX_NEGATIVES,
+    NEGATIVE,
+    POSITIVE,
+    draw_detections,
+    draw_proposals,
+)
 
 NAMES = ["cup", "traffic light"]
 
@@ -76,3 +83,30 @@ def test_boxes_on_the_border_outside_or_empty_can_be_drawn(
         truth_boxes=boxes, truth_labels=[2],
     )  # fmt: skip
     assert (picture(tmp_path / "deep" / "a.png") == ImageColor.getrgb(COLOURS[1])).all(axis=-1).any()
+
+
+def test_positive_proposals_are_drawn_thicker_and_in_another_colour_than_negative_ones(tmp_path: Path) -> None:
+    image = np.full((480, 640, 3), 90, np.uint8)
+    positive, negative = np.array([[100.0, 100.0, 200.0, 300.0]]), np.array([[300.0, 100.0, 400.0, 300.0]])
+    draw_proposals(image, tmp_path / "a.png", positive=positive, negative=negative)
+    row = picture(tmp_path / "a.png")[200]
+    thick = (row[:250] == ImageColor.getrgb(POSITIVE)).all(axis=-1).sum()
+    thin = (row[250:] == ImageColor.getrgb(NEGATIVE)).all(axis=-1).sum()
+    assert thick > 2 * thin > 0
+    assert pixels_of(picture(tmp_path / "a.png")[:40, :250], "white") > 50, "the counts stand in a corner"
+
+
+def test_of_many_negative_proposals_a_few_are_drawn_and_every_positive(tmp_path: Path) -> None:
+    image = np.full((480, 960, 3), 90, np.uint8)
+    left = np.arange(10.0, 910.0, 9.0)
+    boxes = np.stack([left, np.full_like(left, 100), left + 4, np.full_like(left, 200)], axis=1)
+    nothing = np.zeros((0, 4))
+
+    def drawn(colour: str) -> int:
+        line = (picture(tmp_path / "a.png")[150] == ImageColor.getrgb(colour)).all(axis=-1)
+        return int((np.diff(line.astype(int)) == 1).sum())
+
+    draw_proposals(image, tmp_path / "a.png", positive=nothing, negative=boxes)
+    assert 0 < drawn(NEGATIVE) <= 2 * MAX_NEGATIVES < len(boxes), "two edges each"
+    draw_proposals(image, tmp_path / "a.png", positive=boxes[::10], negative=nothing)
+    assert drawn(POSITIVE) >= len(boxes[::10])
