@@ -1,0 +1,1 @@
+"""What the paper claims, and whether runs bear it out."""
