@@ -22,10 +22,6 @@ demo: $(INSTALLED) ## a small sweep by real training, the paper's tables of it, 
 	$(BIN)/python launch.py -m experiment=demo batch=16,32 bn_size=0,16,32
 	$(BIN)/python analysis/make_tables.py --from runs
 	$(BIN)/python analysis/make_figures.py --from runs --out results
-	@echo
-	@echo "The same tables, pictures of detections and curves in the MLflow UI:"
-	@echo "    $(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db"
-	@echo "then open http://127.0.0.1:5000"
 
 test: $(INSTALLED) ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

@@ -179,8 +179,8 @@ class SweepConfig:
     """Which points a sweep (`launch.py -m`) has besides its grid, and how it treats them."""
 
     rows: str | None = None
-    """Rows to run instead of one point, each with every combination of the grid: table1, table2, table3, or the path of
-    a file like those in `sweeps/`."""
+    """Rows to run instead of one point, each with every combination of the grid: table1, table2, table3, figure1,
+    figure4, or the path of a file like those in `sweeps/`."""
     on_invalid: str = "report"
     """report: points that cannot be planned are listed and left out; error: nothing runs."""
     on_existing: str = "resume"

@@ -10,7 +10,8 @@ from typing import Any
 from megdet.outcome import FAILURE
 from megdet.plan import Plan
 from megdet.tracking.journal import Journal, RunState, State, read_journal
-from megdet.tracking.mlflow import Mirror, default_uri
+from megdet.tracking.mlflow import Mirror
+from megdet.tracking.uri import default_uri
 from megdet.train import EpochTotals, Step
 
 log = logging.getLogger("megdet")

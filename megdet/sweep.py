@@ -10,7 +10,7 @@ import copy
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from megdet.launchers.interface import ALL_WELL, RUN_FAILED, USER_ERROR, Launche
 from megdet.launchers.local import run_folder
 from megdet.launchers.run_status import LIVE, RunStatus, run_status, states_of_jobs
 from megdet.plan import Plan, make_plan
+from megdet.sweep_record import conclude_sweep, put_on_record
 from megdet.tracking.uri import absolute_uri, default_uri
 from megdet.weights import ensure_weights
 
@@ -58,8 +59,18 @@ class Point:
     why: str = ""
 
 
-def run_points(asked: Sequence[Asked], *, launcher: Launcher | None = None) -> int:
-    """Plan, show and run experiments by a launcher (here, one after the other, where none is given); the exit code."""
+def run_points(
+    asked: Sequence[Asked],
+    *,
+    launcher: Launcher | None = None,
+    arguments: Sequence[str] | None = None,
+    conclude: Callable[[Path], None] | None = None,
+) -> int:
+    """Plan, show and run experiments by a launcher (here, one after the other, where none is given); the exit code.
+
+    `arguments`: the command line's, where all of a sweep is asked for at once; the sweep is then on record in a
+    folder, and `conclude` is called on it when the launcher is done.
+    """
     sweep = asked[0].config.sweep
     launcher = launcher or InTurn()
     if sweep.on_existing not in STARTED_BY:
@@ -75,9 +86,16 @@ def run_points(asked: Sequence[Asked], *, launcher: Launcher | None = None) -> i
         if sweep.dry_run:
             print(launcher.preview(plans) if plans else "", end="", flush=True)
             return ALL_WELL
-        return _start(points, plans, launcher, anew=sweep.on_existing == "force")
+        _make_ready(plans, anew=sweep.on_existing == "force")
+        folder = _on_record(points, arguments) if arguments else None
+        code = _start(points, plans, launcher)
     except UserError as error:
         return report(error)
+    if folder:
+        if conclude:
+            conclude(folder)
+        conclude_sweep(folder)
+    return code
 
 
 def to_start(points: Sequence[Point], on_existing: str) -> list[Plan]:
@@ -178,18 +196,29 @@ def _resolved(config: Config, launcher: Launcher) -> Config:
     return config
 
 
-def _start(points: Sequence[Point], plans: Sequence[Plan], launcher: Launcher, *, anew: bool) -> int:
-    under_way = [point.plan for point in points if point.plan and point.state in LIVE]
-    left = [point for point in points if point.state == "failed" and point.plan not in plans]
-    if left:
-        runs = "1 failed run is" if len(left) == 1 else f"{len(left)} failed runs are"
-        print(f"{runs} left alone; sweep.on_existing=retry_failed starts such runs again", file=sys.stderr, flush=True)
+def _make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
     for plan in plans:
         prepare(plan)
     if anew:
         for plan in plans:
             _put_aside(run_folder(plan))
     _prepare_tracking(plans)
+
+
+def _on_record(points: Sequence[Point], arguments: Sequence[str]) -> Path | None:
+    plans = [point.plan for point in points if point.plan]
+    first = points[0].asked
+    given = {argument.partition("=")[0] for argument in arguments}
+    swept = [key for key in (override.partition("=")[0] for override in first.overrides) if key in given]
+    return put_on_record(plans, arguments, swept=swept, rows=first.config.sweep.rows)
+
+
+def _start(points: Sequence[Point], plans: Sequence[Plan], launcher: Launcher) -> int:
+    under_way = [point.plan for point in points if point.plan and point.state in LIVE]
+    left = [point for point in points if point.state == "failed" and point.plan not in plans]
+    if left:
+        runs = "1 failed run is" if len(left) == 1 else f"{len(left)} failed runs are"
+        print(f"{runs} left alone; sweep.on_existing=retry_failed starts such runs again", file=sys.stderr, flush=True)
     code = launcher.run(plans, under_way, mirror=_mirror) if plans or under_way else ALL_WELL
     return code or (RUN_FAILED if left else ALL_WELL)
 
@@ -206,7 +235,7 @@ def _prepare_tracking(plans: Sequence[Plan]) -> None:
     """Once, before many ranks write."""
     places = {(p.config.tracking.uri, p.config.tracking.experiment) for p in plans if p.config.tracking.enabled}
     for uri, experiment in sorted(places, key=str):
-        from megdet.tracking.mlflow import prepare as prepare_mlflow
+        from megdet.tracking.client import prepare as prepare_mlflow
 
         assert uri is not None, "resolved with the plan"
         prepare_mlflow(uri, experiment)

@@ -26,7 +26,7 @@ from megdet.errors import UserError
 from megdet.launchers.ledger import Submission
 from megdet.launchers.local import is_being_run
 from megdet.plan import make_plan
-from megdet.tracking import mlflow
+from megdet.tracking import client
 from megdet.tracking.journal import Journal, RunState
 from tests.tracking.databases import new_database
 from tests.tracking.fabricate import fabricate_run
@@ -98,7 +98,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def warnings_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow, "_warned", set())
+    monkeypatch.setattr(client, "_warned", set())
 
 
 def test_status_lists_every_run_with_its_state_progress_and_result(

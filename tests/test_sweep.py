@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from megdet.config import Config, DataConfig, ModelConfig
 from megdet.launchers.in_turn import InTurn
@@ -14,6 +15,12 @@ from megdet.launchers.local import devices_here, run_folder
 from megdet.plan import Plan, make_plan
 from megdet.sweep import Asked, code_version, plan_points, run_points
 from megdet.tracking.journal import RunState, State
+from megdet.tracking.mlflow import mirror
+from megdet.tracking.sweep_folder import Sweep
+from tests.tracking.databases import new_database
+
+# MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
 
 @pytest.fixture(autouse=True)
@@ -224,3 +231,65 @@ def test_the_journal_of_a_plan_is_where_its_id_says(ask: Ask) -> None:
     plan = make_plan(plan_points([ask(8, 8)], to_run_here=True)[0].plan.config)  # type: ignore[union-attr]
     state = json.loads((Path("runs") / plan.run_id / "state.json").read_text())
     assert state["state"] == "finished"
+
+
+ARGUMENTS = ("experiment=small", "batch=8,4,3", "gpus=1")
+
+
+def test_a_sweep_is_on_record_before_its_first_run_and_concluded_after_its_last(ask: Ask) -> None:
+    seen: list[tuple[str, int]] = []
+    launcher = Launcher()
+
+    def run(plan: Plan) -> State:
+        seen.append(("run", len(list(Path("runs/.sweeps").iterdir()))))
+        return launcher(plan)
+
+    def conclude(folder: Path) -> None:
+        seen.append(("concluded", len(Sweep.read(folder).run_ids)))
+
+    asked = [ask(8, 8), ask(4, 4), ask(3, 8), ask(4, 4, gpus=2)]
+    assert run_points(asked, launcher=InTurn(run), arguments=ARGUMENTS, conclude=conclude) == 0
+    assert seen == [("run", 1), ("run", 1), ("concluded", 2)], "neither what is invalid nor what is repeated counts"
+    [folder] = Path("runs/.sweeps").iterdir()
+    sweep = Sweep.read(folder)
+    assert (sweep.name, sweep.uri) == ("small batch=8,4,3", None)
+    assert sweep.command == "python launch.py -m experiment=small batch=8,4,3 gpus=1"
+    assert (sweep.settings["batch"], sweep.settings["model"]) == ("8, 4", "tiny")
+
+    seen.clear()
+    assert run_points(asked, launcher=InTurn(run), arguments=ARGUMENTS, conclude=conclude) == 0
+    assert seen == [("concluded", 2)] and list(Path("runs/.sweeps").iterdir()) == [folder]
+
+
+def test_a_single_experiment_and_the_points_of_another_sweeper_are_no_sweep(ask: Ask) -> None:
+    assert run_points([ask(8, 8)], launcher=InTurn(Launcher()), arguments=("batch=8",)) == 0
+    assert run_points([ask(4, 4), ask(2, 2)], launcher=InTurn(Launcher())) == 0
+    assert not Path("runs/.sweeps").exists()
+
+
+def test_a_dry_run_of_a_sweep_records_nothing(ask: Ask) -> None:
+    asked = [ask(8, 8), ask(4, 4)]
+    asked[0].config.sweep.dry_run = True
+    assert run_points(asked, launcher=InTurn(Launcher()), arguments=ARGUMENTS) == 0
+    assert not Path("runs").exists()
+
+
+def test_runs_that_were_done_before_are_hung_below_a_new_sweep(ask: Ask, tmp_path: Path) -> None:
+    uri = new_database(tmp_path / "store")
+    asked = [ask(8, 8), ask(4, 4)]
+    for one in asked:
+        one.config.tracking.enabled, one.config.tracking.uri = True, uri
+
+    def run(plan: Plan) -> State:
+        Launcher()(plan)
+        (run_folder(plan) / "plan.json").write_text(plan.to_json())
+        assert mirror(run_folder(plan), uri, "megdet")
+        return "finished"
+
+    assert run_points(asked[:1], launcher=InTurn(run)) == 0
+    assert run_points(asked, launcher=InTurn(run), arguments=ARGUMENTS) == 0
+    found = MlflowClient(uri).search_runs(["1", "2"])
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in found if run.data.tags["kind"] == "run"}
+    [parent] = [run for run in found if run.data.tags["kind"] == "sweep"]
+    assert len(found) == 3 and parents == {parent.info.run_id}
+    assert (parent.info.status, parent.data.tags["finished"]) == ("FINISHED", "2")

@@ -6,6 +6,7 @@ Hydra imports this file at every start: everything that takes time is imported w
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
@@ -31,4 +32,10 @@ class MegdetSweeper(Sweeper):
 
         asked = compose_points(self._loader, self._config, arguments)
         launcher = launcher_named(self._config.hydra.runtime.choices["hydra/launcher"], asked[0].config)
-        sys.exit(run_points(asked, launcher=launcher))
+        sys.exit(run_points(asked, launcher=launcher, arguments=arguments, conclude=_write_results))
+
+
+def _write_results(sweep_folder: Path) -> None:
+    from analysis.sweep_results import write_results
+
+    write_results(sweep_folder)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from megdet.cli.runs import plan_of, select_runs
-from megdet.tracking.mlflow import default_uri, mirror, prepare
+from megdet.tracking.client import browse_hint, prepare
+from megdet.tracking.mlflow import mirror
+from megdet.tracking.sweep_folder import Sweep, sweeps_of
+from megdet.tracking.sweep_mirror import mirror_sweep, refresh_sweeps
+from megdet.tracking.uri import absolute_uri, default_uri, without_password
 
 SUMMARY = "push to MLflow what it has not"
 HELP = """\
 Push to MLflow what the run folders hold and it has not: everything that was recorded while the tracking
-server was down, or all runs of a folder that was copied from elsewhere. Pushing twice adds nothing twice.
+server was down, or all runs of a folder that was copied from elsewhere; the sweeps that they are part of with
+them. Pushing twice adds nothing twice.
 Exit code: 0 MLflow has everything, 1 it did not take something.
 
   megdet sync                                     the runs in ./runs, each to where its plan says
@@ -28,26 +35,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Mirror every run; where to is the plan's choice unless it is given here."""
+    """Mirror every run and the sweeps they are part of; where to is the plan's choice unless it is given here."""
     reachable: dict[tuple[str, str], bool] = {}
     done: Counter[str] = Counter()
+    last: dict[str, Path] = {}
     left = 0
-    for folder in select_runs(parsed.runs):
-        tracking = plan_of(folder)["config"]["tracking"]
-        uri = parsed.uri or tracking["uri"] or default_uri(Path.cwd())
-        place = uri, parsed.experiment or tracking["experiment"]
-        if place not in reachable:  # a server that is down is asked once, not once per run
-            reachable[place] = prepare(*place)
+    folders = select_runs(parsed.runs)
+    places = {folder: _place(plan_of(folder)["config"]["tracking"], parsed) for folder in folders}
+    for place in dict.fromkeys(places.values()):  # a server that is down is asked once, not once per run
+        reachable[place] = prepare(*place)
+    # Sweeps first: their runs are hung below them.
+    for sweep_folder in dict.fromkeys(sweep for folder in folders for sweep in sweeps_of(folder)):
+        sweep = Sweep.read(sweep_folder)
+        place = _place({"uri": sweep.uri, "experiment": sweep.experiment}, parsed)
+        if reachable.get(place) and not mirror_sweep(sweep_folder, *place):
+            left += 1
+            print(f"not pushed: the sweep {sweep.name}", file=sys.stderr)
+    for folder in folders:
+        place = places[folder]
         if reachable[place] and mirror(folder, *place):
-            done[uri] += 1
+            done[place[0]] += 1
+            last[place[0]] = folder
         else:
             left += 1
             print(f"not pushed: {folder.name}", file=sys.stderr)
     for uri, count in done.items():
-        print(f"{count} {'run' if count == 1 else 'runs'} up to date in {uri}")
-        if uri.startswith("sqlite:"):
-            print(f"to browse: mlflow ui --backend-store-uri {uri}")
+        print(f"{count} {'run' if count == 1 else 'runs'} up to date in {without_password(uri)}")
+        print(browse_hint(last[uri]))
     return 1 if left else 0
+
+
+def _place(tracking: Mapping[str, Any], parsed: argparse.Namespace) -> tuple[str, str]:
+    uri = absolute_uri(parsed.uri or tracking["uri"] or default_uri(Path.cwd()))
+    return uri, parsed.experiment or tracking["experiment"]
 
 
 def push_last_state(folder: Path) -> None:
@@ -55,3 +75,4 @@ def push_last_state(folder: Path) -> None:
     tracking = plan_of(folder)["config"]["tracking"]
     if tracking["enabled"] and tracking["uri"]:
         mirror(folder, tracking["uri"], tracking["experiment"])
+        refresh_sweeps(folder, tracking["uri"], tracking["experiment"])

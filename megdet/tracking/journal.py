@@ -20,6 +20,8 @@ from megdet.errors import UserError
 PLAN = "plan.json"
 JOURNAL = "metrics.jsonl"
 STATE = "state.json"
+BN_STUDY = "bn_study.json"
+GRADIENT_VARIANCE = "gradient_variance.json"
 
 State = Literal["running", "finished", "diverged", "failed", "interrupted"]
 
@@ -108,15 +110,21 @@ class Journal:
         self._file.flush()
 
 
-def read_journal(folder: Path) -> list[dict[str, Any]]:
-    """The journal's lines, oldest first; [] before the run has started. A torn last line is left out."""
+def read_journal(folder: Path, *, kind: str | None = None) -> list[dict[str, Any]]:
+    """The journal's lines, oldest first; [] before the run has started. A torn last line is left out.
+
+    With a `kind` only those: the lines on steps, thousands, are then not even parsed.
+    """
     path = folder / JOURNAL
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
     lines = []
+    start = "" if kind is None else f'{{"kind": "{kind}"'
     for number, line in enumerate(text.split("\n")[:-1], start=1):
+        if not line.startswith(start):
+            continue
         try:
             lines.append(json.loads(line))
         except ValueError:

@@ -7,39 +7,36 @@ MLflow is loaded (seconds) by the first push, not by importing this module.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet.errors import UserError
+from megdet.tracking.client import MIRROR, client_of, experiment_id_of, locked, milliseconds, warn
 from megdet.tracking.journal import PLAN, RunState, read_journal, replace_file
 from megdet.tracking.payload import (
     Point,
     artifacts,
+    asked_points,
     epoch_points,
     final_points,
+    origin,
     step_points,
     tags,
-    versions,
 )
 from megdet.tracking.settings import semantic_settings
-from megdet.tracking.uri import absolute_uri, artifact_location, without_password
-from megdet.tracking.uri import default_uri as default_uri
+from megdet.tracking.sweep_mirror import membership, refresh_sweeps
+from megdet.tracking.uri import absolute_uri
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 log = logging.getLogger(__name__)
 
-MIRROR = "mlflow.json"
 STATUS = {
     "running": "RUNNING",
     "finished": "FINISHED",
@@ -50,23 +47,6 @@ STATUS = {
 POINTS_PER_CALL = 1000  # MLflow's own limit for log_batch
 
 
-def prepare(uri: str, experiment: str) -> bool:
-    """Create the database and the experiment, once, before many runs start to write.
-
-    False, with a warning, where the server does not answer; UserError for a URI or an experiment that
-    cannot be used.
-    """
-    uri = absolute_uri(uri)
-    try:
-        _experiment_id(client_of(uri), uri, experiment)
-    except UserError:
-        raise
-    except Exception as error:  # whatever the server or the network does, runs can go on
-        _warn(uri, error)
-        return False
-    return True
-
-
 def mirror(run_folder: Path, uri: str, experiment: str) -> bool:
     """Push what the run folder holds and MLflow has not. False, with a warning, where that failed.
 
@@ -75,10 +55,10 @@ def mirror(run_folder: Path, uri: str, experiment: str) -> bool:
     try:
         state = RunState.read(run_folder)
         if state is not None:
-            with _locked(run_folder):
+            with locked(run_folder):
                 _Push(run_folder, absolute_uri(uri), experiment, state).go()
     except Exception as error:  # the mirror must never cost a training run
-        _warn(uri, error)
+        warn(uri, error)
         return False
     return True
 
@@ -109,12 +89,14 @@ class Mirror:
         return self._up_to_date
 
     def _run(self) -> None:
-        last = False
+        last, stood = False, None
         while not last:
             self._wanted.wait()
             self._wanted.clear()
             last = self._closing
             self._up_to_date = mirror(*self._arguments)
+            if self._up_to_date:
+                stood = refresh_sweeps(*self._arguments, since=stood)
 
 
 class _Push:
@@ -124,12 +106,14 @@ class _Push:
         self.folder, self.uri, self.state = folder, uri, state
         self.plan: dict[str, Any] = json.loads((folder / PLAN).read_text())
         self.client = client_of(uri)
-        self.experiment_id = _experiment_id(self.client, uri, experiment)
+        self.experiment_id = experiment_id_of(self.client, uri, experiment)
 
     def go(self) -> None:
         run, pushed = self._find() or self._create()
         self.run_id: str = run.info.run_id
         self._send_params_and_tags(run)
+        if not any(name.startswith("asked/") for name in run.data.metrics):
+            self._send_points(asked_points(self.plan, self.state))
         lines = read_journal(self.folder)
         schedule = self.plan["schedule"]
         steps = schedule["epochs"] * schedule["steps_per_epoch"]
@@ -183,7 +167,7 @@ class _Push:
     def _create(self) -> tuple[Run, dict[str, Any]]:
         run = self.client.create_run(
             self.experiment_id,
-            start_time=_milliseconds(self.state.started),
+            start_time=milliseconds(self.state.started),
             run_name=self.plan["name"],
             tags={"run_id": self.plan["run_id"]},
         )
@@ -205,10 +189,9 @@ class _Push:
         settings = semantic_settings(self.plan) | {"seed": str(self.plan["config"]["seed"])}
         # MLflow refuses to change a param, so only what it has not is sent.
         params = [Param(key, value) for key, value in settings.items() if key not in run.data.params]
-        # Versions are set once: a `megdet sync` from elsewhere must not overwrite those of training.
-        wanted = tags(self.plan, self.state, self.folder) | {
-            key: value for key, value in versions().items() if key not in known
-        }
+        # Its origin is set once: a `megdet sync` from elsewhere must not overwrite that of training.
+        wanted = tags(self.plan, self.state, self.folder) | membership(self.folder, self.uri, self.experiment_id)
+        wanted |= {key: value for key, value in origin().items() if key not in known}
         changed = [RunTag(key, value) for key, value in wanted.items() if value != known.get(key, "")]
         if params or changed:
             self.client.log_batch(self.run_id, params=params, tags=changed)
@@ -227,64 +210,5 @@ class _Push:
         if status == "RUNNING":
             self.client.update_run(self.run_id, status=status)
         else:
-            end = _milliseconds(self.state.ended) if self.state.ended else None
+            end = milliseconds(self.state.ended) if self.state.ended else None
             self.client.set_terminated(self.run_id, status, end)
-
-
-def client_of(uri: str) -> MlflowClient:
-    """A client that gives up within seconds, says nothing on its own and sends usage data to nobody."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=artifact_location(uri)))
-        except MlflowException:
-            found = client.get_experiment_by_name(name)
-            if found is None:  # not that another process has just created it
-                raise
-    if found.lifecycle_stage == "deleted":
-        raise UserError(f"the MLflow experiment {name!r} is deleted; restore it, or choose another tracking.experiment")
-    return str(found.experiment_id)
-
-
-def _milliseconds(iso: str) -> int:
-    return round(1000 * datetime.fromisoformat(iso).timestamp())
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One push of a folder at a time, over all processes of this host: two would create two MLflow runs."""
-    with (folder / ".mlflow.lock").open("w") as file:
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-_warned: set[tuple[str, str]] = set()
-
-
-def _warn(uri: str, error: Exception) -> None:
-    """Say once per process and cause that MLflow is behind."""
-    first_line = (str(error).strip().splitlines() or [""])[0][:300]
-    kind = type(error).__name__
-    text = first_line if isinstance(error, UserError) else f"{kind}: {first_line}"
-    cause = text if isinstance(error, UserError) else kind
-    if (uri, cause) not in _warned:
-        _warned.add((uri, cause))
-        log.warning(
-            "MLflow at %s is not up to date: %s. The run folders have everything; `megdet sync` pushes it.",
-            without_password(uri),
-            text,
-        )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from megdet.metrics import COCO_METRICS
-from megdet.tracking.journal import JOURNAL, PLAN, RunState
+from megdet.tracking.journal import BN_STUDY, GRADIENT_VARIANCE, JOURNAL, PLAN, RunState
 
 MAX_STEP_POINTS = 500
 """Of each per-step curve; the journal keeps them all."""
@@ -25,6 +27,13 @@ class Point(NamedTuple):
     value: float
     time_ms: int
     step: int
+
+
+def asked_points(plan: Mapping[str, Any], state: RunState) -> list[Point]:
+    """Batch, BN size and learning rate as `asked/<name>`: numbers, where MLflow's params sort as text."""
+    asked = {"batch": plan["config"]["batch"], "bn_size": plan["config"]["bn_size"], "lr": plan["schedule"]["lr"]}
+    started = datetime.fromisoformat(state.started).timestamp()
+    return _points({**asked, "time": started}, "asked/", step=0)
 
 
 def epoch_points(lines: Sequence[Line], *, after: int) -> list[Point]:
@@ -57,6 +66,7 @@ def final_points(lines: Sequence[Line], state: RunState) -> list[Point]:
 def tags(plan: Mapping[str, Any], state: RunState, folder: Path) -> dict[str, str]:
     """Ids, layout, code and state: what is not a setting, or can change over a run's attempts."""
     facts = {
+        "kind": "run",
         "run_id": plan["run_id"],
         "experiment_id": plan["experiment_id"],
         "folder": folder.resolve(),
@@ -75,18 +85,30 @@ def tags(plan: Mapping[str, Any], state: RunState, folder: Path) -> dict[str, st
     return {key: str(value)[:5000] for key, value in facts.items()}  # MLflow's limit is 8000 bytes
 
 
-def versions() -> dict[str, str]:
-    """Of Python and the packages that decide numbers, as tags."""
-    found = {"version.python": platform.python_version()}
+def origin() -> dict[str, str]:
+    """Who started the run, and the versions of Python and of the packages that decide numbers, as tags."""
+    found = {
+        "version.python": platform.python_version(),
+        "mlflow.user": _user(),
+        "mlflow.source.name": "launch.py",
+        "mlflow.source.type": "LOCAL",
+    }
     for package in ("torch", "torchvision", "megdet"):
         with suppress(metadata.PackageNotFoundError):
             found[f"version.{package}"] = metadata.version(package)
     return found
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        return "unknown"
+
+
 def artifacts(folder: Path, state: RunState) -> list[tuple[Path, str | None]]:
     """The run's files for MLflow and the folder each goes to; the journal once the run has stopped."""
-    files = [folder / PLAN, folder / "failure.json"]
+    files = [folder / name for name in (PLAN, "failure.json", BN_STUDY, GRADIENT_VARIANCE)]
     if state.state != "running":
         files.append(folder / JOURNAL)
     found: list[tuple[Path, str | None]] = [(path, None) for path in files if path.exists()]

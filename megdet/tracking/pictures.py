@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette for colour-blind readers, by class; white and dashed is the ground truth."""
@@ -54,8 +55,8 @@ def draw_detections(
 def draw_proposals(image: NDArray[np.uint8], path: Path, *, positive: Boxes, negative: Boxes) -> None:
     """Write `image` (uint8 [H, W, 3], RGB) to `path` as PNG with the proposals it was trained on (Figure 2).
 
-    Boxes are [n, 4] as (x1, y1, x2, y2) in pixels of `image`. The picture says how many there are of each; of the
-    negatives no more than MAX_NEGATIVES are drawn, evenly picked.
+    Boxes are [n, 4] as (x1, y1, x2, y2) in pixels of `image`. The picture says how many there are of each, and so do
+    its PNG texts `positive` and `negative`; of the negatives no more than MAX_NEGATIVES are drawn, evenly picked.
     """
     picture, scale = _enlarged(image)
     draw, line, font = _tools(picture)
@@ -67,7 +68,7 @@ def draw_proposals(image: NDArray[np.uint8], path: Path, *, positive: Boxes, neg
     corner = np.zeros(4)
     text = f"{len(positive)} positive, {len(negative)} negative"
     _text(draw, corner, text, font, colour="white")
-    _save(picture, path)
+    _save(picture, path, positive=len(positive), negative=len(negative))
 
 
 def _enlarged(image: NDArray[np.uint8]) -> tuple[Image.Image, float]:
@@ -89,9 +90,12 @@ def _outline(draw: ImageDraw.ImageDraw, box: Boxes, colour: str, *, width: int) 
     draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=width)
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _save(picture: Image.Image, path: Path, **counts: int) -> None:
+    texts = PngInfo()
+    for name, count in counts.items():
+        texts.add_text(name, str(count))
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, format="PNG")
+    picture.save(path, format="PNG", pnginfo=texts)
 
 
 def _dashed(draw: ImageDraw.ImageDraw, box: Boxes, *, width: int) -> None:

@@ -6,7 +6,8 @@ import functools
 import tempfile
 from pathlib import Path
 
-from megdet.tracking.mlflow import default_uri, prepare
+from megdet.tracking.client import prepare
+from megdet.tracking.uri import default_uri
 
 
 @functools.cache

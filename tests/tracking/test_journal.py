@@ -119,3 +119,14 @@ def test_a_damaged_state_is_one_clear_message(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"state": "runn')
     with pytest.raises(UserError, match="damaged"):
         RunState.read(tmp_path)
+
+
+def test_the_lines_of_one_kind_are_read_without_the_others(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.step(1, epoch=1.0, loss=2.0)
+        journal.epoch(1, step=1, mmAP=3.0)
+        journal.event("finished", step=1)
+    everything = read_journal(tmp_path)
+    assert len(everything) == 3
+    for kind in ("step", "epoch", "event"):
+        assert read_journal(tmp_path, kind=kind) == [line for line in everything if line["kind"] == kind] != []

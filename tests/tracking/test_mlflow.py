@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,17 @@ from mlflow.entities import Run
 
 from megdet.errors import UserError
 from megdet.plan import Plan, semantics_of
-from megdet.tracking import mlflow as module
+from megdet.tracking import client as module
+from megdet.tracking.client import prepare
 from megdet.tracking.journal import JOURNAL, Journal, RunState
-from megdet.tracking.mlflow import Mirror, mirror, prepare
+from megdet.tracking.mlflow import Mirror, mirror
 from megdet.tracking.payload import MAX_STEP_POINTS
 from megdet.tracking.pictures import draw_detections
 from megdet.tracking.settings import semantic_settings
 
 from .databases import new_database
 from .fabricate import fabricate_run, plan_of, write_epoch
+from .server import free_port, serving
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -275,16 +275,10 @@ def test_a_relative_database_is_the_one_of_the_folder_at_hand(
 
 @pytest.mark.slow
 def test_a_first_start_prints_nothing(tmp_path: Path) -> None:
-    program = f"from megdet.tracking.mlflow import prepare; print(prepare('sqlite:///{tmp_path}/mlflow.db', 'paper'))"
+    program = f"from megdet.tracking.client import prepare; print(prepare('sqlite:///{tmp_path}/mlflow.db', 'paper'))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_server_that_is_down_costs_one_warning_and_seconds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -305,33 +299,9 @@ def test_a_server_that_is_down_costs_one_warning_and_seconds(tmp_path: Path, cap
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """A real tracking server on this host."""
     store = tmp_path / "server"
-    database = new_database(store)
-    port = free_port()
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", database, "--artifacts-destination", str(store / "artifacts"),
-    ]  # fmt: skip
-    environment = {
-        "PATH": "/usr/bin:/bin", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
-    }  # fmt: skip
-    with (store / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=store, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, (store / "log").read_text()
-            try:
-                with urllib.request.urlopen(f"{url}/health", timeout=2):
-                    break
-            except OSError:
-                time.sleep(0.2)
+    with serving(new_database(store), store) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.mark.slow

@@ -110,3 +110,10 @@ def test_of_many_negative_proposals_a_few_are_drawn_and_every_positive(tmp_path:
     assert 0 < drawn(NEGATIVE) <= 2 * MAX_NEGATIVES < len(boxes), "two edges each"
     draw_proposals(image, tmp_path / "a.png", positive=boxes[::10], negative=nothing)
     assert drawn(POSITIVE) >= len(boxes[::10])
+
+
+def test_a_picture_of_proposals_carries_their_numbers_for_who_composes_a_figure(tmp_path: Path) -> None:
+    image, nothing = np.full((480, 640, 3), 90, np.uint8), np.zeros((0, 4))
+    draw_proposals(image, tmp_path / "a.png", positive=nothing, negative=np.zeros((37, 4)))
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.info == {"positive": "0", "negative": "37"}

@@ -1,0 +1,61 @@
+"""The tables and figures of one sweep, written into its folder; MLflow shows them as the sweep's artifacts.
+
+`launch.py -m` calls this when a sweep is over. Asked for again when nothing has changed, it costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from megdet.tracking.journal import JOURNAL, STATE
+from megdet.tracking.sweep_folder import Sweep
+
+TABLES_TEXT, TABLES_PAGE, FIGURES = "tables.md", "tables.html", "figures"
+
+
+def write_results(folder: Path) -> None:
+    """Write tables.md, tables.html and figures/*.png of the runs of the sweep in `folder`, if any has begun.
+
+    The sweep itself is over and well: what goes wrong here is a warning.
+    """
+    try:
+        if _out_of_date(folder):
+            _write(folder)
+    except Exception as error:
+        print(
+            f"the sweep's tables and figures could not be written ({type(error).__name__}: {error}); "
+            "python analysis/make_tables.py and make_figures.py make them of its runs",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _out_of_date(folder: Path) -> bool:
+    """Whether a run has written something since the tables were made."""
+    runs_dir, runs = folder.parents[1], Sweep.read(folder).run_ids
+    files = [runs_dir / run / name for run in runs for name in (JOURNAL, STATE)]
+    times = [file.stat().st_mtime_ns for file in files if file.exists()]
+    table = folder / TABLES_TEXT
+    return bool(times) and (not table.exists() or table.stat().st_mtime_ns < max(times))
+
+
+def _write(folder: Path) -> None:
+    # Imported here: most sweeps that end have nothing new.
+    from analysis.make_figures import write_figures
+    from analysis.make_tables import TABLES, tables_of
+    from analysis.render import html_page, markdown
+    from analysis.runs import load_runs
+    from megdet.errors import UserError
+
+    wanted = set(Sweep.read(folder).run_ids)
+    runs = [run for run in load_runs(str(folder.parents[1])) if run.run_id in wanted]
+    tables = tables_of(runs, TABLES)
+    (folder / TABLES_PAGE).write_text(html_page(tables), encoding="utf-8")
+    (folder / TABLES_TEXT).write_text(markdown(tables), encoding="utf-8")
+    print(f"tables and figures of the sweep: {folder}", flush=True)
+    with suppress(UserError):  # no epoch yet, so no curve
+        for path in write_figures(runs, folder / FIGURES):
+            if path.suffix == ".svg":
+                path.unlink()  # MLflow's pages show PNG

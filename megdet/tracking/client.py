@@ -1,0 +1,128 @@
+"""The MLflow side that runs and sweeps share: client, experiment, one push at a time, one warning per cause.
+
+MLflow is loaded (seconds) by the first push, not by importing this module.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megdet.errors import UserError
+from megdet.tracking.uri import absolute_uri, artifact_location, without_password
+from megdet.tracking.view import VIEW_KEY, experiment_tags
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+log = logging.getLogger(__name__)
+
+MIRROR = "mlflow.json"
+"""In the folder of a run or sweep: its MLflow run, and what of it is pushed."""
+
+
+def client_of(uri: str) -> MlflowClient:
+    """A client that gives up within seconds, says nothing on its own and sends usage data to nobody."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def prepare(uri: str, experiment: str) -> bool:
+    """Create the database and the experiment, once, before many runs start to write.
+
+    False, with a warning, where the server does not answer; UserError for a URI or an experiment that
+    cannot be used.
+    """
+    uri = absolute_uri(uri)
+    try:
+        client = client_of(uri)
+        found = _experiment(client, uri, experiment)
+        for key, value in experiment_tags().items():
+            if key not in found.tags:  # what somebody changed in the UI stays
+                client.set_experiment_tag(found.experiment_id, key, value)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the server or the network does, runs can go on
+        warn(uri, error)
+        return False
+    return True
+
+
+def experiment_id_of(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of the experiment `name`, made where there is none. Raises UserError where it is deleted."""
+    return str(_experiment(client, uri, name).experiment_id)
+
+
+def _experiment(client: MlflowClient, uri: str, name: str) -> Experiment:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # Another process may create it at the same moment.
+        with suppress(MlflowException):
+            client.create_experiment(name, artifact_location=artifact_location(uri), tags=experiment_tags())
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise RuntimeError(f"the experiment {name!r} could not be created")
+    if found.lifecycle_stage == "deleted":
+        raise UserError(f"the MLflow experiment {name!r} is deleted; restore it, or choose another tracking.experiment")
+    return found
+
+
+def browse_hint(folder: Path) -> str:
+    """What to type and open to see the MLflow experiment that a run's or sweep's folder is pushed to; may be empty."""
+    try:
+        noted = json.loads((folder / MIRROR).read_text())
+    except FileNotFoundError:
+        return ""
+    uri = without_password(noted["uri"])
+    page = f"/#/experiments/{noted['experiment_id']}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_KEY}"
+    if uri.startswith("http"):
+        return f"to browse: {uri.rstrip('/')}{page}"
+    return f"to browse: mlflow ui --backend-store-uri {uri}\nthen open: http://127.0.0.1:5000{page}"
+
+
+def milliseconds(iso: str) -> int:
+    """An ISO 8601 time as MLflow wants it."""
+    return round(1000 * datetime.fromisoformat(iso).timestamp())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One push of a folder at a time, over all processes of this host: two would create two MLflow runs."""
+    with (folder / ".mlflow.lock").open("w") as file:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def warn(uri: str, error: Exception) -> None:
+    """Say once per process and cause that MLflow is behind."""
+    first_line = (str(error).strip().splitlines() or [""])[0][:300]
+    kind = type(error).__name__
+    text = first_line if isinstance(error, UserError) else f"{kind}: {first_line}"
+    cause = text if isinstance(error, UserError) else kind
+    if (uri, cause) not in _warned:
+        _warned.add((uri, cause))
+        log.warning(
+            "MLflow at %s is not up to date: %s. The run folders have everything; `megdet sync` pushes it.",
+            without_password(uri),
+            text,
+        )
