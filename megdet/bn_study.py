@@ -8,7 +8,8 @@ Evaluates a run's last checkpoint with
   Johnson 2021, arXiv 2105.07576); BN batches are those of training, so bn_size images each,
 - group statistics: each group of k evaluation images is normalised by its own statistics.
 
-Runs in one process, on a GPU if there is one. Prints a table and leaves `bn_study.json` in the run folder.
+Runs in one process, on a GPU if there is one. Prints a table and leaves `bn_study.json` in the run folder;
+`python analysis/make_tables.py --table bn` shows it for all runs, averaged over seeds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
@@ -36,10 +38,13 @@ from megdet.metrics import coco_metrics
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.plan import Plan
-from megdet.tracking.journal import replace_file
+from megdet.tracking.journal import BN_STUDY, replace_file
 from megdet.trained import TrainedRun
 
 COLUMNS = ("mmAP", "AP50", "AP75", "mmAR")
+IMAGES = 512
+"""For precise statistics, unless asked otherwise or an epoch has fewer."""
+ERRORS = Console(stderr=True)
 
 
 class BNStudy:
@@ -55,24 +60,36 @@ class BNStudy:
 
     def running_average(self) -> dict[str, float | None]:
         """The COCO numbers in percent, as after training."""
-        return self._score(self.detector, self.eval_loader)
+        return self._score(self.detector, self.eval_loader, "running average")
+
+    def images_of(self, images: int | None) -> int:
+        """So many training images in whole optimizer steps: rounded up; None: IMAGES, at most an epoch.
+
+        UserError where there are not so many.
+        """
+        loader = self.train_loader
+        most = loader.steps_per_epoch * loader.batch
+        whole = -(-(min(IMAGES, most) if images is None else images) // loader.batch) * loader.batch
+        if not 0 < whole <= most:
+            raise UserError(f"--images {images}: takes 1 to {most}, the images of an epoch")
+        return whole
 
     def precise(self, images: int) -> dict[str, float | None]:
-        """With the mean statistics of `images` training images, rounded up to whole optimizer steps."""
+        """With the mean statistics of `images` training images, a whole number of optimizer steps (`images_of`)."""
         with self._statistics_kept():
             estimate_statistics(self.detector, self.train_loader, images=images, device=self.ranks.device)
-            return self._score(self.detector, self.eval_loader)
+            return self._score(self.detector, self.eval_loader, f"precise, {images} images")
 
     def groups(self, size: int) -> dict[str, float | None]:
         """With the own statistics of each `size` evaluation images (fewer where the padded size changes)."""
         loader = _with_images_per_gpu(self.eval_loader, size, self.plan)
         with self._statistics_kept():
-            return self._score(_GroupNormalised(self.detector), loader)
+            return self._score(_GroupNormalised(self.detector), loader, f"groups of {size}")
 
-    def _score(self, model: torch.nn.Module, batches: Iterable[ImageBatch]) -> dict[str, float | None]:
+    def _score(self, model: torch.nn.Module, batches: EvalLoader, name: str) -> dict[str, float | None]:
         rows = detect(
             model,
-            batches,
+            track(batches, name, total=len(batches), console=ERRORS, transient=True),
             category_ids=self.eval_loader.split.category_ids,
             device=self.ranks.device,
             bf16=self.bf16,
@@ -111,11 +128,10 @@ def estimate_statistics(detector: Detector, loader: TrainLoader, *, images: int,
     """Replace the running statistics by the mean over the BN batches of the first `images` training images."""
     layers = _bn_layers(detector)
     totals: list[Tensor] = [torch.zeros((), device=device) for _ in layers]
-    steps = -(-images // loader.batch)
-    if steps > loader.steps_per_epoch:
-        raise UserError(f"--images {images} is more than the {loader.steps_per_epoch * loader.batch} of an epoch")
+    steps = images // loader.batch
     detector.train()
-    for passes in islice(loader.epoch(0), steps):
+    epoch = islice(loader.epoch(0), steps)
+    for passes in track(epoch, "precise statistics", total=steps, console=ERRORS, transient=True):
         for batch in (batch for one_pass in passes for batch in one_pass):
             detector(batch.to(device))
             totals = [total + layer.take_step_statistics() for total, layer in zip(totals, layers, strict=True)]
@@ -144,27 +160,35 @@ def _with_images_per_gpu(loader: EvalLoader, images_per_gpu: int, plan: Plan) ->
     )
 
 
+def group_sizes(text: str) -> list[int]:
+    """`1,4,16` as numbers. UserError where it is none."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"--groups {text}: takes numbers of images from 1 on with commas between, such as 1,4,16")
+    return list(map(int, parts))
+
+
 def main() -> int:
     """Print and record the table of one run; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m megdet.bn_study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument("--images", type=int, default=512, help="for precise statistics (default 512)")
+    parser.add_argument("--images", type=int, help=f"for precise statistics (default {IMAGES}, at most an epoch)")
     parser.add_argument("--groups", default="", help="sizes of groups of evaluation images, such as 1,4,16")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        sizes = [int(size) for size in arguments.groups.split(",") if size]
+        sizes = group_sizes(arguments.groups)
         study = BNStudy(arguments.run)
-        found = {"running average": study.running_average()}
-        found[f"precise, {arguments.images} images"] = study.precise(arguments.images)
+        images = study.images_of(arguments.images)
+        found = {"running average": study.running_average(), f"precise, {images} images": study.precise(images)}
         for size in sizes or [study.plan.config.bn_size]:
             found[f"groups of {size}"] = study.groups(size)
-    except (UserError, ValueError) as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    replace_file(arguments.run / "bn_study.json", json.dumps(found, indent=2) + "\n")
+    replace_file(arguments.run / BN_STUDY, json.dumps(found, indent=2) + "\n")
     table = Table("statistics", *COLUMNS, title=arguments.run.name)
     for name, metrics in found.items():
         table.add_row(name, *("-" if (value := metrics[column]) is None else f"{value:.1f}" for column in COLUMNS))

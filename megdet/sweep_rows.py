@@ -44,7 +44,7 @@ def read_rows(name: str) -> list[Row]:
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        there = sorted(file.stem for file in SWEEPS.glob("*.yaml"))
+        there = sorted(file.stem for file in SWEEPS.glob("*.yaml") if _asks(yaml.safe_load(file.read_text())))
         near = difflib.get_close_matches(name, there, n=1, cutoff=0.4)
         meant = f" Did you mean {near[0]}?" if near else ""
         raise UserError(
@@ -55,7 +55,14 @@ def read_rows(name: str) -> list[Row]:
     rows = content.get("rows") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{path}: a sweep file has `rows`, a list with an `ask` in each")
+    if not _asks(content):
+        raise UserError(f"sweep.rows={name}: nothing is to be run for it: no row of {path} has an `ask` for launch.py")
     return [_row(f"{path.name}, row {number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _asks(content: dict[str, Any]) -> bool:
+    """Whether there is anything to run: a published table may have results alone."""
+    return any(isinstance(row, dict) and "ask" in row for row in content["rows"])
 
 
 def _row(place: str, row: Any) -> Row:

@@ -40,8 +40,8 @@ class TrainedRun:
         self.detector = detector_of(self.plan, self.ranks, pretrained=False)
         self.detector.load_state_dict(saved["model"])
 
-    def bn_batches(self, number: int) -> Iterator[ImageBatch]:
-        """The first `number` BN batches of training (pairs where BN is frozen), over as many epochs as needed."""
+    def bn_batches(self, number: int) -> Iterator[tuple[int, ImageBatch]]:
+        """The first `number` BN batches of training (pairs where BN is frozen), each with its epoch, from 0 on."""
         left = number
         for epoch in count():
             for passes in self.train_loader.epoch(epoch):
@@ -49,4 +49,4 @@ class TrainedRun:
                     if not left:
                         return
                     left -= 1
-                    yield batch
+                    yield epoch, batch

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from megdet.bn_study import BNStudy, estimate_statistics
+from megdet.bn_study import BNStudy, estimate_statistics, group_sizes
 from megdet.errors import UserError
 from megdet.launchers.local import run_local
 from megdet.plan import make_plan
@@ -53,6 +53,9 @@ def test_the_running_average_is_scored_as_at_the_end_of_training_whatever_was_st
     study = BNStudy(trained)
     study.groups(4)
     study.precise(16)
+    assert study.images_of(1) == study.plan.config.batch == study.images_of(study.plan.config.batch)
+    with pytest.raises(UserError, match="--images 100000: takes 1 to"):
+        study.images_of(100000)
     recorded = [line for line in read_journal(trained) if line["kind"] == "epoch"][-1]
     found = study.running_average()
     assert {name: found[name] for name in found} == {name: recorded[name] for name in found}
@@ -78,3 +81,10 @@ def test_a_folder_without_a_trained_run_is_refused(tmp_path: Path, shapes_root: 
     (folder / "plan.json").write_text(plan.to_json())
     with pytest.raises(UserError, match=r"no checkpoint\.pt"):
         BNStudy(folder)
+
+
+@pytest.mark.parametrize("text", ["a", "1,b", "0", "-4", "1.5"])
+def test_sizes_of_groups_that_are_no_numbers_are_explained(text: str) -> None:
+    with pytest.raises(UserError, match=r"--groups .*such as 1,4,16"):
+        group_sizes(text)
+    assert group_sizes("1, 4,16") == [1, 4, 16] and group_sizes("") == []

@@ -197,7 +197,7 @@ def asks_of(table: str) -> list[dict[str, object]]:
     return [{"lr.scale": 1, **row["ask"]} for row in content["rows"]]
 
 
-@pytest.mark.parametrize("table", ["table1", "table2", "table3"])
+@pytest.mark.parametrize("table", ["table1", "table2", "table3", "figure1", "figure4"])
 @pytest.mark.parametrize("spelling", ["sweep", "sweep.rows"])
 def test_a_table_is_a_sweep_over_its_rows_in_their_order(table: str, spelling: str) -> None:
     points = [config for _, config in points_of(f"{spelling}={table}", "cluster=paper")]
@@ -239,6 +239,13 @@ def test_a_mistyped_table_is_one_message_with_the_near_one(name: str) -> None:
     assert name in message and "table3" in message and "\n" not in message
 
 
+def test_a_table_of_published_results_has_nothing_to_run_and_is_not_proposed() -> None:
+    with pytest.raises(UserError, match=r"sweep\.rows=table4: nothing is to be run for it"):
+        points_of("sweep.rows=table4")
+    with pytest.raises(UserError, match=r"Use one of figure1, figure4, table1, table2, table3, or"):
+        points_of("sweep.rows=tabel4")
+
+
 def test_a_table_without_m_is_refused_with_the_command_that_runs_it() -> None:
     with pytest.raises(UserError, match=r"launch\.py -m sweep\.rows=table3"):
         compose_one(compose("config", ["sweep=table3"]))
@@ -250,7 +257,8 @@ def test_a_table_without_m_is_refused_with_the_command_that_runs_it() -> None:
         ("rows: [{ask: {batch: 16}}, {ask: {bath: 16}}]", ["mine.yaml, row 2", "bath", "batch"]),
         ("rows: [{ask: {schedule: lnog}}]", ["mine.yaml, row 1", "schedule=lnog", "long"]),
         ("rows: [{ask: {batch: many}}]", ["mine.yaml, row 1", "batch=many"]),
-        ("rows: [{label: 16}]", ["mine.yaml, row 1", "ask"]),
+        ("rows: [{label: 16}]", ["mine.yaml", "nothing is to be run", "ask"]),
+        ("rows: [{label: 16}, {ask: {batch: 16}}]", ["mine.yaml, row 1", "ask"]),
         ("rows: []", ["mine.yaml", "rows"]),
         ("rows: [", ["mine.yaml"]),
     ],
