@@ -1,19 +1,22 @@
-"""A second set of runs as further columns of the same tables: other code, other data, another experiment."""
+"""A second set of runs beside the first in the same tables: other code, other data, another experiment."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from urllib.parse import urlsplit
 
+from analysis.commits import commits_text
 from analysis.comparable import VARIED, Group
-from analysis.runs import RunRecord, load_runs
-from analysis.tables import Cell, Row, Table
+from analysis.runs import FACTS, RunRecord, load_runs
+from analysis.tables import NAMING, Cell, Row, Table, difference_text
 from megdet.errors import UserError
 from megdet.tracking.uri import without_password
 
-FIRST = ("name", "Epoch", "Batch Size", "Mini-Batch size", "Batch size", "BN size")
-"""The columns that say which row it is."""
+LEFT_OUT = ("difference", "# of GPUs", "Time (h) (paper)")
+"""Columns, by the beginning of their name, that are too many where a second set stands beside the first."""
 
 
 def second_set(
@@ -21,25 +24,39 @@ def second_set(
 ) -> tuple[list[RunRecord], list[RunRecord]]:
     """What `--against` names: the first set of runs without it, and the second.
 
-    `name` is an experiment of `runs`, a runs folder or an MLflow URI. UserError where it is none of these.
+    `name` is an experiment of `runs`, a tag or setting of theirs as KEY=VALUE (`precision=bf16`, `commit=c0ffee`), a
+    runs folder or an MLflow URI. UserError where it is none of these.
     """
-    second = [run for run in runs if run.experiment == name]
+    second = [run for run in runs if run.experiment == name or run.has_tag(name)]
     if not second and ("://" in name or Path(name).is_dir()):
         return list(runs), load_runs(name, curves=curves)
-    first = [run for run in runs if run.experiment != name]
-    there = ", ".join(sorted({run.experiment for run in runs}))
+    first = [run for run in runs if run not in second]
     if not second:
-        raise UserError(f"--against {name}: no such folder, and no experiment of that name; there is {there}")
+        raise UserError(f"--against {name}: no such folder, experiment or KEY=VALUE; {_there(name, runs)}")
     if not first:
-        raise UserError(f"--against {name}: all runs are of that experiment; name another set, or a folder")
+        raise UserError(f"--against {name}: all runs are of that set; name another one, or a folder")
     return first, second
+
+
+def _there(name: str, runs: Sequence[RunRecord]) -> str:
+    """What could have been meant."""
+    key, equals, _ = name.partition("=")
+    if not equals:
+        return f"there is {', '.join(sorted({run.experiment for run in runs}))}"
+    values = sorted({value for run in runs for value in run.tag(key)})
+    if values:
+        return f"there is {key}={', '.join(values)}"
+    keys = ["sweep", *FACTS, *sorted({key for run in runs for key in (*run.settings, *run.tags)})]
+    near = difflib.get_close_matches(key, keys, n=1)
+    return f"no run has {key}" + (f"; did you mean {near[0]}?" if near else f"; there is {', '.join(keys)}")
 
 
 def short_name(name: str) -> str:
     """What `--against` names, as a column's heading shows it."""
     if "://" in name:
-        return without_password(name)
-    return Path(name).resolve().name if "/" in name or name.startswith(".") else name
+        parts = urlsplit(without_password(name))
+        return parts.netloc or Path(parts.path).name
+    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def nearest(group: Group, others: Sequence[Group]) -> Group:
@@ -50,56 +67,63 @@ def nearest(group: Group, others: Sequence[Group]) -> Group:
 def differences(group: Group, other: Group) -> list[str]:
     """What two groups of runs do not have in common, as text: `precision bf16 (not fp32)`."""
     first, second = _settings(group), _settings(other)
-    return [
+    found = [
         f"{key} {second.get(key, 'not set')} (not {first.get(key, 'not set')})"
         for key in sorted(first.keys() | second.keys())
         if first.get(key) != second.get(key)
     ]
+    if {run.commit for run in group.runs} != {run.commit for run in other.runs}:
+        found.append(f"{commits_text(other.runs)} (not {commits_text(group.runs)})")
+    return found
 
 
 def beside(table: Table, second: Table | None, *, name: str, differing: Sequence[str]) -> Table:
-    """`table` with the measured columns of `second` after its own; rows that only `second` has come last."""
-    measured = [place for place, column in enumerate(table.columns) if _is_measured(column)]
+    """`table` with each measured column of `second` after its own, and the difference of mmAP.
+
+    Rows that only `second` has come last. Left out is what would make it too wide to read: the differences from the
+    paper, the paper's hours, and the GPUs.
+    """
+    kept = [place for place, column in enumerate(table.columns) if not column.startswith(LEFT_OUT)]
+    # What the paper has comes last: it is not what these tables compare.
+    kept.sort(key=lambda place: table.columns[place].endswith("(paper)"))
+    columns: list[str] = []
+    for column in (table.columns[place] for place in kept):
+        columns += [column, f"{column} ({name})"] if _is_measured(column) else [column]
+        columns += [f"difference ({name})"] if column == "mmAP" else []
     others = {row.key: row for row in second.rows} if second else {}
-    columns = [*table.columns, *(f"{table.columns[place]} ({name})" for place in measured)]
-    with_mmAP = "mmAP" in table.columns
-    if with_mmAP:
-        columns.append(f"mmAP difference ({name})")
-    rows = [_joined(row, others.get(row.key), measured, with_mmAP, name) for row in table.rows]
+    joined = [_joined(table, kept, row, others.get(row.key), name) for row in table.rows]
     known = {row.key for row in table.rows}
     for row in others.values():
         if row.key not in known and row.runs:
-            shared = [cell if _names_or_paper(table.columns[i]) else None for i, cell in enumerate(row.cells)]
-            rows.append(_joined(Row(tuple(shared), key=row.key), row, measured, with_mmAP, name))
+            named = tuple(None if _is_measured(table.columns[i]) else cell for i, cell in enumerate(row.cells))
+            joined.append(_joined(table, kept, Row(named, key=row.key), row, name))
     how = "; ".join(differing) or "the same settings"
-    about = (
-        f"{table.about} mmAP difference ({name}): the first runs less those of {name}." if with_mmAP else table.about
+    about = [table.about] if table.about else []
+    about += [f"difference ({name}): the first runs' mmAP less that of {name}."] if "mmAP" in table.columns else []
+    return replace(
+        table,
+        runs=f"{table.runs}; against {name}: {how}",
+        columns=tuple(columns),
+        rows=tuple(joined),
+        about=" ".join(about),
     )
-    return Table(table.title, f"{table.runs}; against {name}: {how}", tuple(columns), tuple(rows), about.strip())
 
 
-def _joined(row: Row, other: Row | None, measured: Sequence[int], with_mmAP: bool, name: str) -> Row:
-    cells: list[Cell] = [*row.cells, *((other.cells[place] if other else None) for place in measured)]
-    if with_mmAP:
-        first, second = _mean(row), _mean(other) if other else None
-        cells.append(f"{first - second:+.1f}" if first is not None and second is not None else None)
-    notes = [row.note] if row.note else []
-    if other and other.runs and other.note:
-        notes += [f"{name}: {note}" for note in other.note.split("; ")]
-    return Row(tuple(cells), "; ".join(notes), row.key, row.runs + (other.runs if other else ()))
-
-
-def _mean(row: Row) -> float | None:
-    values = [value for run in row.runs if (value := run.final.get("mmAP")) is not None]
-    return fmean(values) if values else None
+def _joined(table: Table, kept: Sequence[int], row: Row, other: Row | None, name: str) -> Row:
+    cells: list[Cell] = []
+    for place in kept:
+        cells.append(row.cells[place])
+        if _is_measured(table.columns[place]):
+            cells.append(other.cells[place] if other else None)
+        if table.columns[place] == "mmAP":
+            theirs = other.mmAP if other else None
+            cells.append(None if row.mmAP is None or theirs is None else difference_text(row.mmAP - theirs))
+    notes = (*row.notes, *(f"{name}: {note}" for note in (other.notes if other and other.runs else ())))
+    return Row(tuple(cells), notes, row.key, row.runs + (other.runs if other else ()))
 
 
 def _is_measured(column: str) -> bool:
-    return not _names_or_paper(column) and "difference" not in column
-
-
-def _names_or_paper(column: str) -> bool:
-    return column in FIRST or column.endswith("(paper)")
+    return column not in NAMING and not column.endswith("(paper)") and "difference" not in column
 
 
 def _settings(group: Group) -> dict[str, str]:

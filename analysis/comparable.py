@@ -27,6 +27,12 @@ class Group:
     def is_like_the_paper(self) -> bool:
         return (self.runs[0].data, self.runs[0].model) == PAPER
 
+    @property
+    def heading(self) -> str:
+        """Which runs a table shows, and what to think of their differences from the paper."""
+        apart = "" if self.is_like_the_paper else "; not the paper's data or model, so the differences say little"
+        return self.title + apart
+
 
 def comparable_groups(runs: Sequence[RunRecord]) -> list[Group]:
     """The runs in groups that agree in every setting except VARIED; the paper's data and model first.

@@ -4,9 +4,10 @@
     python analysis/make_figures.py --figure bn_size --figure loss
     python analysis/make_figures.py --from sqlite:////data/mlflow.db --out figures/
 
-validation_curves (Figure 1), long_policy (Figure 4), training_time (the talk's bars), speed_up (against GPUs),
-bn_size (mmAP against BN size), learning_rate, loss: each as .png and .svg, where there are runs for it. Further
-groups of runs that are not comparable with the first get files of their own (validation_curves-2.png, ...).
+small_and_large (Figure 1), proposals (Figure 2), long_policy (Figure 4), detections (Figure 5), training_time and
+improvement (the talk's bars), validation_curves (all rows), speed_up (against GPUs), bn_size (mmAP against BN size),
+learning_rate, loss: each as .png and .svg, where there are runs for it. Further groups of runs that are not
+comparable with the first get files of their own (loss-2.png, ...).
 Dashed lines are the learning rate's drops; a cross is where training diverged. The paper's numbers are grey,
 hollow or hatched, or in a panel of their own.
 """
@@ -23,7 +24,19 @@ if __package__ is None:  # run as `python analysis/make_figures.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from analysis.comparable import Group, comparable_groups
-from analysis.figures import bn_size, learning_rate, long_policy, loss, speed_up, training_time, validation
+from analysis.figures import (
+    bn_size,
+    detections,
+    improvement,
+    learning_rate,
+    long_policy,
+    loss,
+    proposals,
+    small_and_large,
+    speed_up,
+    training_time,
+    validation,
+)
 from analysis.runs import CURVES, STEP_CURVES, RunRecord, load_runs, select
 from megdet.errors import UserError
 
@@ -32,8 +45,12 @@ if TYPE_CHECKING:
 
 FIGURES: dict[str, Callable[[Group], Figure | None]] = {
     figure.NAME: figure.draw
-    for figure in (validation, long_policy, training_time, speed_up, bn_size, learning_rate, loss)
-}
+    for figure in (
+        small_and_large, proposals, long_policy, detections, training_time, improvement, validation, speed_up, bn_size,
+        learning_rate, loss,
+    )
+}  # fmt: skip
+"""The paper's (Figures 1, 2, 4 and 5), the talk's, and what a reader wants besides."""
 OF_STEPS = (learning_rate.NAME, loss.NAME)
 
 
@@ -44,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     curves = CURVES + (STEP_CURVES if any(name in OF_STEPS for name in names) else ())
     try:
         runs = load_runs(parsed.source, curves=curves)
-        runs = select(runs, experiment=parsed.experiment, model=parsed.model, data=parsed.data)
+        wanted = {name: getattr(parsed, name) for name in ("sweep", "experiment", "model", "data")}
+        runs = select(runs, **wanted)
         written = write_figures(runs, parsed.out, names)
     except UserError as error:
         print(f"make_figures: {error}", file=sys.stderr)
@@ -90,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--from", dest="source", metavar="FOLDER|URI", help="runs folder or MLflow URI; default: ./runs, else MLflow"
     )
+    parser.add_argument("--sweep", metavar="NAME", help="only runs of this sweep, such as table3")
     parser.add_argument("--experiment", help="only runs of this MLflow experiment")
     parser.add_argument("--model", help="only runs of this model")
     parser.add_argument("--data", help="only runs on this data set")

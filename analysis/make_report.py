@@ -1,7 +1,8 @@
-"""One self-contained HTML page of a runs folder: tables, figures, plans, failures and provenance.
+"""One self-contained HTML page of a sweep, or of all runs: tables, figures, plans, failures and provenance.
 
     python analysis/make_report.py                            the runs in ./runs, into results/report.html
-    python analysis/make_report.py runs/ --data shapes --out report.html
+    python analysis/make_report.py --sweep table3             those of one sweep
+    python analysis/make_report.py --from http://host:5000 --data shapes --out report.html
 
 The figures are in the page as SVG and nothing is loaded from elsewhere, so the file can be mailed or kept.
 """
@@ -22,12 +23,13 @@ if __package__ is None:  # run as `python analysis/make_report.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from analysis.make_figures import FIGURES, figures_of
-from analysis.make_tables import TABLES, tables_of
+from analysis.make_tables import CLAIMS, STUDIES, TABLES, tables_of
 from analysis.provenance import provenance_of
 from analysis.render import html_tables, page
 from analysis.report.failures import failures_html
 from analysis.report.plans import plans_table
-from analysis.runs import RunRecord, load_runs, select
+from analysis.runs import CURVES, STEP_CURVES, RunRecord, load_runs, select
+from analysis.table1 import MEASURES
 from megdet.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,9 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     parsed = _parser().parse_args(arguments)
     try:
-        runs = load_runs(str(parsed.runs))
-        runs = select(runs, experiment=parsed.experiment, model=parsed.model, data=parsed.data)
-        text = report(parsed.runs, runs, made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes")[:16])
+        runs = load_runs(parsed.source, curves=CURVES + STEP_CURVES + MEASURES)
+        wanted = {name: getattr(parsed, name) for name in ("sweep", "experiment", "model", "data")}
+        runs = select(runs, **wanted)
+        chosen = ", ".join(f"{name} {value}" for name, value in wanted.items() if value) or "all runs"
+        text = report(runs, title=chosen, made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes")[:16])
     except UserError as error:
         print(f"make_report: {error}", file=sys.stderr)
         return 2
@@ -50,21 +54,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def report(folder: Path, runs: Sequence[RunRecord], *, made: str) -> str:
-    """The page on `runs`, whose folders are in `folder`; `made` says when."""
-    tables = tables_of(runs, TABLES)
+def report(runs: Sequence[RunRecord], *, title: str, made: str) -> str:
+    """The page on `runs`; `title` says which they are, `made` when."""
+    tables = tables_of(runs, (*TABLES, CLAIMS, *STUDIES))
     provenance = [made_of for table in tables if (made_of := provenance_of(table)) is not None]
     drawn = [(f"{name}-{place}", each) for name in FIGURES for place, each in enumerate(figures_of(runs, name))]
     sections = {
         "Tables": html_tables(tables),
         "Figures": "\n".join(inline_svg(figure, name) for name, figure in drawn) or "<p>No run has an epoch yet.</p>",
-        "Plans": html_tables([plans_table(folder, runs)], legend=False),
-        "Failures": failures_html(folder, runs),
-        "Provenance": html_tables(provenance, legend=False) or "<p>No table shows a run yet.</p>",
+        "Plans": html_tables([plans_table(runs)]),
+        "Failures": failures_html(runs),
+        "Provenance": html_tables(provenance) or "<p>No table shows a run yet.</p>",
     }
-    heading = f"megdet: the runs in {folder.resolve().name}"
+    heading = f"megdet: {title}"
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     links = " · ".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
-    body = [f"<h1>{html.escape(heading)}</h1>", f"<p>{len(runs)} runs; made {made} UTC. {links}</p>"]
+    body = [f"<h1>{html.escape(heading)}</h1>", f"<p>{count}; made {made} UTC. {links}</p>"]
     for name, text in sections.items():
         body += [f'<section id="{name.lower()}">', f"<h2>{name}</h2>", text, "</section>"]
     return page(heading, "\n".join(body))
@@ -83,7 +88,10 @@ def inline_svg(figure: Figure, name: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"), help="runs folder; default: runs/")
+    parser.add_argument(
+        "--from", dest="source", metavar="FOLDER|URI", help="runs folder or MLflow URI; default: ./runs, else MLflow"
+    )
+    parser.add_argument("--sweep", metavar="NAME", help="only runs of this sweep, such as table3")
     parser.add_argument("--experiment", help="only runs of this MLflow experiment")
     parser.add_argument("--model", help="only runs of this model")
     parser.add_argument("--data", help="only runs on this data set")

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables, from the files in `sweeps/`: what each asks for and the paper's numbers."""
+"""The rows of the paper's tables and figures, from `sweeps/`: what each asks for, and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RowKey = tuple[int, int, str, float]
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row of a table of the paper."""
+    """One row of a table of the paper, or one curve of a figure."""
 
     key: RowKey
     label: str
@@ -71,22 +71,27 @@ class Entry:
 
 def paper_table(number: int) -> PaperTable:
     """Table 2 or 3."""
-    content = _read(number)
+    content = _read(f"table{number}")
     return PaperTable(number, content["title"], tuple(_row(row) for row in content["rows"]))
 
 
 def ratio_table() -> RatioTable:
     """Table 1."""
-    content = _read(1)
+    content = _read("table1")
     rows = (RatioRow(_key(row["ask"]), row["label"], row["paper"]) for row in content["rows"])
     return RatioTable(content["title"], content["measure"], tuple(rows))
 
 
 def leaderboard() -> tuple[str, tuple[Entry, ...]]:
     """Table 4: its title and its entries."""
-    content = _read(4)
+    content = _read("table4")
     rows = (Entry(row["label"], **row["paper"], note=row.get("note", "")) for row in content["rows"])
     return content["title"], tuple(rows)
+
+
+def figure_rows(name: str) -> tuple[PaperRow, ...]:
+    """What `figure1` or `figure4` shows, with the numbers that the paper's text and Table 3 give of it."""
+    return tuple(_row(row) for row in _read(name)["rows"])
 
 
 def key_of(run: RunRecord) -> RowKey:
@@ -103,8 +108,8 @@ def label_of(key: RowKey) -> str:
     return str(batch) + (f" ({', '.join(remarks)})" if remarks else "")
 
 
-def _read(number: int) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((SWEEPS / f"table{number}.yaml").read_text())
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((SWEEPS / f"{name}.yaml").read_text())
     return content
 
 

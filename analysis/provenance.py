@@ -20,7 +20,7 @@ def provenance_of(table: Table) -> Table | None:
         return None
     name = table.title.partition(":")[0]
     rows = tuple(_row(run) for run in runs.values())
-    return Table(f"Provenance of {name}", table.runs.partition(";")[0], COLUMNS, rows, ABOUT)
+    return Table(f"Provenance of {name}", table.runs.partition(";")[0], COLUMNS, rows, ABOUT, legend="")
 
 
 def _row(run: RunRecord) -> Row:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import csv
 import html
 import io
-import re
 from collections.abc import Callable, Sequence
 
-from analysis.tables import LEGEND, NOT_RUN, Row, Table
+from analysis.latex import latex
+from analysis.tables import NOT_RUN, Table, notes_of
 
 
 def markdown(tables: Sequence[Table]) -> str:
     """GitHub's tables, aligned so that they read well as plain text too."""
-    return "\n".join([*(_markdown(table) for table in tables), f"{LEGEND}\n"])
-
-
-def latex(tables: Sequence[Table]) -> str:
-    r"""`table` environments to \input; no package is needed."""
-    return "\n".join([*(_latex(table) for table in tables), f"% {_tex(LEGEND)}\n"])
+    return "\n".join([*(_markdown(table) for table in tables), *(f"{legend}\n" for legend in _legends(tables))])
 
 
 def csv_text(tables: Sequence[Table]) -> str:
@@ -30,7 +25,7 @@ def csv_text(tables: Sequence[Table]) -> str:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["table", "runs", *table.columns, "note"])
         for row in table.rows:
-            writer.writerow([table.title, table.runs, *(cell or "" for cell in row.cells), row.note])
+            writer.writerow([table.title, table.runs, *(cell or "" for cell in row.cells), "; ".join(row.notes)])
     return out.getvalue()
 
 
@@ -39,9 +34,10 @@ def html_page(tables: Sequence[Table]) -> str:
     return page("megdet: tables", html_tables(tables))
 
 
-def html_tables(tables: Sequence[Table], *, legend: bool = True) -> str:
-    """The tables to be put into a page; `legend` is for those of results."""
-    return "\n".join([*(_html(table) for table in tables), *([f"<p>{html.escape(LEGEND)}</p>"] if legend else [])])
+def html_tables(tables: Sequence[Table]) -> str:
+    """The tables to be put into a page."""
+    legends = (f"<p>{html.escape(legend)}</p>" for legend in _legends(tables))
+    return "\n".join([*(_html(table) for table in tables), *legends])
 
 
 def page(title: str, body: str) -> str:
@@ -83,7 +79,7 @@ def _markdown(table: Table) -> str:
     rule = "|".join(
         (":" if place == 0 else "-") + width * "-" + (":" if place else "-") for place, width in enumerate(widths)
     )
-    notes = [f"- {label}: {note}" for label, note in _notes(table)]
+    notes = [f"- {label}: {note}" for label, note in notes_of(table)]
     parts = [f"### {table.title}", "", f"Runs: {table.runs}.", "", text[0], f"|{rule}|", *text[1:], ""]
     below = ([*notes, ""] if notes else []) + ([table.about, ""] if table.about else [])
     return "\n".join([*parts, *below])
@@ -94,49 +90,12 @@ def _markdown_line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]) + " |"
 
 
-def _latex(table: Table) -> str:
-    def line(cells: Sequence[str | None]) -> str:
-        return " & ".join(_tex(cell or NOT_RUN) for cell in cells) + r" \\"
-
-    notes = " ".join(f"{label}: {note}." for label, note in _notes(table))
-    caption = f"{table.title.rpartition(': ')[2]}. Runs: {table.runs}. {f'{notes} {table.about}'.strip()}".strip()
-    return "\n".join(
-        [
-            f"% {_tex(table.title)}",
-            r"\begin{table}",
-            r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
-            r"\hline",
-            line(table.columns),
-            r"\hline",
-            *(line(row.cells) for row in table.rows),
-            r"\hline",
-            r"\end{tabular}",
-            rf"\caption{{{_tex(caption)}}}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$", NOT_RUN: "--",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
-}  # fmt: skip
-
-
-def _tex(text: str) -> str:
-    text = "".join(_TEX.get(character, character) for character in text)
-    return re.sub(r"^-(?=\d)", "$-$", text)  # a negative number, not a hyphen
-
-
 def _html(table: Table) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     body = "\n".join(line([cell or NOT_RUN for cell in row.cells], "td") for row in table.rows)
-    notes = "".join(f"<p>{html.escape(f'{label}: {note}')}</p>\n" for label, note in _notes(table))
+    notes = "".join(f"<p>{html.escape(f'{label}: {note}')}</p>\n" for label, note in notes_of(table))
     return (
         f'<div class="wide">\n<table>\n<caption>{html.escape(table.title)}</caption>\n'
         f"<thead>{line(table.columns, 'th')}</thead>\n"
@@ -145,27 +104,9 @@ def _html(table: Table) -> str:
     )
 
 
-def _notes(table: Table) -> list[tuple[str, str]]:
-    """What the notes say and of which rows; a note that all rows with runs share is given once."""
-    noted: dict[str, list[Row]] = {}
-    for row in table.rows:
-        for note in row.note.split("; ") if row.note else ():
-            noted.setdefault(note, []).append(row)
-    ours = [row for row in table.rows if row.runs]
-
-    def names(rows: list[Row]) -> str:
-        if len(rows) > 1 and rows == ours:
-            return "all runs"
-        return "; ".join(_name(table, row) for row in rows)
-
-    return [(names(rows), note) for note, rows in noted.items()]
-
-
-def _name(table: Table, row: Row) -> str:
-    named = dict(zip(table.columns, row.cells, strict=True))
-    epoch = f"epoch {named['Epoch']}, " if "Epoch" in named else ""
-    label = (named["Batch Size"] if "Epoch" in named else row.cells[0]) or ""
-    return f"{epoch}{label}" + (f", BN size {named['BN size']}" if "BN size" in named else "")
+def _legends(tables: Sequence[Table]) -> list[str]:
+    """What the cells mean, each said once."""
+    return list(dict.fromkeys(table.legend for table in tables if table.legend))
 
 
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {

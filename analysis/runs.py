@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
-from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from megdet.errors import UserError
 from megdet.metrics import COCO_METRICS
 from megdet.tracking.journal import PLAN, RunState, read_journal, run_folders
-from megdet.tracking.mlflow import client_of
 from megdet.tracking.settings import semantic_settings
-from megdet.tracking.uri import absolute_uri, default_uri, without_password
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
+from megdet.tracking.sweep_folder import Sweep, sweep_folders
+from megdet.tracking.uri import default_uri
 
 CURVES = ("mmAP", "loss", "lr", "train_s", "eval_s")
-"""What of each epoch is read from MLflow unless asked otherwise; journals give everything."""
+"""What is read of each epoch unless asked otherwise; journals give all numbers of an epoch."""
 STEP_CURVES = ("step/epoch", "step/lr", "step/loss")
-"""What of each step can be asked for besides."""
+"""What is read of each step unless asked otherwise."""
+FACTS = ("run_id", "experiment_id", "experiment", "state", "seed", "gpus", "commit", "dirty")
+"""What of a run can be asked for as if it were a tag."""
 
 Numbers = Mapping[str, float | None]
 
@@ -61,6 +53,24 @@ class RunRecord:
     """One line on why the run diverged, failed or was interrupted."""
     files: Callable[[str], list[Path]] = field(repr=False, compare=False, default=lambda pattern: [])
     """The run's files whose path in its folder fits a pattern (`pictures/*.png`); from MLflow, fetched when asked."""
+    folder: Path | None = field(repr=False, default=None)
+    """Its run folder; None from MLflow."""
+    sweeps: tuple[str, ...] = ()
+    """The names of the sweeps that asked for it."""
+    tags: Mapping[str, str] = field(repr=False, default_factory=dict)
+    """Its tags in MLflow; a run folder has none."""
+
+    def tag(self, key: str) -> tuple[str, ...]:
+        """What the run has under `key`: a fact, a setting, its sweeps or a tag of MLflow; () where nothing."""
+        if key == "sweep":
+            return self.sweeps
+        value = str(getattr(self, key)) if key in FACTS else self.settings.get(key, self.tags.get(key))
+        return () if value is None else (value,)
+
+    def has_tag(self, asked: str) -> bool:
+        """Whether the run has what is `asked` as KEY=VALUE; of a commit, its first characters are enough."""
+        key, _, value = asked.partition("=")
+        return any(own == value or (key == "commit" and value and own.startswith(value)) for own in self.tag(key))
 
     @property
     def batch(self) -> int:
@@ -96,40 +106,43 @@ class RunRecord:
         return [int(epoch) for epoch in json.loads(self.settings.get("schedule.milestones", "[]"))]
 
 
-def load_runs(source: str | None = None, *, curves: Sequence[str] = CURVES) -> list[RunRecord]:
+def load_runs(source: str | None = None, *, curves: Sequence[str] = CURVES + STEP_CURVES) -> list[RunRecord]:
     """The runs of a runs folder or an MLflow store, by run id; UserError where there are none.
 
     `source` is a folder, or an MLflow URI (`sqlite:///...`, `http://...`). None: ./runs if it exists, else
     MLFLOW_TRACKING_URI, else ./mlflow.db. `curves` are the numbers of epochs, and of
-    steps as `step/...`, that are needed: MLflow takes a request for each; a folder gives all there are.
+    steps as `step/...`, that are needed: each costs time.
     """
     if source is None:
         here = default_uri(Path.cwd())
         source = "runs" if Path("runs").is_dir() else os.environ.get("MLFLOW_TRACKING_URI", here)
-    runs = _from_mlflow(source, curves=curves) if "://" in source else _from_folder(Path(source))
+    if "://" in source:
+        from analysis.mlflow_runs import from_mlflow  # loads MLflow: seconds
+
+        runs = from_mlflow(source, curves=curves)
+    else:
+        steps = any(name.startswith("step/") for name in curves)
+        sweeps = _sweeps(Path(source))
+        runs = [_from_run_folder(path, sweeps, steps=steps) for path in run_folders(Path(source))]
     return sorted(runs, key=lambda run: run.run_id)
 
 
 def select(runs: Sequence[RunRecord], **wanted: str | None) -> list[RunRecord]:
-    """The runs whose attributes (experiment, model, data) are as wanted; None: any. UserError if none is left."""
+    """The runs of a sweep, experiment, model, data set, ... as wanted; None: any. UserError if none is left."""
     left = list(runs)
     for name, value in wanted.items():
         if value is not None:
-            there = sorted({str(getattr(run, name)) for run in left})
-            left = [run for run in left if getattr(run, name) == value]
+            there = sorted({own for run in left for own in run.tag(name)})
+            left = [run for run in left if value in run.tag(name)]
             if not left:
-                raise UserError(f"--{name} {value}: no such run; there is {', '.join(there)}")
+                raise UserError(f"--{name} {value}: no such run; there is {', '.join(there) or 'none'}")
     return left
 
 
-def _from_folder(folder: Path) -> Iterable[RunRecord]:
-    return [_from_run_folder(path) for path in run_folders(folder)]
-
-
-def _from_run_folder(folder: Path) -> RunRecord:
+def _from_run_folder(folder: Path, sweeps: Mapping[str, Sequence[str]], *, steps: bool) -> RunRecord:
     plan = json.loads((folder / PLAN).read_text())
     state = RunState.read(folder)
-    journal = read_journal(folder)
+    journal = read_journal(folder, kind=None if steps else "epoch")
     epochs = tuple(line for line in journal if line["kind"] == "epoch")
     finished = state is not None and state.state == "finished" and epochs
     return RunRecord(
@@ -148,83 +161,15 @@ def _from_run_folder(folder: Path) -> RunRecord:
         steps=tuple(line for line in journal if line["kind"] == "step"),
         reason=(state.reason or "") if state else "",
         files=lambda pattern: sorted(folder.glob(pattern)),
+        folder=folder,
+        sweeps=tuple(sweeps.get(plan["run_id"], ())),
     )
 
 
-def _from_mlflow(uri: str, *, curves: Sequence[str]) -> Iterable[RunRecord]:
-    from mlflow.exceptions import MlflowException
-
-    uri = absolute_uri(uri)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise UserError(f"{uri.removeprefix('sqlite:///')} does not exist; --from takes a runs folder or an MLflow URI")
-    found: dict[str, RunRecord] = {}
-    try:
-        client = client_of(uri)
-        names = {experiment.experiment_id: experiment.name for experiment in client.search_experiments()}
-        token = None
-        while True:
-            page = client.search_runs(list(names), max_results=1000, page_token=token)
-            for run in page:
-                if "run_id" in run.data.tags:  # made by megdet
-                    record = _from_mlflow_run(client, run, names[run.info.experiment_id], curves=curves)
-                    known = found.get(record.run_id)
-                    # One run pushed to two experiments is still one run.
-                    if known is None or known.train_s < record.train_s:
-                        found[record.run_id] = record
-            token = page.token
-            if not token:
-                break
-    except MlflowException as error:
-        raise UserError(f"MLflow at {without_password(uri)}: {str(error).splitlines()[0]}") from None
-    if not found:
-        raise UserError(f"MLflow at {without_password(uri)} has no run of megdet; push some with `megdet sync`")
-    return found.values()
-
-
-def _from_mlflow_run(client: MlflowClient, run: Run, experiment: str, *, curves: Sequence[str]) -> RunRecord:
-    tags, metrics = run.data.tags, run.data.metrics
-    final: dict[str, Any] = {}
-    if tags.get("state") == "finished":
-        final = {name: metrics.get(f"final/{name}") for name in COCO_METRICS}
-    epochs: dict[int, dict[str, float]] = {}
-    steps: dict[int, dict[str, float]] = {}
-    for name in curves:
-        for point in client.get_metric_history(run.info.run_id, name):
-            if name.startswith("step/"):
-                steps.setdefault(point.step, {"step": point.step})[name.removeprefix("step/")] = point.value
-            else:
-                epochs.setdefault(point.step, {"epoch": point.step})[name] = point.value
-    return RunRecord(
-        run_id=tags["run_id"],
-        experiment_id=tags.get("experiment_id", ""),
-        experiment=experiment,
-        state=tags.get("state", "running"),
-        settings={key: value for key, value in run.data.params.items() if key != "seed"},
-        seed=int(run.data.params["seed"]),
-        gpus=int(tags["gpus"]),
-        commit=tags.get("commit", "unknown"),
-        dirty=tags.get("dirty") == "True",
-        train_s=float(tags.get("train_s", 0)),
-        epochs=tuple(epochs[epoch] for epoch in sorted(epochs)),
-        final=final,
-        steps=tuple(steps[step] for step in sorted(steps)),
-        reason=tags.get("reason", ""),
-        files=partial(_artifacts, client, run.info.run_id),
-    )
-
-
-def _artifacts(client: MlflowClient, mlflow_id: str, pattern: str) -> list[Path]:
-    """The artifacts that fit `pattern`, fetched into a folder that lasts as long as the process."""
-    place = pattern.rpartition("/")[0]
-    paths = [file.path for file in client.list_artifacts(mlflow_id, place) if not file.is_dir]
-    wanted = sorted(path for path in paths if fnmatch(path, pattern))
-    target = _fetched_here() / mlflow_id
-    target.mkdir(exist_ok=True)
-    return [Path(client.download_artifacts(mlflow_id, path, str(target))) for path in wanted]
-
-
-@cache
-def _fetched_here() -> Path:
-    folder = tempfile.mkdtemp(prefix="megdet-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+def _sweeps(folder: Path) -> dict[str, list[str]]:
+    """By run id, the names of the sweeps that a runs folder knows of."""
+    names: dict[str, list[str]] = {}
+    for sweep in map(Sweep.read, sweep_folders(folder)):
+        for run_id in sweep.run_ids:
+            names.setdefault(run_id, []).append(sweep.name)
+    return names

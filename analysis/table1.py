@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from analysis.comparable import Group
 from analysis.paper import RatioRow, RowKey, key_of, label_of, ratio_table
 from analysis.runs import RunRecord
-from analysis.tables import OURS, Cell, Row, Table, cell_of, note_on, runs_text
+from analysis.tables import OURS, Cell, Row, Table, cell_of, difference_text, notes_on
 
 MEASURES = tuple(ratio_table().measures.values())
 """What is needed of the runs' epochs."""
 ABOUT = (
     "Ratio: positive samples per 100 negative ones, over all steps of the epoch: RPN, of the sampled anchors; RoI, of "
-    "the sampled proposals. The paper does not say which of them it counts, nor the BN size. Its normal schedule ends "
-    "at epoch 11: where ours is as long, its epoch 12 has our last epoch beside it."
+    "the sampled proposals. The paper does not say which of them it counts, nor the BN size. 12 (ours: 11): its normal "
+    "schedule ends at epoch 11, so its epoch 12 has our last one beside it. Rows that the paper has not (†) stand in "
+    "until its own have been run."
 )
 
 
@@ -29,8 +30,10 @@ def make_ratio_table(group: Group | None) -> Table | None:
     by_key: dict[RowKey, list[RunRecord]] = {row.key: [] for row in paper.rows} if group is None else _by_key(group)
     if group and not any(_has_ratio(run) for run in group.runs):
         return None
-    printed = {row.key: row for row in paper.rows}
-    measured = (key for key in sorted(by_key) if key not in printed and any(map(_has_ratio, by_key[key])))
+    printed = [row.key for row in paper.rows]
+    measured = [key for key in sorted(by_key) if any(map(_has_ratio, by_key[key]))]
+    # Where the paper's own comparison can be made, dozens of further rows would only hide it.
+    measured = [] if set(printed) <= set(measured) else [key for key in measured if key not in printed]
     own = [RatioRow(key, label_of(key) + OURS, {}) for key in measured]
     epochs = {row.key: set(row.percent) for row in paper.rows}
     wanted = sorted(set().union(*epochs.values()))
@@ -41,7 +44,7 @@ def make_ratio_table(group: Group | None) -> Table | None:
         rows += [(epoch, _row(row, epoch, runs, tuple(paper.measures.values()))) for epoch in shown]
     rows.sort(key=lambda pair: pair[0])  # stable: within an epoch the paper's first
     about = ABOUT if group else f"{ABOUT} No run has a ratio yet."
-    return Table(title, runs_text(group) if group else "no run yet", tuple(columns), tuple(r for _, r in rows), about)
+    return Table(title, group.heading if group else "no run yet", tuple(columns), tuple(r for _, r in rows), about)
 
 
 def _has_ratio(run: RunRecord) -> bool:
@@ -71,27 +74,32 @@ def _own_epoch(epoch: int, last: int) -> int | None:
 
 def _row(row: RatioRow, epoch: int, runs: Sequence[RunRecord], measures: Sequence[str]) -> Row:
     theirs = row.percent.get(epoch)
-    cells: list[Cell] = [str(epoch), row.label, str(row.key[1])]
-    used: set[int] = set()
-    reached: list[RunRecord] = []
+    cells: list[Cell] = []
+    beside: set[int] = set()
+    given: list[RunRecord] = []
+    instead: list[RunRecord] = []
     for measure in measures:
-        values = []
+        values, of = [], []
         for run in runs:
             own = _own_epoch(epoch, run.schedule_epochs)
             line = next((line for line in run.epochs if line["epoch"] == own), {})
             value = line.get(measure)
             if value is not None and own is not None:
                 values.append(value)
-                used.add(own)
-                reached += [run] if run not in reached else []
+                of.append(run)
+                beside.add(own)
         mean = sum(values) / len(values) if values else None
-        missing = [run for run in runs if run.state not in ("finished", "diverged")] if not values else []
-        cells.append(cell_of([] if values else missing or _diverged(runs), values, digits=2))
-        cells.append(f"{mean - theirs:+.2f}" if mean is not None and theirs is not None else None)
+        # A finished run without the ratio is not worth a word.
+        missing = [run for run in runs if run.state not in ("finished", "diverged")] or _diverged(runs)
+        (given if values else instead).extend(of or missing)
+        cells.append(cell_of([] if values else missing, values, digits=2))
+        cells.append(difference_text(mean - theirs, digits=2) if mean is not None and theirs is not None else None)
     cells.append(None if theirs is None else f"{theirs:.2f}")
-    notes = [f"ours is of epoch {own}, the last of the schedule" for own in sorted(used - {epoch})]
-    notes += [note] if (note := note_on(reached, reached)) else []
-    return Row(tuple(cells), "; ".join(notes), (epoch, *row.key), tuple(reached))
+    ours = ", ".join(str(own) for own in sorted(beside - {epoch}))
+    named = (f"{epoch} (ours: {ours})" if ours else str(epoch), row.label, str(row.key[1]))
+    others = [run for run in runs if run not in given]
+    shown = tuple(run for run in runs if run in given or run in instead)
+    return Row((*named, *cells), notes_on(others, given), (epoch, *row.key), shown)
 
 
 def _diverged(runs: Sequence[RunRecord]) -> list[RunRecord]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 
 from analysis.comparable import Group
 from analysis.paper import RowKey, key_of, label_of, leaderboard
 from analysis.runs import RunRecord
-from analysis.tables import OURS, Row, Table, cell_of, note_on
+from analysis.tables import OURS, Row, Table, cell_of
 
 COLUMNS = ("name", "mmAP", "mmAR")
 ABOUT = (
@@ -19,7 +20,10 @@ ABOUT = (
 def make_leaderboard(group: Group | None) -> Table | None:
     """Table 4 with one group's finished runs; None if it has none. Without a group, the paper's rows alone."""
     title, entries = leaderboard()
-    rows = [Row((entry.name, f"{entry.mmAP:.1f}", f"{entry.mmAR:.1f}"), entry.note, (entry.name,)) for entry in entries]
+    rows = [
+        Row((entry.name, f"{entry.mmAP:.1f}", f"{entry.mmAR:.1f}"), (entry.note,) if entry.note else (), (entry.name,))
+        for entry in entries
+    ]
     if group is None:
         return Table(f"Table 4: {title}", "no run yet", COLUMNS, tuple(rows), ABOUT)
     by_key: dict[RowKey, list[RunRecord]] = {}
@@ -28,7 +32,7 @@ def make_leaderboard(group: Group | None) -> Table | None:
             by_key.setdefault(key_of(run), []).append(run)
     if not by_key:
         return None
-    ours = sorted(by_key.items(), key=lambda item: -fmean(run.final["mmAP"] or 0 for run in item[1]))
+    ours = sorted(by_key.items(), key=lambda item: -_mmAP(item[1]))
     rows += [_row(key, runs) for key, runs in ours]
     images = group.runs[0].settings.get("data.val_images", "the")
     where = f"{group.title}; ours on {images} validation images of {group.runs[0].data}"
@@ -41,4 +45,8 @@ def _row(key: RowKey, runs: list[RunRecord]) -> Row:
         return cell_of(runs, values) if values else None
 
     name = f"{label_of(key)}, " + (f"BN {key[1]}" if key[1] else "frozen BN") + OURS
-    return Row((name, cell("mmAP"), cell("mmAR")), note_on(runs, runs), key, tuple(runs))
+    return Row((name, cell("mmAP"), cell("mmAR")), key=key, runs=tuple(runs), mmAP=_mmAP(runs))
+
+
+def _mmAP(runs: Sequence[RunRecord]) -> float:
+    return fmean(run.final["mmAP"] or 0 for run in runs)

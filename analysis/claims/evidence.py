@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
+from typing import Any
 
 from analysis.comparable import Group
 from analysis.paper import RowKey, key_of
 from analysis.runs import RunRecord
+
+COLLAPSED = 0.1
+"""Of the best run's mmAP: a detector that ends below has learned next to nothing, though its loss stayed finite."""
 
 Measure = Callable[[RunRecord], float | None]
 """A number of a run; None where it has none."""
@@ -46,8 +51,18 @@ class Evidence:
         """The row's runs that have come to a result: finished or diverged."""
         return [run for run in self.rows.get(key, []) if run.state in ("finished", "diverged")]
 
-    def diverged(self, key: RowKey) -> list[RunRecord]:
-        return [run for run in self.ended(key) if run.state == "diverged"]
+    def failed(self, key: RowKey) -> list[RunRecord]:
+        """Those that diverged, or collapsed: ended below COLLAPSED of the best run's mmAP."""
+        return [
+            run
+            for run in self.ended(key)
+            if run.state == "diverged" or (final_mmAP(run) or 0.0) < COLLAPSED * self._best_mmAP
+        ]
+
+    def studies(self, name: str) -> list[tuple[RunRecord, dict[str, Any]]]:
+        """What a study left in the runs' files of that name."""
+        runs = [run for key in sorted(self.rows) for run in self.rows[key]]
+        return [(run, json.loads(path.read_text())) for run in runs for path in run.files(name)]
 
     def gap(self, more: RowKey, less: RowKey, measure: Measure = final_mmAP) -> Gap | None:
         """What `more` has beyond `less`; None where either has no value."""
@@ -70,9 +85,8 @@ class Evidence:
         return math.sqrt(squares / freedom) if freedom else None
 
     @cached_property
-    def seeds(self) -> int:
-        """The most seeds that a row has finished."""
-        return max((len(self._values(key, final_mmAP)) for key in self.rows), default=0)
+    def _best_mmAP(self) -> float:
+        return max((value for key in self.rows for value in self._values(key, final_mmAP)), default=0.0)
 
     def _values(self, key: RowKey, measure: Measure) -> list[float]:
         return [value for run in self.rows.get(key, []) if (value := measure(run)) is not None]

@@ -80,23 +80,24 @@ def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> F
     return Finding(False if gap.difference + gap.reach < -LEVEL else None, why)
 
 
-def diverges(evidence: Evidence, key: RowKey) -> Finding:
-    """Whether every run of the row diverged."""
-    ended, diverged = evidence.ended(key), evidence.diverged(key)
+def fails(evidence: Evidence, key: RowKey) -> Finding:
+    """Whether every run of the row diverged or collapsed."""
+    ended, failed = evidence.ended(key), evidence.failed(key)
     if not ended:
         return Finding(None, f"{row_name(key)} has not been run")
-    return Finding(len(diverged) == len(ended), f"{row_name(key)}: {len(diverged)} of {len(ended)} runs diverged")
+    return Finding(len(failed) == len(ended), f"{row_name(key)}: {len(failed)} of {len(ended)} runs failed")
 
 
 def converges(evidence: Evidence, keys: Sequence[RowKey]) -> Finding:
-    """Whether no run of the rows diverged, and all rows have been run."""
+    """Whether no run of the rows diverged or collapsed, and all rows have been run."""
     ended = [run for key in keys for run in evidence.ended(key)]
-    lost = [key for key in keys if evidence.diverged(key)]
+    lost = {key: failed for key in keys if (failed := evidence.failed(key))}
     if lost:
-        return Finding(False, "diverged: " + ", ".join(map(row_name, lost)))
+        named = (f"{row_name(key)} ({len(failed)} of {len(evidence.ended(key))} runs)" for key, failed in lost.items())
+        return Finding(False, "failed: " + "; ".join(named))
     missing = [key for key in keys if not evidence.ended(key)]
-    why = f"{len(ended)} runs of {len(keys) - len(missing)} rows, none diverged"
-    return Finding(None if missing else True, why + (f"; {len(missing)} rows not run" if missing else ""))
+    why = f"none of {len(ended)} runs failed" + (f", {len(missing)} of {len(keys)} rows not run" if missing else "")
+    return Finding(None if missing else True, why)
 
 
 def row_name(key: RowKey) -> str:

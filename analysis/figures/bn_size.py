@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 NAME = "bn_size"
 
+SPREAD = 1.03
+"""By this factor each batch is drawn to the right of the one before: equal accuracies would hide each other."""
+
 Values = dict[int, dict[int, list[float]]]
 """Of each batch, of each BN size: mmAP of each seed, in percent."""
 
@@ -37,10 +40,8 @@ def draw(group: Group) -> Figure | None:
     ours_axes, paper_axes = figure.subplots(1, 2, sharey=group.is_like_the_paper)
     _draw(ours_axes, ours, batches, title="ours")
     _draw(paper_axes, theirs, batches, title="paper")
-    for batch in sorted(ours.keys() - theirs.keys()):
-        colour, marker, line = line_style(batches.index(batch))
-        paper_axes.plot([], [], color=colour, marker=marker, linestyle=line, label=f"batch {batch}")
-    legend_below(figure, paper_axes)
+    ours_axes.set_ylabel("mmAP (%)")
+    legend_below(figure, paper_axes, ours_axes)
     entitle(figure, "Accuracy against BN size, normal schedule", group)
     return figure
 
@@ -49,8 +50,9 @@ def _draw(axes: Axes, values: Values, batches: list[int], *, title: str) -> None
     for batch, by_size in sorted(values.items()):
         colour, marker, line = line_style(batches.index(batch))
         sizes = sorted(by_size)
+        aside = SPREAD ** (batches.index(batch) - (len(batches) - 1) / 2)
         axes.errorbar(
-            sizes,
+            [aside * size for size in sizes],
             [fmean(by_size[size]) for size in sizes],
             [
                 [fmean(by_size[size]) - min(by_size[size]) for size in sizes],
@@ -60,6 +62,6 @@ def _draw(axes: Axes, values: Values, batches: list[int], *, title: str) -> None
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set(xlabel="BN size (images)", ylabel="mmAP (%)")
+    axes.set_xlabel("BN size (images)")
     axes.set_title(title, fontsize=9)
     dress(axes)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from analysis.comparable import Group
-from analysis.figures.style import dress, entitle, legend_below, line_style, new_figure, over_epochs, rows_of
-from analysis.paper import label_of
+from analysis.figures.panels import styles_by_batch
+from analysis.figures.style import dress, entitle, legend_below, new_figure, over_epochs, rows_of
+from analysis.paper import RowKey, label_of
 from analysis.runs import Numbers
 
 if TYPE_CHECKING:
@@ -14,35 +15,48 @@ if TYPE_CHECKING:
 
 NAME = "learning_rate"
 
+Curve = list[tuple[float, float]]
+"""Epochs and learning rates."""
+
 
 def draw(group: Group) -> Figure | None:
-    """One curve per batch, schedule and scale: the BN size does not change it. None without a logged step."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for key, runs in rows_of(group.runs).items():
+    """A panel per schedule, in it a curve per batch and scale: the BN size does not change it.
+
+    None without a logged step.
+    """
+    curves: dict[RowKey, Curve] = {}
+    for (batch, _, schedule, scale), runs in rows_of(group.runs).items():
         longest = max((_points(run.steps) for run in runs), key=len)
-        if len(longest) > len(curves.get(label_of(key), [])):
-            curves[label_of(key)] = longest
+        key = (batch, 0, schedule, scale)
+        if len(longest) > len(curves.get(key, [])):
+            curves[key] = longest
     if not curves:
         return None
-    figure = new_figure(6, 4.2)
-    axes = figure.subplots()
-    for place, (label, points) in enumerate(curves.items()):
-        colour, marker, line = line_style(place)
-        axes.plot(
-            [epoch for epoch, _ in points], [lr for _, lr in points], color=colour, linestyle=line, linewidth=1.4,
-            marker=marker, markersize=4, markevery=(place / 20, 0.15), label=f"batch {label}",
-        )  # fmt: skip
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set(ylabel="learning rate")
-    over_epochs(axes)
-    dress(axes)
-    legend_below(figure, axes)
+    schedules = list(dict.fromkeys(key[2] for key in curves))
+    styles = styles_by_batch((*key[:2], "", key[3]) for key in curves)
+    figure = new_figure(6 if len(schedules) == 1 else 9, 4.4)
+    all_axes = figure.subplots(1, len(schedules), sharey=True, squeeze=False)[0]
+    for name, axes in zip(schedules, all_axes, strict=True):
+        for place, (key, points) in enumerate(curves.items()):
+            if key[2] == name:
+                colour, marker, line = styles[(*key[:2], "", key[3])]
+                axes.plot(
+                    [epoch for epoch, _ in points], [lr for _, lr in points], color=colour, linestyle=line,
+                    linewidth=1.4, marker=marker, markersize=4, markevery=(place / 50, 0.15),
+                    label=f"batch {label_of((*key[:2], 'normal', key[3]))}",
+                )  # fmt: skip
+        axes.set_title(f"{name} schedule", fontsize=9)
+        over_epochs(axes)
+        dress(axes)
+    all_axes[0].set_yscale("log")
+    all_axes[0].yaxis.set_major_formatter("{x:g}")
+    all_axes[0].set(ylabel="learning rate")
+    legend_below(figure, *all_axes)
     entitle(figure, "Learning rate of each step", group)
     return figure
 
 
-def _points(steps: tuple[Numbers, ...]) -> list[tuple[float, float]]:
+def _points(steps: tuple[Numbers, ...]) -> Curve:
     """Epoch and learning rate of the steps that were logged."""
     pairs = [(line.get("epoch"), line.get("lr")) for line in steps]
     return [(epoch, lr) for epoch, lr in pairs if epoch is not None and lr]

@@ -5,34 +5,45 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from analysis.comparable import Group
-from analysis.figures.style import PAPER, dress, entitle, legend_below, mark_drops, new_figure, over_epochs
-from analysis.figures.validation import curves_of, draw_curves
-from analysis.paper import paper_table
+from analysis.figures.curves import curves_of, draw_curves
+from analysis.figures.small_and_large import small_and_large
+from analysis.figures.style import (
+    PAPER,
+    curve_label,
+    dress,
+    entitle,
+    legend_below,
+    line_style,
+    mark_drops,
+    new_figure,
+    over_epochs,
+)
+from analysis.paper import figure_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "long_policy"
-DRAWN = ((16, 16, "long", 1.0), (256, 16, "long", 1.0))
-"""The rows of Figure 4; the paper gives their last points as numbers, in Table 3."""
 
 
 def draw(group: Group) -> Figure | None:
-    """mmAP over epochs of the runs under the long policy; None without one."""
-    long = Group(group.title, tuple(run for run in group.runs if run.schedule == "long"))
-    curves = curves_of(long) if long.runs else []
-    if not curves:
+    """mmAP over epochs; the paper's last points where data and model are the paper's. None without a long run."""
+    curves = {key: curve for key, curve in curves_of(group).items() if key[2] == "long" and curve.mean}
+    printed = figure_rows("figure4")
+    keys = small_and_large(list(curves), [row.key for row in printed])
+    if not keys:
         return None
+    styles = {key: line_style(place) for place, key in enumerate(keys)}
     figure = new_figure(6, 4.4)
     axes = figure.subplots()
-    mark_drops(axes, long.runs)
-    draw_curves(axes, curves, over="epochs")
+    mark_drops(axes, [run for run in group.runs if run.schedule == "long"])
+    draw_curves(axes, curves, styles, over="epochs")
     if group.is_like_the_paper:
-        printed = {row.key: row for row in paper_table(3).rows}
-        for key, marker in zip(DRAWN, "os", strict=True):
+        for place, row in enumerate(printed):
+            _, marker, _ = styles.get(row.key, line_style(place))
             axes.plot(
-                [18], [printed[key].mmAP or 0], marker, color=PAPER, markerfacecolor="none", markersize=9,
-                label=f"{printed[key].label}, BN {key[1]} (paper, last epoch)",
+                [18], [row.mmAP or 0], marker, color=PAPER, markerfacecolor="none", markersize=9,
+                label=f"{curve_label(row.key)} (paper, last epoch)",
             )  # fmt: skip
     axes.set(ylabel="mmAP (%)", ylim=(0, None))
     over_epochs(axes)

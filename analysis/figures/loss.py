@@ -6,68 +6,105 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from analysis.comparable import Group
+from analysis.figures.panels import panels_of
 from analysis.figures.style import (
     curve_label,
     dress,
     entitle,
     legend_below,
-    line_style,
+    legend_beside,
     mark_drops,
     new_figure,
     over_epochs,
+    panel_height,
     rows_of,
+    seeds_label,
 )
-from analysis.runs import Numbers
+from analysis.runs import Numbers, RunRecord
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NAME = "loss"
 MAX_POINTS = 100
 """Of a curve; each is the mean of the logged steps around it."""
+HEADROOM = 2.0
+"""The axis ends at so many times the highest loss of the runs that did not diverge: a divergence goes out of sight."""
+
+Curve = list[tuple[float, float]]
+"""Epochs and losses."""
 
 
 def draw(group: Group) -> Figure | None:
-    """One curve per run, seeds of a row alike; None without a logged step."""
-    figure = new_figure(7, 4.6)
-    axes = figure.subplots()
-    drawn = False
-    for place, (key, runs) in enumerate(rows_of(group.runs).items()):
-        colour, marker, line = line_style(place)
-        diverged = sum(run.state == "diverged" for run in runs)
-        label = curve_label(key) + (f" ({diverged} of {len(runs)} diverged)" if diverged else "")
-        for run in runs:
-            points = smoothed(run.steps)
-            if not points:
-                continue
-            x, y = [epoch for epoch, _ in points], [loss for _, loss in points]
-            axes.plot(
-                x, y, color=colour, linestyle=line, linewidth=1.2, marker=marker, markersize=4,
-                markevery=(place / 20, 0.15), label=label,
-            )  # fmt: skip
-            if run.state == "diverged":
-                axes.plot(x[-1:], y[-1:], color=colour, marker="x", markersize=11, markeredgewidth=2.5)
-            drawn, label = True, "_nolegend_"
-    if not drawn:
+    """One curve per run, seeds of a row alike, many rows split by BN size; None without a logged step."""
+    curves = {run.run_id: smoothed(run.steps) for run in group.runs}
+    rows = rows_of([run for run in group.runs if curves[run.run_id]])
+    if not rows:
         return None
-    mark_drops(axes, group.runs)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    low, high = axes.get_ylim()
-    axes.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else "")  # less than a decade has few labels
-    axes.tick_params(axis="y", which="minor", labelsize=7)
-    axes.set(ylabel="training loss")
-    over_epochs(axes)
-    dress(axes)
-    legend_below(figure, axes)
-    entitle(figure, "Training loss; a cross: training diverged", group)
+    panels = panels_of(list(rows))
+    alone = len(panels) == 1
+    heights = [4.0] if alone else [panel_height(len(panel.styles)) for panel in panels]
+    figure = new_figure(7 if alone else 8, sum(heights) + 0.7)
+    all_axes = figure.subplots(
+        len(panels), 1, sharex=True, sharey=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )[:, 0]
+    low, high = _limits(group.runs, curves)
+    for panel, axes in zip(panels, all_axes, strict=True):
+        mark_drops(axes, group.runs)
+        for key, style in panel.styles.items():
+            label = curve_label(key) + seeds_label(rows[key])
+            for run in rows[key]:
+                _draw_run(axes, curves[run.run_id], style, label=label, cross=run.state == "diverged", top=high)
+                label = "_nolegend_"
+        if not alone:
+            legend_beside(axes, title=panel.title)
+        axes.set(ylabel="training loss")
+        dress(axes)
+    _scale(all_axes[0], low, high)
+    over_epochs(all_axes[-1])
+    if alone:
+        legend_below(figure, all_axes[0])
+    diverged = any(run.state == "diverged" for run in group.runs)
+    crosses = "; a cross: training diverged, at the upper edge: with a loss beyond it" if diverged else ""
+    entitle(figure, f"Training loss{crosses}", group)
     return figure
 
 
-def smoothed(steps: tuple[Numbers, ...]) -> list[tuple[float, float]]:
-    """Epoch and loss of the logged steps whose loss is finite, averaged down to MAX_POINTS."""
+def _draw_run(axes: Axes, points: Curve, style: tuple[str, str, str], *, label: str, cross: bool, top: float) -> None:
+    colour, marker, line = style
+    x, y = [epoch for epoch, _ in points], [loss for _, loss in points]
+    axes.plot(
+        x, y, color=colour, linestyle=line, linewidth=1.2, marker=marker, markersize=4, markevery=0.15, label=label
+    )
+    if cross:
+        end = [min(loss, top) for loss in y[-1:]]
+        axes.plot(x[-1:], end, color=colour, marker="x", markersize=11, markeredgewidth=2.5, clip_on=False)
+
+
+def _limits(runs: tuple[RunRecord, ...], curves: dict[str, Curve]) -> tuple[float, float]:
+    """Of the axis: a little around all losses, but for those of a divergence."""
+    everything = [loss for points in curves.values() for _, loss in points]
+    sound = [loss for run in runs if run.state != "diverged" for _, loss in curves[run.run_id]]
+    beyond = HEADROOM * max(sound) if sound else max(everything)
+    return min(everything) / 1.1, min(beyond, 1.1 * max(everything))
+
+
+def _scale(axes: Axes, low: float, high: float) -> None:
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    # A loss moves within a decade or two: the powers of ten alone would be one label.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 4 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+
+
+def smoothed(steps: tuple[Numbers, ...]) -> Curve:
+    """Epoch and loss of the logged steps whose loss is finite and positive, averaged down to MAX_POINTS."""
     pairs = [(line.get("epoch"), line.get("loss")) for line in steps]
-    points = [(epoch, loss) for epoch, loss in pairs if epoch is not None and loss is not None]
+    points = [(epoch, loss) for epoch, loss in pairs if epoch is not None and loss]
     width = max(1, -(-len(points) // MAX_POINTS))
     parts = [points[first : first + width] for first in range(0, len(points), width)]
     return [(part[-1][0], fmean(loss for _, loss in part)) for part in parts]

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from analysis.comparable import Group
-from analysis.figures.style import COLOURS, PAPER, curve_label, dress, entitle, legend_below, new_figure, rows_of
-from analysis.paper import paper_table
+from analysis.figures.style import (
+    BASE,
+    PAPER,
+    bn_label,
+    curve_label,
+    dress,
+    entitle,
+    gpus_label,
+    legend_below,
+    line_style,
+    new_figure,
+    rows_of,
+)
+from analysis.paper import RowKey, paper_table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NAME = "speed_up"
@@ -19,10 +33,8 @@ class Point(NamedTuple):
     """One row on a number of GPUs."""
 
     gpus: int
-    batch: int
-    bn_size: int
+    key: RowKey
     hours: float
-    label: str
 
 
 def points_of(group: Group) -> list[Point]:
@@ -31,50 +43,66 @@ def points_of(group: Group) -> list[Point]:
     for key, runs in rows_of(group.runs).items():
         done = [run for run in runs if run.state == "finished" and run.train_s > 0 and run.schedule == "normal"]
         for gpus in {run.gpus for run in done}:
-            hours = fmean(run.train_s for run in done if run.gpus == gpus) / 3600
-            points.append(Point(gpus, key[0], key[1], hours, curve_label(key)))
+            points.append(Point(gpus, key, fmean(run.train_s for run in done if run.gpus == gpus) / 3600))
     return sorted(points)
 
 
 def papers_points() -> list[Point]:
-    """The rows of Table 3 with the normal schedule from batch 16 on, its baseline first."""
-    rows = [row for row in paper_table(3).rows if row.key[2] == "normal" and row.key[0] >= 16]
-    return sorted(Point(row.gpus or 0, row.key[0], row.key[1], row.hours or 0, row.label) for row in rows)
+    """The rows of Table 3 with the normal schedule."""
+    rows = [row for row in paper_table(3).rows if row.key[2] == "normal"]
+    return sorted(Point(row.gpus or 0, row.key, row.hours or 0) for row in rows)
 
 
 def draw(group: Group) -> Figure | None:
-    """Hours of the first point over those of each; None where nothing has finished."""
+    """Hours of 16-base (where it was not run: of the first point) over those of each.
+
+    The marker says the BN size, the number beside a point its batch. None until runs on two numbers of GPUs finish.
+    """
     ours, theirs = points_of(group), papers_points()
-    if not ours:
+    if len({point.gpus for point in ours}) < 2:
         return None
-    figure = new_figure(6, 4.6)
-    axes = figure.subplots()
-    sets = ((theirs, "paper", PAPER, "s", "none", 7), (ours, "ours", COLOURS[0], "o", COLOURS[0], 5))
-    for points, name, colour, marker, face, size in sets:
-        base = points[0]
-        axes.plot(
-            [point.gpus for point in points], [base.hours / point.hours for point in points], marker,
-            color=colour, markerfacecolor=face, markeredgewidth=1.5, markersize=size,
-            label=f"{name} (1: {base.label}, {base.gpus} GPUs, {base.hours:.3g} h)",
-        )  # fmt: skip
-        most = max(point.gpus for point in points)
-        if most > base.gpus:
-            axes.plot([base.gpus, most], [1, most / base.gpus], "--" if name == "ours" else ":", color=colour, lw=1)
-    for gpus, speed, label in labels_of(ours):
-        axes.annotate(label, (gpus, speed), xytext=(7, 0), textcoords="offset points", fontsize=7, va="center")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set(xlabel="GPUs", ylabel="speed-up (times)")
-    dress(axes)
-    legend_below(figure, axes)
-    entitle(figure, "Speed-up of training against GPUs; lines: ideal", group)
+    figure = new_figure(9, 4.8)
+    panels = figure.subplots(1, 2, sharex=group.is_like_the_paper, sharey=group.is_like_the_paper)
+    sizes = sorted({point.key[1] for point in (*ours, *theirs)})
+    for axes, points, name in zip(panels, (ours, theirs), ("ours", "paper"), strict=True):
+        _draw(axes, points, sizes, name=name)
+    panels[0].set_ylabel("speed-up (times)")
+    legend_below(figure, *panels)
+    entitle(figure, "Speed-up of training against GPUs; number: batch; line: ideal", group)
     return figure
 
 
-def labels_of(points: list[Point]) -> list[tuple[int, float, str]]:
-    """GPUs, speed-up and text of each point's label; points that all but lie on each other share one."""
+def base_of(points: Sequence[Point]) -> Point:
+    """The point that speed-ups are against."""
+    return next((point for point in points if point.key == BASE), points[0])
+
+
+def _draw(axes: Axes, points: Sequence[Point], sizes: Sequence[int], *, name: str) -> None:
+    base = base_of(points)
+    for size in sizes:
+        some = [point for point in points if point.key[1] == size]
+        colour, marker, _ = line_style(sizes.index(size))
+        axes.plot(
+            [point.gpus for point in some], [base.hours / point.hours for point in some], marker, color=colour,
+            markerfacecolor="none" if name == "paper" else colour, markeredgewidth=1.5, markersize=6,
+            label=bn_label(size),
+        )  # fmt: skip
+    ends = [min(point.gpus for point in points), max(point.gpus for point in points)]
+    axes.plot(ends, [gpus / base.gpus for gpus in ends], "--", color=PAPER, linewidth=1)
+    for gpus, speed, label in labels_of(points):
+        axes.annotate(label, (gpus, speed), xytext=(7, 0), textcoords="offset points", fontsize=7, va="center")
+    for scale in (axes.set_xscale, axes.set_yscale):
+        scale("log", base=2)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    axes.margins(x=0.12)
+    axes.set_xlabel("GPUs")
+    axes.set_title(f"{name}; 1: {curve_label(base.key)} on {gpus_label(base.gpus)}, {base.hours:.3g} h", fontsize=9)
+    dress(axes)
+
+
+def labels_of(points: Sequence[Point]) -> list[tuple[int, float, str]]:
+    """GPUs, speed-up and text (the batches) of each label; points that all but lie on each other share one."""
     near: list[list[Point]] = []
     for point in sorted(points, key=lambda point: (point.gpus, point.hours)):
         first = near[-1][0] if near else None
@@ -82,10 +110,9 @@ def labels_of(points: list[Point]) -> list[tuple[int, float, str]]:
             near[-1].append(point)
         else:
             near.append([point])
-    return [(some[0].gpus, points[0].hours / some[0].hours, _names(some)) for some in near]
+    return [(some[0].gpus, base_of(points).hours / some[0].hours, _batches(some)) for some in near]
 
 
-def _names(points: list[Point]) -> str:
-    if len(points) > 2:
-        return f"{points[0].label} and {len(points) - 1} more"
-    return "; ".join(point.label for point in points)
+def _batches(points: Sequence[Point]) -> str:
+    """Each batch once, fastest first; a scaled learning rate does not change the time."""
+    return ", ".join(dict.fromkeys(str(point.key[0]) for point in points))

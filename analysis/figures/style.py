@@ -19,8 +19,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vP*"
 LINES = ("-", "--", ":", "-.")
 """Told apart by marker as well as colour; the next seven curves by line style, with the markers moved on by one."""
-OURS, PAPER = COLOURS[0], "#B0B0B0"
+OURS, PAPER = COLOURS[0], "#8C8C8C"
 """Of bars and points; the paper's are also hatched or hollow."""
+
+BASE: RowKey = (16, 0, "normal", 1.0)
+"""16-base, the baseline of Table 3: what improvement and speed-up are against."""
 
 
 def line_style(place: int) -> tuple[str, str, str]:
@@ -53,15 +56,39 @@ def over_epochs(axes: Axes) -> None:
 
 def entitle(figure: Figure, title: str, group: Group) -> None:
     """What the figure shows, and of which runs."""
-    figure.suptitle("\n".join([title, *textwrap.wrap(group.title, int(14.5 * figure.get_figwidth()))]), fontsize=9)
+    figure.suptitle("\n".join(line for text in (title, group.title) for line in _lines(text, figure)), fontsize=9)
 
 
-def legend_below(figure: Figure, axes: Axes) -> None:
-    """One legend under the figure, in as many columns as fit."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
+def _lines(text: str, figure: Figure) -> list[str]:
+    """As many characters a line as fit; broken after a semicolon where that is possible."""
+    most = int(14.5 * figure.get_figwidth())
+    parts = "; ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in text.split("; "))
+    lines = textwrap.wrap(parts, most, break_long_words=False, break_on_hyphens=False)
+    if max(map(len, lines)) > most:
+        return textwrap.wrap(text, most)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def legend_below(figure: Figure, *all_axes: Axes) -> None:
+    """One legend under the figure for all axes, each name once, in as many columns as fit."""
+    entries = {
+        label: handle for axes in all_axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if entries:
+        labels, handles = list(entries), list(entries.values())
         columns = max(1, min(len(labels), int(figure.get_figwidth() / (0.55 + 0.075 * max(map(len, labels))))))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+
+
+def legend_beside(axes: Axes, *, title: str) -> None:
+    """The legend of one panel of many, at its right."""
+    axes.legend(title=title, loc="upper left", bbox_to_anchor=(1.01, 1.03), fontsize=8, title_fontsize=8, frameon=False,
+                alignment="left")  # fmt: skip
+
+
+def panel_height(entries: int) -> float:
+    """Inches of a panel of many, such that a legend of `entries` beside it fits."""
+    return max(1.8, 0.6 + 0.19 * entries)
 
 
 def mark_drops(axes: Axes, runs: Iterable[RunRecord]) -> None:
@@ -80,4 +107,20 @@ def rows_of(runs: Sequence[RunRecord]) -> dict[RowKey, list[RunRecord]]:
 
 def curve_label(key: RowKey) -> str:
     """A row's name where its BN size is not in a column beside."""
-    return f"{label_of(key)}, " + (f"BN {key[1]}" if key[1] else "frozen BN")
+    return f"{label_of(key)}, {bn_label(key[1])}"
+
+
+def bn_label(bn_size: int) -> str:
+    return f"BN {bn_size}" if bn_size else "frozen BN"
+
+
+def gpus_label(gpus: int) -> str:
+    return f"{gpus} GPU{'s' if gpus != 1 else ''}"
+
+
+def seeds_label(runs: Sequence[RunRecord]) -> str:
+    """What a legend says of the runs behind a row, after its name: how many seeds, how many of them diverged."""
+    diverged = sum(run.state == "diverged" for run in runs)
+    if diverged:
+        return f" ({diverged} of {len(runs)} diverged)" if len(runs) > 1 else " (diverged)"
+    return f" ({len(runs)} seeds)" if len(runs) > 1 else ""

@@ -6,9 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from analysis import make_tables
+from megdet.tracking.mlflow import mirror
+from megdet.tracking.sweep_folder import record_sweep
+from tests.tracking.databases import new_database
 from tests.tracking.fabricate import fabricate_run
+
+# MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
 
 def move_to_experiment(folder: Path, experiment: str) -> None:
@@ -32,11 +39,14 @@ def test_a_second_folder_is_further_columns_of_the_same_rows(
     (rows,) = blocks(capsys, "--from", str(tmp_path / "first"), "--against", str(tmp_path / "low"), "--table", "3")
     by_name = {(row["Batch size"], row["BN size"]): row for row in rows}
     both = by_name["16", "16"]
-    assert (both["mmAP"], both["mmAP (low)"], both["mmAP difference (low)"]) == ("37.0", "36.7", "+0.3")
+    assert (both["mmAP"], both["mmAP (low)"], both["difference (low)"]) == ("37.0", "36.7", "+0.3")
     assert (both["Time (h)"], both["Time (h) (low)"], both["mmAP (paper)"]) == ("10.0", "5.0", "37.0")
     assert by_name["32", "32"]["mmAP (low)"] == ""
     assert (by_name["48 †", "16"]["mmAP"], by_name["48 †", "16"]["mmAP (low)"]) == ("", "30.0")
     assert "against low: precision bf16 (not fp32)" in both["runs"]
+    assert list(both)[2:-1] == [
+        "Batch size", "BN size", "mmAP", "mmAP (low)", "difference (low)", "Time (h)", "Time (h) (low)", "mmAP (paper)"
+    ]  # fmt: skip
 
 
 def test_against_an_experiment_takes_its_runs_out_of_the_first_set(
@@ -46,8 +56,34 @@ def test_against_an_experiment_takes_its_runs_out_of_the_first_set(
     move_to_experiment(fabricate_run(tmp_path, {"batch": 16, "seed": 1}, mmAP=35.0), "other")
     (rows,) = blocks(capsys, "--from", str(tmp_path), "--against", "other", "--table", "3")
     (row,) = [row for row in rows if (row["Batch size"], row["BN size"]) == ("16", "16")]
-    assert (row["mmAP"], row["mmAP (other)"], row["mmAP difference (other)"]) == ("37.0", "35.0", "+2.0")
+    assert (row["mmAP"], row["mmAP (other)"], row["difference (other)"]) == ("37.0", "35.0", "+2.0")
     assert "against other: the same settings" in row["runs"]
+
+
+@pytest.mark.parametrize("tag", ["precision=bf16", "commit=bbbb", "sweep=again", "seed=1"])
+def test_against_a_setting_a_commit_or_a_sweep_takes_the_runs_that_have_it_out_of_the_first_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tag: str
+) -> None:
+    first = fabricate_run(tmp_path, {"batch": 16}, mmAP=37.0, commit="a" * 40)
+    second = fabricate_run(tmp_path, {"batch": 16, "precision": "bf16", "seed": 1}, mmAP=35.0, commit="b" * 40)
+    for name, folder in (("once", first), ("again", second)):
+        record_sweep(tmp_path, name=name, command="", run_ids=[folder.name], uri=None, experiment="megdet", settings={})
+    (rows,) = blocks(capsys, "--from", str(tmp_path), "--against", tag, "--table", "3")
+    (row,) = [row for row in rows if (row["Batch size"], row["BN size"]) == ("16", "16")]
+    assert (row["mmAP"], row[f"mmAP ({tag})"], row[f"difference ({tag})"]) == ("37.0", "35.0", "+2.0")
+    assert "precision bf16 (not fp32)" in row["runs"] and "commit bbbbbbbbbb (not commit aaaaaaaaaa)" in row["runs"]
+
+
+def test_a_tag_that_somebody_set_in_mlflow_names_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = new_database(tmp_path)
+    for seed, mmAP in enumerate((37.0, 35.0)):
+        assert mirror(fabricate_run(tmp_path / "runs", {"batch": 16, "seed": seed}, mmAP=mmAP), uri, "megdet")
+    client = MlflowClient(uri)
+    (found,) = client.search_runs([client.get_experiment_by_name("megdet").experiment_id], "params.seed = '1'")
+    client.set_tag(found.info.run_id, "paper", "v2")
+    (rows,) = blocks(capsys, "--from", uri, "--against", "paper=v2", "--table", "3")
+    (row,) = [row for row in rows if (row["Batch size"], row["BN size"]) == ("16", "16")]
+    assert (row["mmAP"], row["mmAP (paper=v2)"]) == ("37.0", "35.0")
 
 
 def test_the_second_set_is_that_which_differs_least(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +94,16 @@ def test_the_second_set_is_that_which_differs_least(tmp_path: Path, capsys: pyte
     assert [row["mmAP (low)"] for row in rows if row["mmAP"] == "37.0"] in (["31.0"], ["32.0"])
 
 
-@pytest.mark.parametrize("name, message", [("nobody", "no experiment of that name"), ("megdet", "name another set")])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nobody", "experiment or KEY=VALUE; there is megdet"),
+        ("megdet", "name another one"),
+        ("precision=bf16", "there is precision=fp32"),
+        ("precison=bf16", "did you mean precision?"),
+        ("nothing=1", "sweep, run_id"),
+    ],
+)
 def test_a_set_that_is_not_there_is_a_clear_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:

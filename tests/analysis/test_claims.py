@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.paper_claims import CLAIMS
-from analysis.claims.verdict import Mark, converges, diverges, greater, no_less, verdict
+from analysis.claims.table import claims_table
+from analysis.claims.verdict import Mark, converges, fails, greater, no_less, verdict
 from analysis.comparable import Group
-from analysis.make_claims import claims_tables
 from analysis.paper import RowKey, paper_table
 from analysis.runs import RunRecord
 
@@ -92,11 +95,17 @@ def test_a_row_that_was_not_run_says_nothing() -> None:
 def test_divergence_is_judged_over_all_seeds() -> None:
     runs = (run_of(A, None, state="diverged"), run_of(A, None, seed=1, state="diverged"), run_of(B, 30.0))
     evidence = Evidence(Group("all", runs))
-    assert diverges(evidence, A).holds is True and diverges(evidence, B).holds is False
+    assert fails(evidence, A).holds is True and fails(evidence, B).holds is False
     assert converges(evidence, [A, B]).holds is False and converges(evidence, [B]).holds is True
     partly = Evidence(Group("all", (*runs, run_of(A, 20.0, seed=2))))
-    assert diverges(partly, A).holds is False
+    assert fails(partly, A).holds is False
     assert converges(partly, [B, (32, 32, "normal", 1.0)]).holds is None, "a row is missing"
+
+
+def test_a_run_that_learned_next_to_nothing_has_failed_though_its_loss_stayed_finite() -> None:
+    evidence = evidence_of({A: [50.0], B: [4.9], (32, 32, "normal", 1.0): [5.1]})
+    assert fails(evidence, B).holds is True and fails(evidence, (32, 32, "normal", 1.0)).holds is False
+    assert converges(evidence, [A, B]).why == "failed: 16, BN 16 (1 of 1 runs)"
 
 
 def test_all_evidence_must_hold_and_any_against_it_decides() -> None:
@@ -131,6 +140,7 @@ def test_the_papers_own_numbers_bear_out_the_papers_claims() -> None:
     assert open_ones == {
         "Without BN, batch 32 sometimes fails",  # neither of two seeds did
         "A larger batch makes positive and negative samples more balanced",  # no ratios
+        "The variance of the gradient falls as 1/k",  # not studied
         "52.5 mmAP on COCO's test-dev",
     }
 
@@ -141,7 +151,25 @@ def test_without_runs_in_the_rows_nothing_is_testable() -> None:
 
 
 def test_the_table_says_how_far_chance_reaches() -> None:
-    (one,) = claims_tables([run_of(A, 30.0)])
+    one = claims_table(Group("all", (run_of(A, 30.0),)))
     assert "nothing is known of chance" in one.about
-    (two,) = claims_tables([run_of(A, 30.0), run_of(A, 32.0, seed=1)])
-    assert "standard deviation of 1.4" in two.about and len(two.rows) == len(CLAIMS)
+    two = claims_table(Group("all", (run_of(A, 30.0), run_of(A, 32.0, seed=1))))
+    assert "over seeds is 1.41" in two.about and len(two.rows) == len(CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "error", "mark"),
+    [(1.1, 0.1, "reproduced"), (0.7, 0.1, "not reproduced"), (1.1, 0.3, "not testable here")],
+    ids=["about_one", "below_one", "too_uncertain"],
+)
+def test_the_gradients_variance_is_judged_at_the_largest_k(
+    ratio: float, error: float, mark: str, tmp_path: Path
+) -> None:
+    by_k = {
+        "1": {"ratio": 1.0, "error": 0.0},
+        "2": {"ratio": 9.0, "error": 0.1},
+        "16": {"ratio": ratio, "error": error},
+    }
+    (tmp_path / "gradient_variance.json").write_text(json.dumps({"modules": {"all": by_k}}))
+    run = replace(run_of(A, 30.0), files=lambda name: sorted(tmp_path.glob(name)))
+    assert verdicts([run])["The variance of the gradient falls as 1/k"] == mark

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,13 @@ from analysis.runs import load_runs
 from analysis.table1 import MEASURES, make_ratio_table
 from analysis.tables import Table
 from megdet.tracking.mlflow import mirror
+from tests.analysis.ratios import with_ratios
 from tests.analysis.test_tables import LONG
 from tests.tracking.databases import new_database
 from tests.tracking.fabricate import fabricate_run, plan_of
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
-
-def with_ratios(folder: Path, *, rpn: float, roi: float) -> Path:
-    """The run's epochs with ratios that rise by `rpn` and `roi` percent in each."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        if line["kind"] == "epoch":
-            line |= {"rpn_ratio_percent": rpn * line["epoch"], "roi_ratio_percent": roi * line["epoch"]}
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
 
 
 def table_of(source: str) -> Table:
@@ -59,11 +49,10 @@ def test_a_ratio_stands_beside_the_papers_at_its_epochs_and_the_last_of_11_at_it
     table = table_of(str(tmp_path))
     cells = {(row.cells[0], row.cells[1]): row for row in table.rows}
     assert cells["1", "16"].cells == ("1", "16", "16", "1.00", "-4.58", "2.00", "-3.58", "5.58")
-    assert cells["6", "16"].cells[3] == "6.00" and not cells["6", "16"].note
-    assert cells["12", "16"].cells[3] == "11.00"
-    assert cells["12", "16"].note == "ours is of epoch 11, the last of the schedule"
+    assert cells["6", "16"].cells[3] == "6.00" and not cells["6", "16"].notes
+    assert cells["12 (ours: 11)", "16"].cells[3] == "11.00"
     assert cells["1", "256"].cells[3] == "3.00" and cells["6", "256"].cells[3] == "running"
-    assert "does not say" in table.about and "ends at epoch 11" in table.about
+    assert "does not say" in table.about and "12 (ours: 11)" in table.about
 
 
 def test_seeds_are_averaged_and_other_batches_follow_the_papers_in_each_epoch(tmp_path: Path) -> None:
@@ -75,7 +64,7 @@ def test_seeds_are_averaged_and_other_batches_follow_the_papers_in_each_epoch(tm
     assert [(row.cells[0], row.cells[1]) for row in table.rows] == [
         ("1", "16"), ("1", "256"), ("1", "16 (long) †"), ("1", "32 †"),
         ("6", "16"), ("6", "256"), ("6", "16 (long) †"), ("6", "32 †"),
-        ("12", "16"), ("12", "256"), ("12", "16 (long) †"), ("12", "32 †"),
+        ("12 (ours: 11)", "16"), ("12", "256"), ("12", "16 (long) †"), ("12 (ours: 11)", "32 †"),
         ("18", "16 (long) †"),
     ]  # fmt: skip
     assert table.rows[0].cells[3] == "1.50 ± 0.71 (2)" and table.rows[10].cells[3] == "12.00"
@@ -96,3 +85,16 @@ def test_runs_without_a_ratio_give_no_table_and_no_rows(tmp_path: Path) -> None:
     assert make_ratio_table(group) is None
     with_ratios(fabricate_run(tmp_path, {"batch": 256}), rpn=1, roi=1)
     assert {row.cells[1] for row in table_of(str(tmp_path)).rows} == {"16", "256"}
+
+
+def test_once_the_papers_rows_have_been_run_they_stand_alone(tmp_path: Path) -> None:
+    for batch in (16, 32, 256):
+        with_ratios(fabricate_run(tmp_path, {"batch": batch}), rpn=1, roi=1)
+    assert {row.cells[1] for row in table_of(str(tmp_path)).rows} == {"16", "256"}
+
+
+def test_a_run_under_way_that_has_given_its_value_is_no_further_seed(tmp_path: Path) -> None:
+    with_ratios(fabricate_run(tmp_path, {"batch": 16}), rpn=1, roi=1)
+    with_ratios(fabricate_run(tmp_path, {"batch": 16, "seed": 1}, state="running", epochs=2), rpn=3, roi=1)
+    notes = {row.cells[0]: row.notes for row in table_of(str(tmp_path)).rows if row.cells[1] == "16"}
+    assert notes == {"1": (), "6": ("further seeds running: 1",), "12 (ours: 11)": ("further seeds running: 1",)}

@@ -15,11 +15,11 @@ import yaml
 from analysis import make_tables
 from analysis.comparable import comparable_groups
 from analysis.paper import paper_table
-from analysis.render import latex
 from analysis.runs import load_runs
-from analysis.tables import Row, Table, hours_text
+from analysis.tables import hours_text
 from megdet.config import Config
 from megdet.plan import make_plan
+from tests.analysis.ratios import with_ratios
 from tests.tracking.fabricate import fabricate_run, plan_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +117,7 @@ def test_seeds_are_averaged_and_those_that_diverged_are_counted(
     rows = table(tmp_path, capsys, "--table", "2")
     # mean 36.4, sample standard deviation sqrt((.16 + .01 + .25) / 2)
     assert row(rows, "32")["mmAP"] == "36.4 ± 0.5 (3); 1 of 4 failed"
-    assert row(rows, "32")["difference"] == "+0.0" and row(rows, "32")["Time (h)"] == "11.0"
+    assert row(rows, "32")["difference"] == "0.0" and row(rows, "32")["Time (h)"] == "11.0"
     assert row(rows, "64")["mmAP"] == "failed (2 of 2)"
     assert row(rows, "16")["mmAP"] == "36.3" and row(rows, "16")["note"] == "further seeds running: 1"
 
@@ -188,7 +188,31 @@ def test_a_cell_from_two_commits_has_a_note(tmp_path: Path, capsys: pytest.Captu
     assert make_tables.main(["--from", str(tmp_path), "--table", "3"]) == 0
     out = capsys.readouterr().out
     assert "- 16, BN size 16: runs of different commits: aaaaaaaaaa, bbbbbbbbbb" in out
-    assert "- 32, BN size 32: run with uncommitted changes" in out
+    assert "- 32, BN size 32: commit cccccccccc" in out and "- 32, BN size 32: run with uncommitted changes" in out
+    assert "not of one code: commits aaaaaaaaaa (1 runs), bbbbbbbbbb (1 runs), cccccccccc (1 runs); 1 of 3 with" in out
+
+
+@pytest.mark.parametrize("number", ["1", "2", "3", "4"])
+def test_every_table_of_two_commits_says_which_rows_are_of_which(
+    number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_ratios(fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, commit="a" * 40), rpn=1, roi=1)
+    with_ratios(fabricate_run(tmp_path, {"batch": 32, "bn_size": 0}, commit="b" * 40), rpn=1, roi=1)
+    with_ratios(fabricate_run(tmp_path, {"batch": 32, "bn_size": 32}, commit="b" * 40), rpn=1, roi=1)
+    rows = table(tmp_path, capsys, "--table", number)
+    notes = {row["note"] for row in rows if "commit" in row["note"]}
+    assert notes == {"commit aaaaaaaaaa", "commit bbbbbbbbbb"} and "not of one code" in rows[0]["runs"]
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_a_run_that_diverged_carries_its_commit_too(
+    number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_ratios(fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, commit="a" * 40), rpn=1, roi=1)
+    diverged = fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, commit="b" * 40, state="diverged", epochs=1)
+    with_ratios(diverged, rpn=1, roi=1)
+    rows = table(tmp_path, capsys, "--table", number)
+    assert any("failed" in row.values() and row["note"] == "commit bbbbbbbbbb" for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -206,26 +230,6 @@ def test_markdown_is_one_aligned_table_per_title(tmp_path: Path, capsys: pytest.
     for block in blocks:
         assert len({len(line) for line in block.splitlines()}) == 1
         assert len({line.count("|") for line in block.splitlines()}) == 1
-
-
-def test_latex_has_balanced_environments_and_every_special_character_escaped() -> None:
-    nasty = "50% of #1 & $x_1^2$ {a} \\b ~ ± † \N{EN DASH}"
-    made = latex([Table(f"Table 9: {nasty}", nasty, ("a_b", "c"), (Row((nasty, "-0.3"), nasty), Row((None, None))))])
-    begun, ended = (re.findall(rf"\\{word}\{{(\w+)\}}", made) for word in ("begin", "end"))
-    assert begun == ["table", "tabular"] and ended == ["tabular", "table"]
-    assert r"a\_b & c \\" in made and r"& $-$0.3 \\" in made and r"-- & -- \\" in made
-    assert r"50\% of \#1 \& \$x\_1\textasciicircum{}2\$ \{a\} \textbackslash{}b \textasciitilde{} $\pm$" in made
-    assert made.isascii()
-    without_escapes = re.sub(r"\\[%#&$_{}]", "", re.sub(r"\$[-\\a-z]+\$", "", made))
-    body = "\n".join(line for line in without_escapes.splitlines() if not line.startswith("%"))
-    assert not re.search(r"[%#$_^~]", body)
-    assert body.count("{") == body.count("}") and body.count("&") == 3
-
-
-def test_a_latex_caption_is_the_title_without_its_number() -> None:
-    made = latex([Table(title, "some", ("a",), (), about="Read so.") for title in ("Table 9: Name", "Provenance")])
-    captions = re.findall(r"\\caption\{(.*)\}", made)
-    assert captions == ["Name. Runs: some. Read so.", "Provenance. Runs: some. Read so."]
 
 
 def test_html_is_a_page_on_its_own_with_text_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,44 @@
+"""Of which code the runs of a table are: said plainly where it is not one code, as committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from analysis.runs import RunRecord
+from analysis.tables import Row, Table
+
+
+def with_commits(table: Table) -> Table:
+    """`table` with what sets its runs' code apart: in its heading, and in the notes of the rows."""
+    runs = list({(run.run_id, run.commit): run for row in table.rows for run in row.runs}.values())
+    several = len({run.commit for run in runs}) > 1
+    heading = [table.runs]
+    if several:
+        heading.append(f"not of one code: {commits_text(runs)}")
+    changed = sum(run.dirty for run in runs)
+    if changed:
+        heading.append(f"{changed} of {len(runs)} with uncommitted changes")
+    rows = tuple(replace(row, notes=(*row.notes, *_notes(row, several=several))) for row in table.rows)
+    return replace(table, runs="; ".join(heading), rows=rows)
+
+
+def commits_text(runs: Sequence[RunRecord]) -> str:
+    """`commit c0ffee1234`, or several with the number of their runs."""
+    commits = [run.commit[:10] for run in runs]
+    counts = {commit: commits.count(commit) for commit in sorted(set(commits))}
+    if len(counts) == 1:
+        return f"commit {commits[0]}"
+    return "commits " + ", ".join(f"{commit} ({count} runs)" for commit, count in counts.items())
+
+
+def _notes(row: Row, *, several: bool) -> list[str]:
+    notes = []
+    commits = sorted({run.commit[:10] for run in row.runs})
+    if len(commits) > 1:
+        notes.append("runs of different commits: " + ", ".join(commits))
+    elif commits and several:
+        notes.append(f"commit {commits[0]}")
+    if any(run.dirty for run in row.runs):
+        notes.append("run with uncommitted changes")
+    return notes

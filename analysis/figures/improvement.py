@@ -1,0 +1,66 @@
+"""The talk's bars of improvement: mmAP that large batches and BN gain over the baseline, ours and the paper's.
+
+Of the talk's six steps (large batch, precise RoI pooling, context, mask generator, multi-scale, ensemble) the first
+alone is in this project, and the talk prints no numbers on its bars. So these are the rows of Tables 2 and 3, each
+less 16-base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from analysis.comparable import Group
+from analysis.figures.bars import Bar, Length, draw_bars
+from analysis.figures.style import BASE, curve_label, entitle, rows_of
+from analysis.paper import paper_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAME = "improvement"
+
+
+def draw(group: Group) -> Figure | None:
+    """A bar for each row that has finished; None without two rows, one of them the baseline.
+
+    Where 16-base was not run, the frozen run of the smallest batch stands in for it (the title says so), and nothing
+    but the rows' order can be held against the paper's bars, which are over 16-base.
+    """
+    ours = {
+        key: mmAPs
+        for key, runs in rows_of(group.runs).items()
+        if (mmAPs := [mmAP for run in runs if (mmAP := run.final.get("mmAP")) is not None])
+    }
+    base = BASE if BASE in ours else min((key for key in ours if key[1:] == BASE[1:]), default=None)
+    if base is None or len(ours) < 2:
+        return None
+    printed = {row.key: row.mmAP for number in (2, 3) for row in paper_table(number).rows if row.mmAP is not None}
+    bars = [
+        Bar(
+            curve_label(key),
+            ours=_gain(fmean(mmAPs) - fmean(ours[base]), _spread(mmAPs)),
+            theirs=_gain(printed[key] - printed[BASE]) if key in printed else None,
+        )
+        for key, mmAPs in ours.items()
+        if key != base
+    ]
+    figure = draw_bars(bars, xlabel="mmAP gained (points)", one_scale=group.is_like_the_paper)
+    ours_axes, paper_axes = figure.axes
+    if spread := _spread(ours[base]):
+        ours_axes.axvspan(-spread, spread, color="0.88", zorder=0)
+    for axes in (ours_axes, paper_axes):
+        axes.axvline(0, color="black", linewidth=0.8)
+    numbers = f"({fmean(ours[base]):.1f} %; paper: 16-base, {printed[BASE]:.1f} %)"
+    about = f"Improvement of mmAP over {curve_label(base)} {numbers}"
+    entitle(figure, f"{about}; whiskers, and the band for the baseline: standard deviation over seeds", group)
+    return figure
+
+
+def _gain(points: float, spread: float = 0.0) -> Length:
+    return Length(points, f"{round(points, 1) + 0.0:+.1f}", spread)  # + 0.0: no "-0.0"
+
+
+def _spread(mmAPs: Sequence[float]) -> float:
+    return stdev(mmAPs) if len(mmAPs) > 1 else 0.0

@@ -1,0 +1,43 @@
+"""Pictures that runs leave in their folders, as parts of a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 2.5
+"""Inches of a picture in a figure."""
+RESOLUTION = 180
+"""Pixels per inch: what is written on a picture stays readable, and an SVG of two dozen stays below a few MB."""
+
+
+def show(path: Path, axes: Axes) -> None:
+    """The picture in the axes, without a frame."""
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((round(WIDTH * RESOLUTION), round(WIDTH * RESOLUTION)))
+    axes.imshow(np.asarray(small), interpolation="none")
+    hide(axes)
+
+
+def hide(axes: Axes) -> None:
+    """No frame and no ticks: of a picture, or of a place without one."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def height_of(paths: Sequence[Path]) -> float:
+    """Inches of the highest of a row of pictures as `show` draws them."""
+    return max(WIDTH * min(1.0, _ratio(path)) for path in paths)
+
+
+def _ratio(path: Path) -> float:
+    with Image.open(path) as picture:
+        return picture.height / picture.width

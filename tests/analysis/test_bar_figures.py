@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.figures import (
+    bn_size,
+    improvement,
+    speed_up,
+    training_time,
+)
+from tests.analysis.paper_runs import LONG, TINY, group_of
+from tests.tracking.fabricate import fabricate_run
+
+
+def test_the_bars_are_the_hours_of_finished_runs_and_the_talks(tmp_path: Path) -> None:
+    for seed, hours in enumerate((30.0, 32.0)):
+        fabricate_run(tmp_path, {"batch": 16, "seed": seed}, hours=hours)
+    fabricate_run(tmp_path, {"batch": 256}, state="running", epochs=3)
+    figure = training_time.draw(group_of(tmp_path))
+    assert figure is not None
+    ours, theirs = (
+        {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in axes.patches} for axes in figure.axes
+    )
+    assert ours == pytest.approx({1: 31.0}) and theirs == pytest.approx({0: 33.2, 1: 39.5, 2: 11.2, 3: 4.1})
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names == ["16, frozen BN *", "16, BN 16", "64, BN 16 *", "256, BN 16 *"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["31.0 (8 GPUs)"]
+
+
+def test_a_row_on_two_numbers_of_gpus_has_a_bar_for_each(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, hours=30.0)
+    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": 1, "gpus": 4}, hours=60.0)
+    figure = training_time.draw(group_of(tmp_path))
+    assert figure is not None
+    assert [text.get_text() for text in figure.axes[0].texts] == ["60.0 (4 GPUs)", "30.0 (8 GPUs)"]
+    assert [bar.get_width() for bar in figure.axes[1].patches] == [33.2, 11.2, 4.1]
+
+
+def test_improvement_is_each_rows_mmAP_over_16_base_beside_the_papers(tmp_path: Path) -> None:
+    for seed, (base, ours) in enumerate(((30.0, 33.0), (32.0, 34.0))):
+        fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": seed}, mmAP=base)
+        fabricate_run(tmp_path, {"batch": 256, "bn_size": 16, "seed": seed, **LONG}, mmAP=ours)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, mmAP=1.0, state="diverged", epochs=3)
+    figure = improvement.draw(group_of(tmp_path))
+    assert figure is not None
+    ours_axes, paper_axes = figure.axes
+    assert [text.get_text() for text in ours_axes.get_yticklabels()] == ["256 (long), BN 16"]
+    bar, band = ours_axes.patches
+    assert bar.get_width() == pytest.approx(2.5) and paper_axes.patches[0].get_width() == pytest.approx(1.5)
+    # Sample standard deviations: of (33, 34) and of (30, 32).
+    whisker = ours_axes.collections[0].get_segments()[0]
+    assert whisker[:, 0] == pytest.approx([2.5 - 0.5**0.5, 2.5 + 0.5**0.5])
+    assert band.get_width() == pytest.approx(2 * 2**0.5)
+    assert "16-base, 36.2 %" in str(figure.get_suptitle())
+
+
+def test_without_16_base_the_smallest_frozen_run_is_the_baseline_and_the_title_says_so(tmp_path: Path) -> None:
+    for batch, size, mmAP in ((8, 0, 10.0), (32, 0, 11.0), (8, 8, 0.0)):
+        fabricate_run(tmp_path, {"batch": batch, "bn_size": size, **TINY}, mmAP=mmAP)
+    figure = improvement.draw(group_of(tmp_path))
+    assert figure is not None and "over 8, frozen BN (10.0 %" in figure.get_suptitle()
+    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([-10.0, 1.0])
+
+
+def test_nothing_improves_without_a_baseline(tmp_path: Path) -> None:
+    for batch in (16, 32):
+        fabricate_run(tmp_path, {"batch": batch})
+    assert improvement.draw(group_of(tmp_path)) is None
+
+
+def test_speed_up_is_against_16_base(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 2, "bn_size": 2}, hours=128.0)
+    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, hours=32.0)
+    assert {point.gpus for point in speed_up.points_of(group_of(tmp_path))} == {2, 8}
+    fabricate_run(tmp_path, {"batch": 256}, hours=4.0)
+    fabricate_run(tmp_path, {"batch": 256, "bn_size": 16, "gpus": 128, **LONG}, hours=1.0)
+    figure = speed_up.draw(group_of(tmp_path))
+    assert figure is not None
+    ours, theirs = (
+        {str(line.get_label()): list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()}
+        for axes in figure.axes
+    )
+    assert ours["frozen BN"] == [(8, 1)] and ours["BN 2"] == [(2, 0.25)] and ours["BN 16"] == [(128, 8)]
+    assert theirs["frozen BN"] == [(8, 1)] and (128, pytest.approx(33.2 / 4.1)) in theirs["BN 16"]
+
+
+def test_one_number_of_gpus_gives_no_speed_up(tmp_path: Path) -> None:
+    for batch in (16, 32):
+        fabricate_run(tmp_path, {"batch": batch, "gpus": 8})
+    assert speed_up.draw(group_of(tmp_path)) is None
+
+
+def test_points_that_lie_on_each_other_share_a_label() -> None:
+    points = [
+        speed_up.Point(2, (batch, 16, "normal", 1.0), hours) for hours, batch in ((1.0, 32), (1.01, 16), (2.0, 8))
+    ]
+    assert [label for _, _, label in speed_up.labels_of(points)] == ["32, 16", "8"]
+
+
+def test_mmAP_against_bn_size_is_a_line_per_batch_beside_the_papers(tmp_path: Path) -> None:
+    for size, mmAP in ((2, 10.0), (16, 20.0)):
+        fabricate_run(tmp_path, {"batch": 16, "bn_size": size, **TINY}, mmAP=mmAP)
+    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, **TINY}, mmAP=99.0)
+    figure = bn_size.draw(group_of(tmp_path))
+    assert figure is not None
+    ours, theirs = figure.axes
+    (line,) = [line for line in ours.get_lines() if len(line.get_xdata()) == 2 and line.get_marker() != "_"]
+    assert list(line.get_xdata()) == pytest.approx([2, 16], rel=0.15) and list(line.get_ydata()) == [10, 20]
+    assert theirs.get_ylim()[1] < 40 and not ours.get_shared_y_axes().joined(ours, theirs)

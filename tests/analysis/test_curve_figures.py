@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures import (
+    learning_rate,
+    long_policy,
+    loss,
+    small_and_large,
+    validation,
+)
+from analysis.figures.curves import curves_of
+from analysis.figures.panels import panels_of
+from analysis.paper import RowKey, paper_table
+from tests.analysis.paper_runs import LONG, TINY, fabricate_tables, group_of
+from tests.tracking.fabricate import fabricate_run
+
+ROWS = sorted({row.key for number in (2, 3) for row in paper_table(number).rows})
+
+
+def labels_of(figure: Figure | None) -> list[str]:
+    assert figure is not None
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def crosses_of(axes: Axes) -> list[float]:
+    return [x for line in axes.get_lines() if line.get_marker() == "x" for x in line.get_xdata()]
+
+
+def test_a_curve_is_the_mean_over_the_seeds_that_reached_the_epoch(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 16}, mmAP=33.0, hours=11)
+    fabricate_run(tmp_path, {"batch": 16, "seed": 1}, mmAP=44.0, hours=22, state="running", epochs=2)
+    (curve,) = curves_of(group_of(tmp_path)).values()
+    assert curve.label == "16, BN 16 (2 seeds)"
+    assert [point.epochs for point in curve.mean] == list(range(1, 12))
+    means = [3.5, 7.0, *(3.0 * epoch for epoch in range(3, 12))]
+    assert [point.mmAP for point in curve.mean] == pytest.approx(means)
+    assert curve.low[0] == pytest.approx(3) and curve.high[0] == pytest.approx(4)
+    assert [point.hours for point in curve.mean[:3]] == pytest.approx([1.5, 3.0, 3.0])
+
+
+def test_a_seed_that_diverged_is_a_cross_and_no_part_of_the_mean(tmp_path: Path) -> None:
+    for seed, mmAP in enumerate((30.0, 40.0)):
+        fabricate_run(tmp_path, {"batch": 32, "bn_size": 0, "seed": seed}, mmAP=mmAP)
+    fabricate_run(tmp_path, {"batch": 32, "bn_size": 0, "seed": 2}, mmAP=11.0, state="diverged", epochs=2)
+    (curve,) = curves_of(group_of(tmp_path)).values()
+    assert curve.label == "32, frozen BN (1 of 3 diverged)"
+    assert [point.mmAP for point in curve.mean] == pytest.approx([35 * epoch / 11 for epoch in range(1, 12)])
+    assert [(point.epochs, point.mmAP) for point in curve.diverged] == [(2, pytest.approx(2.0))]
+
+
+def test_a_row_that_diverged_before_its_first_evaluation_is_in_the_legend(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=0)
+    assert validation.draw(group_of(tmp_path)) is None
+    fabricate_run(tmp_path, {"batch": 16})
+    figure = validation.draw(group_of(tmp_path))
+    assert labels_of(figure) == ["16, BN 16", "64, frozen BN (diverged)"]
+
+
+def test_the_figure_shows_each_row_over_epochs_and_hours_with_the_drops_dashed(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 16}, mmAP=33.0, hours=11)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=2)
+    figure = validation.draw(group_of(tmp_path))
+    assert figure is not None
+    by_epoch, by_hours = figure.axes
+    dashed = [line for line in by_epoch.get_lines() if line.get_linestyle() == "--"]
+    assert [line.get_xdata()[0] for line in dashed] == [8, 10]
+    ours = next(line for line in by_hours.get_lines() if line.get_label() == "16, BN 16")
+    np.testing.assert_allclose(ours.get_xdata(), np.arange(1, 12))
+    np.testing.assert_allclose(ours.get_ydata(), 3 * np.arange(1, 12))
+    assert crosses_of(by_epoch) == [2]
+    assert labels_of(figure) == ["16, BN 16", "64, frozen BN (diverged)"]
+
+
+@pytest.mark.parametrize("keys", [ROWS[:7], ROWS, [(b, 0, "normal", s) for b in range(16, 30) for s in (0.5, 1.0)]])
+def test_no_two_curves_of_a_panel_look_the_same_and_every_row_is_in_one(keys: list[RowKey]) -> None:
+    panels = panels_of(keys)
+    assert sorted(key for panel in panels for key in panel.styles) == sorted(keys)
+    for panel in panels:
+        assert len(set(panel.styles.values())) == len(panel.styles)
+
+
+def test_the_rows_of_tables_2_and_3_are_split_by_bn_size_and_a_batch_keeps_its_colour() -> None:
+    panels = panels_of(ROWS)
+    assert [panel.title for panel in panels] == ["frozen BN", "BN 2, 4, 8", "BN 16", "BN 32", "BN 64"]
+    looks = {(key[0], style[:2]) for panel in panels for key, style in panel.styles.items()}
+    assert len(looks) == len({key[0] for key in ROWS}) == 8
+    lines = {key[2]: style[2] for panel in panels for key, style in panel.styles.items() if key[3] == 1}
+    assert lines["normal"] == "-" != lines["long"]
+
+
+def test_small_bn_sizes_of_one_batch_do_not_share_a_panel_where_they_would_look_the_same() -> None:
+    small: list[RowKey] = [(16, size, "normal", 1.0) for size in (2, 4, 8)]
+    frozen: list[RowKey] = [(batch, 0, "normal", 1.0) for batch in (2, 4, 8, 16, 32)]
+    assert [panel.title for panel in panels_of([*small, *frozen])] == ["frozen BN", "BN 2", "BN 4", "BN 8"]
+
+
+def test_figure_1_has_the_papers_rows_of_many_and_where_the_papers_ended(tmp_path: Path) -> None:
+    for batch, size in ((16, 0), (16, 16), (64, 16), (256, 16), (256, 32), (2, 2)):
+        fabricate_run(tmp_path, {"batch": batch, "bn_size": size}, mmAP=36.0, hours=8.0)
+    figure = small_and_large.draw(group_of(tmp_path))
+    rows = ["16, frozen BN", "256, BN 16"]
+    assert labels_of(figure) == rows + [f"{row} (paper, last epoch)" for row in rows]
+    assert figure is not None
+    ends = {str(line.get_label()): (line.get_xdata()[-1], line.get_ydata()[-1]) for line in figure.axes[1].get_lines()}
+    assert ends["256, BN 16"] == pytest.approx((8, 36)) and ends["256, BN 16 (paper, last epoch)"] == (4.1, 37.1)
+    assert ends["16, frozen BN (paper, last epoch)"] == (33.2, 36.2)
+
+
+def test_figure_1_of_other_data_has_the_papers_numbers_in_a_panel_of_their_own(tmp_path: Path) -> None:
+    for batch in (16, 32):
+        fabricate_run(tmp_path, {"batch": batch, **TINY}, mmAP=12.0)
+    figure = small_and_large.draw(group_of(tmp_path))
+    assert labels_of(figure) == ["16, BN 16", "32, BN 16"]
+    assert figure is not None
+    _, by_hours, apart = figure.axes
+    assert max(y for line in by_hours.get_lines() for y in line.get_ydata()) == pytest.approx(12)
+    assert "COCO" in apart.get_title() and list(apart.get_lines()[0].get_ydata()) == [36.2, 37.1]
+
+
+A: RowKey = (16, 0, "normal", 1.0)
+
+
+B: RowKey = (16, 16, "normal", 1.0)
+
+
+C: RowKey = (64, 16, "normal", 1.0)
+
+
+D: RowKey = (8, 8, "normal", 1.0)
+
+
+E: RowKey = (256, 32, "normal", 1.0)
+
+
+@pytest.mark.parametrize(
+    "there, shown",
+    [
+        ([], []),
+        ([B], [B]),
+        ([A, B], [B]),  # of one batch the row with BN
+        ([A, C, B], [B, C]),  # they differ in the batch alone
+        ([D, E], [D, E]),
+        ([D, E, B, C], [B, C]),
+        ([(16, 16, "long", 1.0), B], [B]),
+        ([(64, 0, "normal", 0.5), (64, 0, "normal", 1.0), D], [D, (64, 0, "normal", 1.0)]),
+    ],
+)
+def test_without_the_papers_rows_the_smallest_and_largest_batch_stand_for_them(
+    there: list[RowKey], shown: list[RowKey]
+) -> None:
+    assert small_and_large.small_and_large(there, [A, (256, 16, "normal", 1.0)]) == shown
+
+
+def test_figure_4_has_the_long_runs_alone_with_its_decays_dashed_and_the_papers_last_points(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 16})
+    assert long_policy.draw(group_of(tmp_path)) is None
+    for batch in (16, 256):
+        fabricate_run(tmp_path, {"batch": batch, "bn_size": 16, **LONG}, mmAP=36.0)
+    figure = long_policy.draw(group_of(tmp_path))
+    assert figure is not None
+    lines = figure.axes[0].get_lines()
+    assert [line.get_xdata()[0] for line in lines if line.get_linestyle() == "--"] == [11, 14, 17]
+    ends = {str(line.get_label()): (line.get_xdata()[-1], line.get_ydata()[-1]) for line in lines}
+    assert ends["16 (long), BN 16"] == pytest.approx((18, 36)) and "16, BN 16" not in ends
+    assert ends["256 (long), BN 16 (paper, last epoch)"] == (18, 37.7)
+
+
+def test_the_learning_rate_has_one_curve_per_batch_whatever_the_bn_size(tmp_path: Path) -> None:
+    for size in (0, 16):
+        fabricate_run(tmp_path, {"batch": 32, "bn_size": size})
+    fabricate_run(tmp_path, {"batch": 16})
+    figure = learning_rate.draw(group_of(tmp_path))
+    assert figure is not None
+    curves = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert sorted(map(str, curves)) == ["batch 16", "batch 32"]
+    assert len(figure.axes) == 1 and figure.axes[0].get_title() == "normal schedule"
+    assert max(curves["batch 32"].get_ydata()) == pytest.approx(0.04)
+    assert min(curves["batch 32"].get_ydata()) == pytest.approx(0.0004)
+
+
+def test_loss_curves_end_in_a_cross_where_training_diverged(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 16})
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=2)
+    figure = loss.draw(group_of(tmp_path))
+    assert figure is not None
+    lines = figure.axes[0].get_lines()
+    assert [line.get_xdata()[0] for line in lines if line.get_marker() == "x"] == [2]
+    assert labels_of(figure) == ["16, BN 16", "64, frozen BN (diverged)"]
+
+
+def test_a_loss_that_explodes_leaves_the_others_readable(tmp_path: Path) -> None:
+    fabricate_tables(tmp_path, seeds=1, only=[(16, 0, "normal", 1.0), (64, 0, "normal", 1.0)])
+    figure = loss.draw(group_of(tmp_path))
+    assert figure is not None
+    low, high = figure.axes[0].get_ylim()
+    sound = [y for line in figure.axes[0].get_lines() if line.get_label() == "16, frozen BN" for y in line.get_ydata()]
+    assert low < min(sound) and max(sound) < high < 3 * max(sound)
+    (cross,) = (line for line in figure.axes[0].get_lines() if line.get_marker() == "x")
+    assert list(cross.get_ydata()) == [high] and not cross.get_clip_on()
+
+
+def test_a_loss_that_is_not_finite_is_no_point_and_many_steps_are_averaged() -> None:
+    steps = tuple({"epoch": step / 100, "loss": float(step)} for step in range(1, 201))
+    points = loss.smoothed((*steps, {"epoch": 3.0, "loss": None}))
+    assert len(points) == 100 and points[0] == (0.02, 1.5) and points[-1] == (2.0, 199.5)
