@@ -27,9 +27,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from megdet.batch import ImageBatch
@@ -214,12 +215,15 @@ def main() -> int:
         return 2
     study: dict[str, Any] = {"batches": arguments.batches, "k": list(found[ALL]), "modules": found}
     replace_file(arguments.run / GRADIENT_VARIANCE, json.dumps(study, indent=2) + "\n")
-    table = Table("module", "Var(gradient)", *(f"k = {k}" for k in study["k"][1:]), title=arguments.run.name)
+    columns = ("module", "Var", *(f"k = {k}" for k in study["k"][1:]))
+    table = Table(
+        *(Column(name, no_wrap=True) for name in columns), title=arguments.run.name, box=SIMPLE, padding=(0, 1, 0, 0)
+    )
     for module, by_k in found.items():
         ratios = [f"{one['ratio']:.2f} ± {one['error']:.2f}" for k, one in by_k.items() if k > 1]
         table.add_row(module, f"{by_k[1]['variance']:.3g}", *ratios)
     Console().print(table)
-    print("k x Var(mean of k gradients) / Var(gradient) ± standard error; Eq. 2 says 1.")
+    print("Var: of the gradient. k: k x Var(mean of k gradients) / Var, ± standard error; Eq. 2 says 1.")
     print(verdict(found[ALL]))
     return 0
 
