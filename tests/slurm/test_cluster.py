@@ -93,7 +93,8 @@ def test_a_job_over_its_time_limit_is_sent_its_signal_first(slurm: SlurmCluster,
     body = "trap 'echo asked; exit 7' USR2; sleep 100 & wait"
     job = submit(slurm, tmp_path, body, "--time=1", "--signal=B:USR2@59")
     assert wait_for(slurm, job) == "FAILED"
-    assert (tmp_path / f"slurm-{job}.out").read_text().strip().splitlines()[-1] == "asked"
+    # Slurm may add a line of its own: that the job ended before its other signals.
+    assert "asked" in (tmp_path / f"slurm-{job}.out").read_text().splitlines()
 
 
 def test_a_cancelled_element_leaves_the_others_of_its_array(slurm: SlurmCluster, tmp_path: Path) -> None:
