@@ -37,7 +37,7 @@ lint: $(INSTALLED)
 
 check: lint test-all ## what CI runs
 
-benchmarks: $(INSTALLED) ## ours and its peers, side by side (about 20 minutes; nothing else should run)
+benchmarks: $(INSTALLED) ## ours and its peers, side by side (an hour on two cores; nothing else should run)
 	$(BIN)/python -m benchmarks.start_up
 	$(BIN)/python -m benchmarks.sweep_planning
 	$(BIN)/python -m benchmarks.coco_eval
@@ -47,6 +47,8 @@ benchmarks: $(INSTALLED) ## ours and its peers, side by side (about 20 minutes; 
 	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 128 --images 4
 	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 256 --images 4
 	$(BIN)/python -m benchmarks.train_step --model r50_fpn --size 800 --images 1
+	$(BIN)/python -m benchmarks.analysis
+	$(BIN)/python -m benchmarks.mlflow_ui
 	$(BIN)/python -m benchmarks.summary
 
 clean: ## remove what the demo made (not .venv)

@@ -1,6 +1,6 @@
 """The ratios of all benchmarks that were run here, beside what was aimed for, as a Markdown table.
 
-make benchmarks                     # runs them all, one after the other (about 20 minutes on two cores)
+make benchmarks                     # runs them all, one after the other (an hour on two cores)
 python -m benchmarks.summary        # only the table
 """
 
