@@ -7,15 +7,19 @@ from dataclasses import replace
 
 from analysis.runs import RunRecord
 from analysis.tables import Row, Table
+from megdet.tracking.provenance import ARROW
 
 
 def with_commits(table: Table) -> Table:
     """`table` with what sets its runs' code apart: in its heading, and in the notes of the rows."""
-    runs = list({(run.run_id, run.commit): run for row in table.rows for run in row.runs}.values())
-    several = len({run.commit for run in runs}) > 1
+    runs = list({(run.run_id, run.commits): run for row in table.rows for run in row.runs}.values())
+    several = len({commit for run in runs for commit in run.commits}) > 1
     heading = [table.runs]
     if several:
         heading.append(f"not of one code: {commits_text(runs)}")
+    resumed = sum(len(run.commits) > 1 for run in runs)
+    if resumed:
+        heading.append(f"{resumed} of {len(runs)} trained by several commits")
     changed = sum(run.dirty for run in runs)
     if changed:
         heading.append(f"{changed} of {len(runs)} with uncommitted changes")
@@ -24,21 +28,29 @@ def with_commits(table: Table) -> Table:
 
 
 def commits_text(runs: Sequence[RunRecord]) -> str:
-    """`commit c0ffee1234`, or several with the number of their runs."""
-    commits = [run.commit[:10] for run in runs]
+    """`commit c0ffee1234`, or several with the number of their runs; `a → b`: runs resumed under another."""
+    commits = [_commits_of(run) for run in runs]
     counts = {commit: commits.count(commit) for commit in sorted(set(commits))}
     if len(counts) == 1:
         return f"commit {commits[0]}"
-    return "commits " + ", ".join(f"{commit} ({count} runs)" for commit, count in counts.items())
+    return "commits " + ", ".join(
+        f"{commit} ({count} {'run' if count == 1 else 'runs'})" for commit, count in counts.items()
+    )
 
 
 def _notes(row: Row, *, several: bool) -> list[str]:
     notes = []
-    commits = sorted({run.commit[:10] for run in row.runs})
+    commits = sorted({_commits_of(run) for run in row.runs})
     if len(commits) > 1:
         notes.append("runs of different commits: " + ", ".join(commits))
     elif commits and several:
         notes.append(f"commit {commits[0]}")
+    if any(len(run.commits) > 1 for run in row.runs):
+        notes.append("resumed under another commit")
     if any(run.dirty for run in row.runs):
         notes.append("run with uncommitted changes")
     return notes
+
+
+def _commits_of(run: RunRecord) -> str:
+    return ARROW.join(commit[:10] for commit in run.commits)

@@ -97,7 +97,7 @@ def _line(cells: Sequence[str | None]) -> str:
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#",
     "_": r"\_\allowbreak{}", "/": r"/\allowbreak{}", "=": r"=\allowbreak{}", "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$", NOT_RUN: "--", "<": r"\textless{}",
+    "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$", "→": r"$\to$", NOT_RUN: "--", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "\n": " ", "\t": " ",
 }  # fmt: skip
 _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030a": "r", "\u0327": "c"}

@@ -94,6 +94,19 @@ def figure_rows(name: str) -> tuple[PaperRow, ...]:
     return tuple(_row(row) for row in _read(name)["rows"])
 
 
+def measured(name: str) -> dict[str, str]:
+    """What `name`, such as `table3`, shows of a run: by its heading, the name that it has in a journal's epochs."""
+    found: dict[str, str] = _read(name)["measure"]
+    return found
+
+
+def epoch_beside(epoch: int, last: int) -> int | None:
+    """The epoch of a schedule of `last` epochs that stands beside the paper's `epoch`; its last also one later."""
+    if epoch <= last:
+        return epoch
+    return last if epoch == last + 1 else None
+
+
 def key_of(run: RunRecord) -> RowKey:
     """The row that a run belongs to."""
     return run.batch, run.bn_size, run.schedule, run.lr_scale

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from analysis.runs import RunRecord
-from analysis.tables import Row, Table
+from analysis.tables import NOT_RUN, Row, Table
+from megdet.tracking.provenance import ARROW
 
-COLUMNS = ("run", "experiment hash", "seed", "# of GPUs", "state", "commit", "code")
+COLUMNS = ("run", "experiment hash", "seed", "# of GPUs", "state", "commit", "code", "data", "weights")
 ABOUT = (
     "The run id ends in a hash over all settings that decide the result, with the seed; the experiment hash is over "
-    "the same without it. code: whether it was that of the commit."
+    "the same without it. code: whether it was that of the commit. data, weights: the first digits of the SHA-256 of "
+    f"the annotation files and of the file that training began from; {NOT_RUN}: not recorded, or no file. a → b: the "
+    "run was resumed with another."
 )
 
 
 def provenance_of(table: Table) -> Table | None:
     """The runs behind the table's cells, in the order of its rows; None where it shows no run."""
     # One experiment may have been run with two versions of the code: both are shown.
-    runs = {(run.run_id, run.commit, run.train_s): run for row in table.rows for run in row.runs}
+    runs = {(run.run_id, run.commits, run.train_s): run for row in table.rows for run in row.runs}
     if not runs:
         return None
     name = table.title.partition(":")[0]
@@ -25,5 +28,7 @@ def provenance_of(table: Table) -> Table | None:
 
 def _row(run: RunRecord) -> Row:
     code = "changed" if run.dirty else "as committed"
-    values = (run.run_id, run.experiment_id, str(run.seed), str(run.gpus), run.state, run.commit, code)
-    return Row(values, key=(run.run_id,), runs=(run,))
+    commits = ARROW.join(run.commits)
+    files = (run.data_sha256 or None, run.weights_sha256 or None)
+    cells = (run.run_id, run.experiment_id, str(run.seed), str(run.gpus), run.state, commits, code, *files)
+    return Row(cells, key=(run.run_id,), runs=(run,))

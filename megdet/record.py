@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from megdet.data.files import coco_files
 from megdet.outcome import FAILURE
 from megdet.plan import Plan
 from megdet.tracking.journal import Journal, RunState, State, read_journal
 from megdet.tracking.mlflow import Mirror
 from megdet.tracking.uri import default_uri
 from megdet.train import EpochTotals, Step
+from megdet.weights import path_of
 
 log = logging.getLogger("megdet")
 
@@ -45,10 +48,26 @@ class Recorder:
         if tracking.enabled:
             self._mirror = Mirror(folder, tracking.uri or default_uri(Path.cwd()), tracking.experiment)
 
-    def started(self, *, train_s: float, eval_s: float) -> None:
-        """The first step of the attempt is about to be made."""
+    def started(self, *, pretrained: bool, train_s: float, eval_s: float) -> None:
+        """The first step of the attempt is about to be made: by which code, on which data, from which weights.
+
+        `pretrained`: whether the attempt began from the file of `model.weights`, not from a checkpoint.
+        """
         event = "resumed" if self._state.step else "started"
-        self._journal.event(event, step=self._state.step, attempt=self._state.attempts)
+        files = coco_files(self.plan.config.data.root)
+        values = {"data_sha256": _sha256_of(files.train_annotations, files.val_annotations)}
+        model = self.plan.config.model
+        weights = path_of(model.weights, model.backbone) if pretrained else None
+        if weights:
+            values["weights_sha256"] = _sha256_of(weights)
+        self._journal.event(
+            event,
+            step=self._state.step,
+            attempt=self._state.attempts,
+            commit=self.plan.commit,
+            dirty=self.plan.dirty,
+            **values,
+        )
         self._move_to("running", step=self._state.step, train_s=train_s, eval_s=eval_s)
 
     def note(self, event: str, *, step: int, **values: str) -> None:
@@ -140,6 +159,15 @@ class Recorder:
 def epochs_recorded(folder: Path, *, step: int) -> list[dict[str, Any]]:
     """The journal's lines on the epochs that are trained, evaluated and recorded, up to optimizer step `step`."""
     return [line for line in read_journal(folder) if line["kind"] == "epoch" and line["step"] <= step]
+
+
+def _sha256_of(*files: Path) -> str:
+    """The first 12 hex digits of the SHA-256 of the files' content, one after the other."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()[:12]
 
 
 def _ratio_percent(samples: dict[str, float], part: str) -> float | None:

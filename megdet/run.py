@@ -65,7 +65,8 @@ class _Attempt:
     def __init__(self, plan: Plan, folder: Path, ranks: Ranks, stop: StopSignals) -> None:
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.train_loader, self.eval_loader = loaders_of(plan, ranks)
-        self.detector = detector_of(plan, ranks, pretrained=not (folder / CHECKPOINT).exists())
+        self.pretrained = not (folder / CHECKPOINT).exists()
+        self.detector = detector_of(plan, ranks, pretrained=self.pretrained)
         self.last_pass = LastPass(self.detector)
         self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
@@ -94,7 +95,7 @@ class _Attempt:
     def go(self) -> int:
         """Train and evaluate what is left of the run; its exit code."""
         if self.recorder:
-            self.recorder.started(**self._seconds())
+            self.recorder.started(pretrained=self.pretrained, **self._seconds())
             for what in changes_since_submission(self.folder):
                 self.recorder.note("edited_while_queued", step=self.step, what=what)
         epochs = self.plan.schedule.epochs

@@ -7,13 +7,13 @@ does so here, before anything starts. Where runs go is the launcher's business; 
 from __future__ import annotations
 
 import copy
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megdet.code_version import code_version
 from megdet.config import Config
 from megdet.cost import check_budget
 from megdet.data.files import check_files, coco_files
@@ -169,21 +169,6 @@ def prepare(plan: Plan) -> None:
             image_size=config.data.min_size,
             seed=0,
         )
-
-
-def code_version() -> tuple[str, bool]:
-    """The commit of this code and whether the code differs from it; `unknown` outside a git checkout."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return "unknown", False
-
-
-def _git(*arguments: str) -> str:
-    root = Path(__file__).parents[1]
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=5, check=True)
-    return done.stdout.strip()
 
 
 def _resolved(config: Config, launcher: Launcher) -> Config:

@@ -299,6 +299,8 @@ def test_ranks_do_not_outlive_a_launcher_that_is_killed(plan: Plan, ranks: Ranks
 def test_a_run_is_run_by_one_launcher_at_a_time(plan: Plan, ranks: Ranks) -> None:
     folder = run_folder(plan)
     assert not is_being_run(folder)
+    folder.mkdir(parents=True)
+    assert not is_being_run(folder) and list(folder.iterdir()) == [], "a look leaves nothing behind"
     launcher = launcher_process(plan, ranks("on_sigterm(3); time.sleep(100)"))
     wait_until(lambda: all((folder / f"ready{rank}").exists() for rank in range(2)), "the ranks are up")
     before = (folder / "plan.json").read_text()

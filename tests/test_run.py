@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from analysis.paper import SWEEPS, measured
 from megdet.config import Config, DataConfig, ModelConfig
 from megdet.launchers.local import run_local
 from megdet.plan import Plan, make_plan
@@ -86,7 +87,12 @@ def test_a_finished_run_has_recorded_every_step_and_epoch(finished: Plan) -> Non
     epochs = [line for line in lines if line["kind"] == "epoch"]
     assert [line["step"] for line in steps] == list(range(1, EPOCHS * STEPS_PER_EPOCH + 1))
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
-    assert [line["event"] for line in lines if line["kind"] == "event"] == ["started", "finished"]
+    started, ended = [line for line in lines if line["kind"] == "event"]
+    assert (started["event"], ended["event"]) == ("started", "finished")
+    annotations = sorted(Path(finished.config.data.root).glob("annotations/instances_*2017.json"))  # train, then val
+    joined = b"".join(path.read_bytes() for path in annotations)
+    by_others = subprocess.run(["sha256sum"], input=joined, capture_output=True, check=True).stdout.decode()
+    assert len(annotations) == 2 and started["data_sha256"] == by_others[:12]
     for line in epochs:
         assert 0 <= line["mmAP"] <= 100
         # 32 images, all their samples found: what was sampled cannot exceed what may be.
@@ -100,6 +106,14 @@ def test_a_finished_run_has_recorded_every_step_and_epoch(finished: Plan) -> Non
     assert any(name.startswith("detections-") for name in pictures)
     proposals = [name.split("-")[1] for name in pictures if name.startswith("proposals-")]
     assert {epoch: proposals.count(epoch) for epoch in proposals} == {"epoch01": 4, "epoch02": 4, "epoch03": 4}
+
+
+def test_a_run_records_what_every_table_and_figure_of_the_paper_measures(finished: Plan) -> None:
+    last = read_journal(folder_of(finished), kinds=("epoch",))[-1]
+    files = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+    assert {"table1", "table2", "table3", "table4", "figure1", "figure4"} <= set(files)
+    for name in files:
+        assert all(isinstance(last[key], float) for key in measured(name).values()), name
 
 
 @pytest.mark.parametrize("stop_at", [2, 5], ids=["in_the_first_epoch", "in_the_second_epoch"])

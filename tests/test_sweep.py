@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from megdet.code_version import code_version
 from megdet.config import Config, DataConfig, ModelConfig
 from megdet.launchers.in_turn import InTurn
 from megdet.launchers.local import devices_here, run_folder
 from megdet.plan import Plan, make_plan
-from megdet.sweep import Asked, code_version, plan_points, run_points
+from megdet.sweep import Asked, plan_points, run_points
 from megdet.tracking.journal import RunState, State
 from megdet.tracking.mlflow import mirror
 from megdet.tracking.sweep_folder import Sweep

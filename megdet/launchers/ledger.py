@@ -62,10 +62,11 @@ class Submission:
     def read(cls, folder: Path) -> Submission | None:
         """None where the run was never handed over, or was run on this machine since."""
         try:
-            values = json.loads((folder / SUBMISSION).read_text())
+            text = (folder / SUBMISSION).read_text()
         except FileNotFoundError:
             return None
         try:
+            values = json.loads(text)
             return cls(**{**values, "history": tuple(values["history"])})
         except (TypeError, KeyError, ValueError) as error:
             raise UserError(f"{folder / SUBMISSION} is damaged ({error}); move the run folder away") from None

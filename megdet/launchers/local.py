@@ -23,6 +23,7 @@ from megdet.tracking.journal import PLAN, State, replace_file
 
 RANK_COMMAND = (sys.executable, "-m", "megdet.run")
 MAX_CPU_RANKS = 64
+LOCK = ".lock"
 LOCK_PATIENCE_S = 0.5
 """Who only looks whether a run is being run holds its lock for an instant."""
 
@@ -71,14 +72,18 @@ def run_folder(plan: Plan) -> Path:
 
 
 def is_being_run(folder: Path) -> bool:
-    """Whether a launcher, or a rank of one, is at work in a run folder."""
+    """Whether a launcher, or a rank of one, is at work in a run folder, which may be read-only."""
     try:
-        with _locked(folder):
-            return False
-    except BlockingIOError:
-        return True
+        lock = os.open(folder / LOCK, os.O_RDONLY)
     except FileNotFoundError:
         return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def run_local(plan: Plan, *, command: Sequence[str] = RANK_COMMAND, stop_grace_s: float = STOP_GRACE_S) -> State:
@@ -113,12 +118,12 @@ def run_local(plan: Plan, *, command: Sequence[str] = RANK_COMMAND, stop_grace_s
 
 
 @contextmanager
-def _locked(folder: Path, *, patience_s: float = 0.0) -> Iterator[int]:
+def _locked(folder: Path, *, patience_s: float) -> Iterator[int]:
     """The folder's lock; ranks inherit it, so that it is held until the last of them is gone.
 
     Raises BlockingIOError where another process holds it for longer than `patience_s`.
     """
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     until = time.monotonic() + patience_s
     try:
         while True:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from megdet.errors import UserError
 from megdet.launchers.job_states import JobState, job_states
 from megdet.launchers.ledger import Submission
 from megdet.launchers.local import is_being_run
@@ -34,9 +36,10 @@ def states_of_jobs(folders: Iterable[Path]) -> dict[str, JobState]:
     """The states of the jobs that runs were handed over to and may not be done with; one question to Slurm."""
     jobs = []
     for folder in folders:
-        state, submission = RunState.read(folder), Submission.read(folder)
-        if submission and not (state and state.state in ("finished", "diverged")):
-            jobs.append(submission.job)
+        with suppress(UserError, OSError):  # damaged: `run_status` says so, of that run alone
+            submission = Submission.read(folder)
+            if submission and not ((state := RunState.read(folder)) and state.state in ("finished", "diverged")):
+                jobs.append(submission.job)
     return job_states(jobs)
 
 

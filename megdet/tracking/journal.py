@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,9 @@ BN_STUDY = "bn_study.json"
 GRADIENT_VARIANCE = "gradient_variance.json"
 
 State = Literal["running", "finished", "diverged", "failed", "interrupted"]
+
+KINDS = ("step", "epoch", "event")
+"""Of the journal's lines."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,11 @@ class Journal:
         self._file.flush()
 
 
-def read_journal(folder: Path, *, kind: str | None = None) -> list[dict[str, Any]]:
+def read_journal(folder: Path, *, kinds: Sequence[str] = KINDS) -> list[dict[str, Any]]:
     """The journal's lines, oldest first; [] before the run has started. A torn last line is left out.
 
-    With a `kind` only those: the lines on steps, thousands, are then not even parsed.
+    Without `step` among the `kinds` the lines on steps, thousands, are not even parsed. UserError where a line is
+    damaged, as far as that is seen: whatever the kinds, each line must begin as one of KINDS.
     """
     path = folder / JOURNAL
     try:
@@ -121,12 +125,13 @@ def read_journal(folder: Path, *, kind: str | None = None) -> list[dict[str, Any
     except FileNotFoundError:
         return []
     lines = []
-    start = "" if kind is None else f'{{"kind": "{kind}"'
+    wanted, known = (tuple(f'{{"kind": "{kind}"' for kind in these) for these in (kinds, KINDS))
     for number, line in enumerate(text.split("\n")[:-1], start=1):
-        if not line.startswith(start):
-            continue
         try:
-            lines.append(json.loads(line))
+            if line.startswith(wanted):
+                lines.append(json.loads(line))
+            elif not line.startswith(known):
+                raise ValueError
         except ValueError:
             raise UserError(f"{path}, line {number} is damaged; mend or remove it") from None
     return lines
@@ -135,10 +140,13 @@ def read_journal(folder: Path, *, kind: str | None = None) -> list[dict[str, Any
 def run_folders(runs: Path) -> list[Path]:
     """The run folders (those with a plan) in `runs`, by name. UserError where there is none."""
     folders = sorted(path.parent for path in runs.glob(f"*/{PLAN}"))
-    if not folders:
-        missing = "does not exist" if not runs.is_dir() else f"has no run (a folder with a {PLAN})"
-        raise UserError(f"{runs} {missing}; name another folder, or start a run with `python launch.py`")
-    return folders
+    if folders:
+        return folders
+    if runs.is_file():
+        way_out = f"as an MLflow database it is sqlite:///{runs}" if runs.suffix == ".db" else "name a folder of runs"
+        raise UserError(f"{runs} is no folder; {way_out}")
+    missing = f"has no run (a folder with a {PLAN})" if runs.is_dir() else "does not exist"
+    raise UserError(f"{runs} {missing}; name another folder, or start a run with `python launch.py`")
 
 
 def replace_file(path: Path, text: str) -> None:

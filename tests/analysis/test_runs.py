@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from analysis.runs import RunRecord, load_runs, select
 from megdet.errors import UserError
+from megdet.tracking.journal import Journal, read_journal
 from megdet.tracking.mlflow import mirror
+from tests.analysis.under_way import being_run
 from tests.tracking.databases import new_database
 from tests.tracking.fabricate import fabricate_run
 
@@ -31,8 +35,9 @@ def by_batch(runs: list[RunRecord]) -> dict[int, RunRecord]:
 
 
 def test_a_runs_folder_gives_complete_and_incomplete_runs(tmp_path: Path) -> None:
-    a_few_runs(tmp_path)
-    runs = by_batch(load_runs(str(tmp_path)))
+    folders = a_few_runs(tmp_path)
+    with being_run(folders[1]):
+        runs = by_batch(load_runs(str(tmp_path)))
     assert {batch: run.state for batch, run in runs.items()} == {
         16: "finished", 256: "running", 64: "diverged", 32: "failed"
     }  # fmt: skip
@@ -48,7 +53,8 @@ def test_mlflow_gives_the_same_runs_as_the_folder(tmp_path: Path) -> None:
     uri = new_database(tmp_path)
     for folder in folders:
         assert mirror(folder, uri, "megdet")
-    ours, theirs = load_runs(str(tmp_path / "runs")), load_runs(uri)
+    with being_run(folders[1]):
+        ours, theirs = load_runs(str(tmp_path / "runs")), load_runs(uri)
     assert len(ours) == len(theirs) == 4
     for run, mirrored in zip(ours, theirs, strict=True):
         for name in ("run_id", "experiment_id", "experiment", "state", "settings", "seed", "gpus", "commit", "dirty"):
@@ -65,7 +71,7 @@ def test_mlflow_runs_of_others_are_left_out_and_one_run_in_two_experiments_count
     assert mirror(folder, uri, "one") and mirror(folder, uri, "other")
     client = MlflowClient(uri)
     client.create_run("0")
-    assert [run.run_id for run in load_runs(uri)] == [folder.name]
+    assert [run.run_id for run in select(load_runs(uri))] == [folder.name]
 
 
 def test_a_run_that_has_not_started_is_planned(tmp_path: Path) -> None:
@@ -74,6 +80,99 @@ def test_a_run_that_has_not_started_is_planned(tmp_path: Path) -> None:
     (folder / "metrics.jsonl").unlink()
     (run,) = load_runs(str(tmp_path))
     assert (run.state, run.train_s, run.epochs, run.final) == ("planned", 0, (), {})
+
+
+def test_a_run_whose_launcher_was_killed_is_interrupted_though_it_could_not_say_so(tmp_path: Path) -> None:
+    folder = fabricate_run(tmp_path, {}, state="running", epochs=3)
+    (run,) = load_runs(str(tmp_path))
+    assert (run.state, run.reason) == ("interrupted", "its launcher is gone")
+    assert not (folder / ".lock").exists(), "reading writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("plan.json", '{"run_id": "b16', "plan.json is damaged"), ("plan.json", "{}", "plan.json is damaged"),
+        ("metrics.jsonl", '{"kind": "ep\n', "metrics.jsonl, line 1 is damaged"),
+        ("state.json", '{"state"', "state.json is damaged"), ("submission.json", "{", "submission.json is damaged"),
+    ],
+)  # fmt: skip
+def test_a_damaged_run_is_left_out_with_one_line_and_the_others_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, said: str
+) -> None:
+    damaged = fabricate_run(tmp_path, {"batch": 16}, state="failed", epochs=1)
+    (damaged / name).write_text(text)
+    with pytest.raises(UserError, match="none of its 1 runs"):
+        load_runs(str(tmp_path))
+    capsys.readouterr()
+    fabricate_run(tmp_path, {"batch": 32})
+    assert [run.batch for run in load_runs(str(tmp_path))] == [32]
+    error = capsys.readouterr().err
+    assert error.startswith(f"left out: {damaged}/") and said in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("lost", [5, 11])
+def test_a_finished_run_whose_journal_has_lost_an_epoch_gives_no_number(tmp_path: Path, lost: int) -> None:
+    folder = fabricate_run(tmp_path, {})
+    lines = [line for line in read_journal(folder) if (line["kind"], line.get("epoch")) != ("epoch", lost)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run,) = load_runs(str(tmp_path))
+    assert (run.state, run.final) == ("failed", {}) and "10 of 11 epochs" in run.reason
+
+
+def attempt(folder: Path, *, step: int, trained: bool = True, **values: Any) -> None:
+    """The journal of an attempt from `step` on; `trained`: it came to the epoch that ends there."""
+    with Journal(folder) as journal:
+        journal.event("resumed" if step else "started", step=step, **values)
+        if trained:
+            journal.epoch(step + 1, step=step + 1)
+
+
+def read_attempts(folder: Path) -> RunRecord:
+    (run,) = load_runs(str(folder.parent), curves=())
+    return run
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Path:
+    folder = fabricate_run(tmp_path, {}, epochs=0, state="interrupted", commit="p" * 40)
+    (folder / "metrics.jsonl").unlink()
+    return folder
+
+
+def test_a_run_is_of_all_commits_that_trained_it_and_changed_if_one_was(planned: Path) -> None:
+    attempt(planned, step=0, commit="a", dirty=True)
+    attempt(planned, step=1, commit="a", dirty=False)
+    attempt(planned, step=2, commit="b", dirty=False)
+    run = read_attempts(planned)
+    assert (run.commits, run.commit, run.dirty) == (("a", "b"), "b", True)
+
+
+def test_an_attempt_whose_work_was_done_again_does_not_count(planned: Path) -> None:
+    attempt(planned, step=0, trained=False, commit="x", dirty=True, data_sha256="x")
+    attempt(planned, step=0, commit="a", dirty=False, data_sha256="1")
+    attempt(planned, step=1, trained=False, commit="y", dirty=True, data_sha256="y")
+    attempt(planned, step=1, commit="b", dirty=False, data_sha256="1")
+    run = read_attempts(planned)
+    assert (run.commits, run.dirty, run.data_sha256) == (("a", "b"), False, "1")
+
+
+def test_journals_that_name_no_commit_are_of_the_plans(planned: Path) -> None:
+    attempt(planned, step=0)
+    run = read_attempts(planned)
+    assert (run.commits, run.commit, run.dirty) == (("p" * 40,), "p" * 40, False)
+    assert (run.data_sha256, run.weights_sha256) == ("", "")
+    attempt(planned, step=1, commit="b", dirty=False, data_sha256="2")
+    run = read_attempts(planned)
+    assert run.commits == ("unknown", "b") and run.data_sha256 == "", "what it began with is not known"
+
+
+def test_other_data_after_a_resume_shows_and_weights_are_those_that_were_loaded(planned: Path) -> None:
+    attempt(planned, step=0, trained=False, commit="a", dirty=False, data_sha256="1", weights_sha256="w")
+    attempt(planned, step=0, commit="a", dirty=False, data_sha256="1")  # from a checkpoint of no step
+    attempt(planned, step=1, commit="a", dirty=False, data_sha256="2")
+    run = read_attempts(planned)
+    assert (run.data_sha256, run.weights_sha256) == ("1 → 2", "w")
 
 
 def test_without_a_source_the_runs_folder_comes_first_then_mlflow(

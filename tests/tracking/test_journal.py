@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from megdet.errors import UserError
-from megdet.tracking.journal import JOURNAL, Journal, RunState, read_journal
+from megdet.tracking.journal import JOURNAL, Journal, RunState, read_journal, run_folders
 
 
 def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
@@ -129,4 +129,28 @@ def test_the_lines_of_one_kind_are_read_without_the_others(tmp_path: Path) -> No
     everything = read_journal(tmp_path)
     assert len(everything) == 3
     for kind in ("step", "epoch", "event"):
-        assert read_journal(tmp_path, kind=kind) == [line for line in everything if line["kind"] == kind] != []
+        assert read_journal(tmp_path, kinds=[kind]) == [line for line in everything if line["kind"] == kind] != []
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["", '{"kind": "spoch", "epoch": 2, "step": 2}', "\0" * 40, '{"epoch": 2, "mmAP": 4.0}', "[]"],
+    ids=["empty", "one_letter", "zeros", "no_kind", "a_list"],
+)
+def test_a_line_that_begins_as_none_of_the_kinds_is_damaged_whichever_are_read(tmp_path: Path, damaged: str) -> None:
+    with Journal(tmp_path) as journal:
+        journal.epoch(1, step=1, mmAP=3.0)
+        journal.epoch(2, step=2, mmAP=4.0)
+    path = tmp_path / JOURNAL
+    first, _ = path.read_text().splitlines()
+    path.write_text(f"{first}\n{damaged}\n")
+    for kinds in (["epoch"], ["event"], ["step", "epoch", "event"]):
+        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is damaged"):
+            read_journal(tmp_path, kinds=kinds)
+
+
+def test_a_file_in_place_of_a_runs_folder_is_said_to_be_none_and_a_database_how_it_is_named(tmp_path: Path) -> None:
+    for name, way_out in (("mlflow.db", f"sqlite:///{tmp_path}/mlflow.db"), ("notes.txt", "name a folder of runs")):
+        (tmp_path / name).touch()
+        with pytest.raises(UserError, match=f"is no folder; .*{way_out}$"):
+            run_folders(tmp_path / name)

@@ -1,0 +1,59 @@
+"""What a run was made from, over all its attempts: code, data and weights, as its journal has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+ARROW = " → "
+"""Between what was and what came after it."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Of the attempts whose work is in the result."""
+
+    commits: tuple[str, ...]
+    """Of the code that trained it, one after the other."""
+    dirty: bool
+    """Whether the code differed from its commit, in any attempt."""
+    data_sha256: str
+    """First 12 hex digits over the annotation files, `a → b` where they changed; empty where not recorded."""
+    weights_sha256: str
+    """The same of the file with the weights that it began from; empty where there is none, or not recorded."""
+
+
+def provenance_of(journal: Iterable[Mapping[str, Any]], plan: Mapping[str, Any]) -> Provenance:
+    """From a journal's lines on epochs and events; from the plan what older journals do not say."""
+    lines = list(journal)
+    attempts = _attempts(lines) or [{}]
+    recorded = any("commit" in attempt for attempt in attempts)
+    data = _changes(attempt.get("data_sha256", "") for attempt in attempts)
+    weights = [line["weights_sha256"] for line in lines if "weights_sha256" in line]
+    return Provenance(
+        _changes(attempt.get("commit", "unknown") for attempt in attempts) if recorded else (plan["commit"],),
+        any(attempt.get("dirty", plan["dirty"]) for attempt in attempts),
+        "" if "" in data else ARROW.join(data),
+        weights[-1] if weights else "",
+    )
+
+
+def _attempts(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The lines on the starts of the attempts, oldest first.
+
+    An attempt that came to neither a checkpoint nor an evaluation is followed at once by the next, at the same step.
+    """
+    kept: list[Mapping[str, Any]] = []
+    for line in lines:
+        if line["kind"] == "epoch" or line.get("event") in ("started", "resumed"):
+            if kept and kept[-1]["kind"] == line["kind"] == "event" and kept[-1]["step"] == line["step"]:
+                kept.pop()
+            kept.append(line)
+    return [line for line in kept if line["kind"] == "event"]
+
+
+def _changes(values: Iterable[str]) -> tuple[str, ...]:
+    """The values in their order, those that repeat the one before left out."""
+    return tuple(value for value, _ in groupby(values))
