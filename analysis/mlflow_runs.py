@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from analysis.runs import RunRecord
 from megdet.errors import UserError
 from megdet.metrics import COCO_METRICS
 from megdet.tracking.client import client_of
+from megdet.tracking.payload import REPLACED
+from megdet.tracking.provenance import ARROW
 from megdet.tracking.uri import absolute_uri, without_password
 
 if TYPE_CHECKING:
@@ -44,7 +47,10 @@ Curves = Mapping[str, Mapping[str, Sequence[Point]]]
 
 
 def from_mlflow(uri: str, *, curves: Sequence[str]) -> list[RunRecord]:
-    """The runs of megdet in an MLflow store, with these curves; UserError where it has none or does not answer."""
+    """The runs of megdet in an MLflow store, with these curves; UserError where it has none or does not answer.
+
+    A run that was pushed to several experiments has a record in each, the one begun last and come furthest first.
+    """
     uri = absolute_uri(uri)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise UserError(f"{uri.removeprefix('sqlite:///')} does not exist; --from takes a runs folder or an MLflow URI")
@@ -55,7 +61,7 @@ def from_mlflow(uri: str, *, curves: Sequence[str]) -> list[RunRecord]:
     try:
         experiments = {experiment.experiment_id: experiment.name for experiment in client.search_experiments()}
         runs = [run for run in _all_runs(client, list(experiments)) if "run_id" in run.data.tags]  # made by megdet
-        found = _each_once(runs)
+        found = _current([run for run in runs if _is_whole(run)])
         points = _curves(client, [run.info.run_id for run in found], curves)
     except MlflowException as error:
         raise UserError(f"MLflow at {without_password(uri)}: {str(error).splitlines()[0]}") from None
@@ -74,14 +80,26 @@ def _all_runs(client: MlflowClient, experiments: list[str]) -> Iterator[Run]:
             return
 
 
-def _each_once(runs: Iterable[Run]) -> list[Run]:
-    """One run pushed to two experiments is still one run: that which has come further."""
-    found: dict[str, Run] = {}
-    for run in runs:
-        known = found.setdefault(run.data.tags["run_id"], run)
-        if _train_s(known) < _train_s(run):
-            found[run.data.tags["run_id"]] = run
-    return list(found.values())
+def _is_whole(run: Run) -> bool:
+    """Whether its params and tags are there, which follow when a push has made the run; a line where they are not."""
+    whole = "seed" in run.data.params and "gpus" in run.data.tags
+    if not whole:
+        name = f"{run.data.tags['run_id']} (MLflow run {run.info.run_id})"
+        print(f"left out: {name} has no settings yet; `megdet sync` pushes them", file=sys.stderr)
+    return whole
+
+
+def _current(runs: Iterable[Run]) -> list[Run]:
+    """One for each run in each experiment, the one begun last and come furthest; such first. None that is replaced."""
+    found: dict[tuple[str, str], Run] = {}
+    for run in sorted(runs, key=_progress):
+        if run.data.tags.get("state") != REPLACED["state"]:
+            found[run.data.tags["run_id"], run.info.experiment_id] = run
+    return sorted(found.values(), key=_progress, reverse=True)
+
+
+def _progress(run: Run) -> tuple[int, float]:
+    return run.info.start_time, _train_s(run)
 
 
 def _train_s(run: Run) -> float:
@@ -119,6 +137,9 @@ def _record(client: MlflowClient, run: Run, experiment: str, curves: Mapping[str
         files=partial(_artifacts, client, run.info.run_id),
         sweeps=tuple(filter(None, tags.get("sweep", "").split("; "))),
         tags=tags,
+        commits=tuple(tags.get("commits", tags.get("commit", "unknown")).split(ARROW)),
+        data_sha256=tags.get("data_sha256", ""),
+        weights_sha256=tags.get("weights_sha256", ""),
     )
 
 

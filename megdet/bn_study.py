@@ -8,14 +8,13 @@ Evaluates a run's last checkpoint with
   Johnson 2021, arXiv 2105.07576); BN batches are those of training, so bn_size images each,
 - group statistics: each group of k evaluation images is normalised by its own statistics.
 
-Runs in one process, on a GPU if there is one. Prints a table and leaves `bn_study.json` in the run folder;
+Runs in one process, on a GPU if there is one. Prints a table and leaves `bn_study.json` in the run folder and MLflow;
 `python analysis/make_tables.py --table bn` shows it for all runs, averaged over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -38,7 +37,7 @@ from megdet.metrics import coco_metrics
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.plan import Plan
-from megdet.tracking.journal import BN_STUDY, replace_file
+from megdet.tracking.journal import BN_STUDY
 from megdet.trained import TrainedRun
 
 COLUMNS = ("mmAP", "AP50", "AP75", "mmAR")
@@ -51,10 +50,11 @@ class BNStudy:
     """One trained detector and the means to evaluate it under several statistics."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises UserError where the folder has no finished training with BN in it."""
+        """Raises UserError where the folder has no checkpoint, or one of a training without BN."""
         run = TrainedRun(folder)
         if run.plan.config.bn_size == 0:
             raise UserError(f"{folder.name} was trained with frozen BN (bn_size=0): it has no statistics of its own")
+        self.run = run
         self.plan, self.ranks, self.detector, self.bf16 = run.plan, run.ranks, run.detector, run.bf16
         self.train_loader, self.eval_loader = run.train_loader, run.eval_loader
 
@@ -188,8 +188,8 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    replace_file(arguments.run / BN_STUDY, json.dumps(found, indent=2) + "\n")
-    table = Table("statistics", *COLUMNS, title=arguments.run.name)
+    study.run.record(BN_STUDY, found)
+    table = Table("statistics", *COLUMNS, title=study.run.title)
     for name, metrics in found.items():
         table.add_row(name, *("-" if (value := metrics[column]) is None else f"{value:.1f}" for column in COLUMNS))
     Console().print(table)

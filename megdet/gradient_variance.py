@@ -10,14 +10,13 @@ Groups are of one epoch each and deviations are from the epoch's own mean: no im
 the ratio of the two is not changed by how small the data set is. The standard error is estimated from the spread of
 the squared distances of successive gradients.
 
-Runs in one process, on a GPU if there is one. Prints a table and leaves `gradient_variance.json` in the run folder;
-`python analysis/make_tables.py --table variance` shows it for all runs, averaged over seeds.
+Runs in one process, on a GPU if there is one. Prints a table and leaves `gradient_variance.json` in the run folder
+and MLflow; `python analysis/make_tables.py --table variance` shows it for all runs, averaged over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 import sys
@@ -37,7 +36,7 @@ from megdet.batch import ImageBatch
 from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
-from megdet.tracking.journal import GRADIENT_VARIANCE, replace_file
+from megdet.tracking.journal import GRADIENT_VARIANCE
 from megdet.trained import TrainedRun
 
 GROUPS = (1, 2, 4, 8, 16)
@@ -214,11 +213,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     study: dict[str, Any] = {"batches": arguments.batches, "k": list(found[ALL]), "modules": found}
-    replace_file(arguments.run / GRADIENT_VARIANCE, json.dumps(study, indent=2) + "\n")
+    run.record(GRADIENT_VARIANCE, study)
     columns = ("module", "Var", *(f"k = {k}" for k in study["k"][1:]))
-    table = Table(
-        *(Column(name, no_wrap=True) for name in columns), title=arguments.run.name, box=SIMPLE, padding=(0, 1, 0, 0)
-    )
+    table = Table(*(Column(name, no_wrap=True) for name in columns), title=run.title, box=SIMPLE, padding=(0, 1, 0, 0))
     for module, by_k in found.items():
         ratios = [f"{one['ratio']:.2f} ± {one['error']:.2f}" for k, one in by_k.items() if k > 1]
         table.add_row(module, f"{by_k[1]['variance']:.3g}", *ratios)

@@ -42,15 +42,20 @@ def run(parsed: argparse.Namespace) -> int:
     left = 0
     folders = select_runs(parsed.runs)
     places = {folder: _place(plan_of(folder)["config"]["tracking"], parsed) for folder in folders}
-    for place in dict.fromkeys(places.values()):  # a server that is down is asked once, not once per run
+    sweeps: dict[Path, tuple[str, str]] = {}
+    for folder in folders:
+        for sweep_folder in sweeps_of(folder):
+            sweep = Sweep.read(sweep_folder)
+            # One that is not tracked goes with the first of its runs.
+            tracking = {"uri": sweep.uri or places[folder][0], "experiment": sweep.experiment}
+            sweeps.setdefault(sweep_folder, _place(tracking, parsed))
+    for place in dict.fromkeys([*places.values(), *sweeps.values()]):  # a server that is down is asked once
         reachable[place] = prepare(*place)
     # Sweeps first: their runs are hung below them.
-    for sweep_folder in dict.fromkeys(sweep for folder in folders for sweep in sweeps_of(folder)):
-        sweep = Sweep.read(sweep_folder)
-        place = _place({"uri": sweep.uri, "experiment": sweep.experiment}, parsed)
-        if reachable.get(place) and not mirror_sweep(sweep_folder, *place):
+    for sweep_folder, place in sweeps.items():
+        if not (reachable[place] and mirror_sweep(sweep_folder, *place)):
             left += 1
-            print(f"not pushed: the sweep {sweep.name}", file=sys.stderr)
+            print(f"not pushed: the sweep {Sweep.read(sweep_folder).name}", file=sys.stderr)
     for folder in folders:
         place = places[folder]
         if reachable[place] and mirror(folder, *place):

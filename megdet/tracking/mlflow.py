@@ -19,6 +19,7 @@ from megdet.errors import UserError
 from megdet.tracking.client import MIRROR, client_of, experiment_id_of, locked, milliseconds, warn
 from megdet.tracking.journal import PLAN, RunState, read_journal, replace_file
 from megdet.tracking.payload import (
+    REPLACED,
     Point,
     artifacts,
     asked_points,
@@ -28,6 +29,7 @@ from megdet.tracking.payload import (
     step_points,
     tags,
 )
+from megdet.tracking.provenance import Provenance, provenance_of
 from megdet.tracking.settings import semantic_settings
 from megdet.tracking.sweep_mirror import membership, refresh_sweeps
 from megdet.tracking.uri import absolute_uri
@@ -105,16 +107,18 @@ class _Push:
     def __init__(self, folder: Path, uri: str, experiment: str, state: RunState) -> None:
         self.folder, self.uri, self.state = folder, uri, state
         self.plan: dict[str, Any] = json.loads((folder / PLAN).read_text())
+        self.began = milliseconds(state.started)
+        """Tells a run from the one of the same id that it replaced: its settings are the same, its numbers are not."""
         self.client = client_of(uri)
         self.experiment_id = experiment_id_of(self.client, uri, experiment)
 
     def go(self) -> None:
-        run, pushed = self._find() or self._create()
+        run, pushed = self._noted() or self._found_or_created()
         self.run_id: str = run.info.run_id
-        self._send_params_and_tags(run)
+        lines = read_journal(self.folder)
+        self._send_params_and_tags(run, provenance_of(lines, self.plan))
         if not any(name.startswith("asked/") for name in run.data.metrics):
             self._send_points(asked_points(self.plan, self.state))
-        lines = read_journal(self.folder)
         schedule = self.plan["schedule"]
         steps = schedule["epochs"] * schedule["steps_per_epoch"]
         # Saved after each kind: a push that breaks off goes on from there.
@@ -126,7 +130,7 @@ class _Push:
             pushed[kind] = max((point.step for point in points), default=pushed[kind])
             self._save(pushed)
         if not pushed["final"]:
-            result = final_points(lines, self.state)
+            result = final_points(lines, self.plan, self.state)
             self._send_points(result)
             pushed["final"] = bool(result)
         for path, place in artifacts(self.folder, self.state):
@@ -137,8 +141,8 @@ class _Push:
         self._save(pushed)
         self._set_status(run)
 
-    def _find(self) -> tuple[Run, dict[str, Any]] | None:
-        """The MLflow run of this folder and what it already has."""
+    def _noted(self) -> tuple[Run, dict[str, Any]] | None:
+        """The MLflow run that the folder's mlflow.json names and what it already has."""
         from mlflow.exceptions import MlflowException
 
         with suppress(FileNotFoundError, ValueError, KeyError):  # a damaged mlflow.json is made anew
@@ -146,17 +150,25 @@ class _Push:
             if (pushed["uri"], pushed["experiment_id"]) == (self.uri, self.experiment_id):
                 with suppress(MlflowException):  # the MLflow run may have been removed for good
                     run = self.client.get_run(pushed["run_id"])
-                    if run.info.lifecycle_stage == "active":
+                    if run.info.lifecycle_stage == "active" and run.info.start_time == self.began:
                         return run, pushed
+        return None
+
+    def _found_or_created(self) -> tuple[Run, dict[str, Any]]:
+        """The MLflow run with this run's id and start, and what it already has; those begun earlier are replaced."""
         run_id = self.plan["run_id"]
-        found = self.client.search_runs([self.experiment_id], f"tags.run_id = '{run_id}'", max_results=2)
+        same_id = self.client.search_runs([self.experiment_id], f"tags.run_id = '{run_id}'")
+        found = [run for run in same_id if run.info.start_time == self.began]
         if len(found) > 1:
             raise UserError(
                 f"two MLflow runs have the tag run_id={run_id} ({found[0].info.run_id} and "
                 f"{found[1].info.run_id}); delete one of them"
             )
+        for run in same_id:
+            if run.info.start_time < self.began:
+                self._mark_replaced(run)
         if not found:
-            return None
+            return self._create(replaced=any(run.info.start_time > self.began for run in same_id))
         mlflow_id = found[0].info.run_id
         epoch, step = (
             max((point.step for point in self.client.get_metric_history(mlflow_id, key)), default=0)
@@ -164,12 +176,19 @@ class _Push:
         )
         return found[0], self._nothing_pushed(mlflow_id) | {"epoch": epoch, "step": step}
 
-    def _create(self) -> tuple[Run, dict[str, Any]]:
+    def _mark_replaced(self, run: Run) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in REPLACED.items()])
+        if run.info.status == "RUNNING":  # it was lost, and nobody else will say so
+            self.client.update_run(run.info.run_id, status=STATUS["interrupted"])
+
+    def _create(self, *, replaced: bool) -> tuple[Run, dict[str, Any]]:
         run = self.client.create_run(
             self.experiment_id,
-            start_time=milliseconds(self.state.started),
+            start_time=self.began,
             run_name=self.plan["name"],
-            tags={"run_id": self.plan["run_id"]},
+            tags={"run_id": self.plan["run_id"], **(REPLACED if replaced else {})},
         )
         pushed = self._nothing_pushed(run.info.run_id)
         self._save(pushed)
@@ -182,7 +201,7 @@ class _Push:
     def _save(self, pushed: dict[str, Any]) -> None:
         replace_file(self.folder / MIRROR, json.dumps(pushed, indent=2) + "\n")
 
-    def _send_params_and_tags(self, run: Run) -> None:
+    def _send_params_and_tags(self, run: Run, made_from: Provenance) -> None:
         from mlflow.entities import Param, RunTag
 
         known = run.data.tags
@@ -190,8 +209,11 @@ class _Push:
         # MLflow refuses to change a param, so only what it has not is sent.
         params = [Param(key, value) for key, value in settings.items() if key not in run.data.params]
         # Its origin is set once: a `megdet sync` from elsewhere must not overwrite that of training.
-        wanted = tags(self.plan, self.state, self.folder) | membership(self.folder, self.uri, self.experiment_id)
+        wanted = tags(self.plan, self.state, made_from, self.folder)
+        wanted |= membership(self.folder, self.uri, self.experiment_id)
         wanted |= {key: value for key, value in origin().items() if key not in known}
+        if known.get("state") == REPLACED["state"]:  # a push of the old folder does not bring it back
+            wanted |= REPLACED
         changed = [RunTag(key, value) for key, value in wanted.items() if value != known.get(key, "")]
         if params or changed:
             self.client.log_batch(self.run_id, params=params, tags=changed)

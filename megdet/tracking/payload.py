@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 from megdet.metrics import COCO_METRICS
 from megdet.tracking.journal import BN_STUDY, GRADIENT_VARIANCE, JOURNAL, PLAN, RunState
+from megdet.tracking.provenance import ARROW, Provenance
 
 MAX_STEP_POINTS = 500
 """Of each per-step curve; the journal keeps them all."""
+REPLACED = {"state": "replaced", "outcome": ""}
+"""The tags of an MLflow run whose run was begun anew; another MLflow run has the result."""
 
 Line = Mapping[str, Any]
 
@@ -53,26 +56,30 @@ def step_points(lines: Sequence[Line], *, after: int, steps: int) -> list[Point]
     return [point for line in kept for point in _points(line, "step/", step=line["step"])]
 
 
-def final_points(lines: Sequence[Line], state: RunState) -> list[Point]:
-    """The result as `final/<name>`: the last epoch's COCO numbers and the times. Of a finished run only."""
+def final_points(lines: Sequence[Line], plan: Mapping[str, Any], state: RunState) -> list[Point]:
+    """The result as `final/<name>`: the last epoch's COCO numbers and the times. Of a finished, whole run only."""
     epochs = [line for line in lines if line["kind"] == "epoch"]
-    if state.state != "finished" or not epochs:
+    if state.state != "finished" or not epochs or epochs[-1]["epoch"] != plan["schedule"]["epochs"]:
         return []
     result = {name: epochs[-1].get(name) for name in COCO_METRICS}
     result |= {"train_s": state.train_s, "eval_s": state.eval_s, "time": epochs[-1]["time"]}
     return _points(result, "final/", step=0)
 
 
-def tags(plan: Mapping[str, Any], state: RunState, folder: Path) -> dict[str, str]:
-    """Ids, layout, code and state: what is not a setting, or can change over a run's attempts."""
+def tags(plan: Mapping[str, Any], state: RunState, made_from: Provenance, folder: Path) -> dict[str, str]:
+    """Ids, layout, code, data and state: what is not a setting, or can change over a run's attempts."""
+    commit = made_from.commits[-1]
     facts = {
         "kind": "run",
         "run_id": plan["run_id"],
         "experiment_id": plan["experiment_id"],
         "folder": folder.resolve(),
-        "commit": plan["commit"],
-        "dirty": plan["dirty"],
-        "mlflow.source.git.commit": plan["commit"],  # where MLflow's own pages look for it
+        "commit": commit,
+        "commits": ARROW.join(made_from.commits),
+        "dirty": made_from.dirty,
+        "data_sha256": made_from.data_sha256,
+        "weights_sha256": made_from.weights_sha256,
+        "mlflow.source.git.commit": commit,  # where MLflow's own pages look for it
         "state": state.state,
         "outcome": state.state if state.state in ("finished", "diverged") else "",
         "reason": state.reason or "",

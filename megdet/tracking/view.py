@@ -26,6 +26,7 @@ Filters to type into the search field:
 - `params.model = 'r50_fpn' AND params.bn_size = '32'`
 - ``metrics.`asked/batch` >= 64 AND metrics.`final/mmAP` > 36``
 
+A run in the state `replaced` was begun anew (`sweep.on_existing=force`): the run of the same name has the result.
 Params are text to MLflow; `asked/batch`, `asked/bn_size` and `asked/lr` are there to sort and compare as numbers.
 Sorted by anything but *Created*, the runs of all sweeps are one flat list.
 """

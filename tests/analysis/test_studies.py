@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from analysis import make_tables
+from analysis.runs import load_runs
+from analysis.studies import PROGRAMS, Ratio, sound_gradient_variances
+from megdet.tracking.journal import BN_STUDY, GRADIENT_VARIANCE
 from megdet.tracking.mlflow import mirror
 from tests.tracking.databases import new_database
 from tests.tracking.fabricate import fabricate_run
@@ -16,13 +19,19 @@ from tests.tracking.fabricate import fabricate_run
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
 
-def with_studies(folder: Path, *, precise: float = 37.5, ratio: float = 0.98) -> Path:
-    """The run with the files that both studies leave: 37.0 mmAP with the running average."""
+FILES = {"bn": BN_STUDY, "variance": GRADIENT_VARIANCE}
+
+
+def with_studies(folder: Path, *, precise: float = 37.5, ratio: float = 0.98, epoch: float | None = 11.0) -> Path:
+    """The run with the files that both studies leave: 37.0 mmAP with the running average, of the weights of `epoch`.
+
+    None: as before the epoch was recorded."""
+    weights = {} if epoch is None else {"step": round(epoch * 100), "epoch": epoch}
     numbers = {"AP50": 55.04, "AP75": 40.0, "mmAR": 50.0}
     study = {"running average": {"mmAP": 37.0, **numbers}, "precise, 512 images": {"mmAP": precise, **numbers}}
-    (folder / "bn_study.json").write_text(json.dumps(study))
+    (folder / "bn_study.json").write_text(json.dumps(weights | study))
     by_k = {"1": {"variance": 2.0, "ratio": 1.0, "error": 0.0}, "2": {"variance": 1.0, "ratio": ratio, "error": 0.051}}
-    variance = {"batches": 64, "k": [1, 2], "modules": {"rpn": by_k, "all": by_k}}
+    variance = {**weights, "batches": 64, "k": [1, 2], "modules": {"rpn": by_k, "all": by_k}}
     (folder / "gradient_variance.json").write_text(json.dumps(variance))
     return folder
 
@@ -74,14 +83,68 @@ def test_mlflow_gives_the_same_studies_as_the_folder(
 
 
 def test_where_nothing_was_studied_the_message_says_how_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fabricate_run(tmp_path, {"batch": 16})
+    folder = fabricate_run(tmp_path, {"batch": 16})
     assert make_tables.main(["--from", str(tmp_path), "--table", "bn"]) == 2
     error = capsys.readouterr().err
     assert "no run has a bn_study.json yet" in error and "python -m megdet.bn_study" in error
+    assert "megdet sync" not in error
+    uri = new_database(tmp_path / "store")
+    assert mirror(folder, uri, "megdet")
+    assert make_tables.main(["--from", uri, "--table", "bn"]) == 2
+    error = capsys.readouterr().err
+    assert "python -m megdet.bn_study" in error and "megdet sync" in error, "there may be one that MLflow has not"
 
 
-def test_a_damaged_study_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = with_studies(fabricate_run(tmp_path, {"batch": 16}))
-    (folder / "bn_study.json").write_text("{")
-    assert make_tables.main(["--from", str(tmp_path), "--table", "bn"]) == 2
-    assert f"bn_study.json of {folder.name} is damaged" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["bn", "variance"])
+def test_a_study_of_weights_before_the_end_has_a_row_of_its_own_and_a_remark(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, (epoch, precise, ratio) in enumerate([(11.0, 37.4, 0.9), (None, 37.8, 1.1), (3.999, 20.0, 5.0)]):
+        folder = fabricate_run(tmp_path, {"batch": 16, "seed": seed})
+        with_studies(folder, precise=precise, ratio=ratio, epoch=epoch)
+    rows = table(str(tmp_path), capsys, name)
+    column, place = ("mmAP", 1) if name == "bn" else ("k = 2", 0)
+    sound = "37.6 ± 0.3 (2)" if name == "bn" else "1.00 ± 0.14 (2)"
+    early = "20.0" if name == "bn" else "5.00 ± 0.05"
+    assert [row["Batch size"] for row in rows] == ["16", "16", "16, epoch 3.99", "16, epoch 3.99"]
+    assert (rows[place][column], rows[place + 2][column]) == (sound, early)
+    assert make_tables.main(["--from", str(tmp_path), "--table", name]) == 0
+    text = capsys.readouterr().out
+    assert text.count("16, epoch 3.99, BN size 16: of epoch 3.99 of 11, before the end of training") == 1
+    assert "16, BN size 16: of epoch" not in text
+
+
+@pytest.mark.parametrize("name", ["bn", "variance"])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", '{"all": {"1": 2.0, "2": 1.0}}', '{"modules": {"all": {"2": {}}}}', '{"running average": {}}'],
+    ids=["torn", "no_object", "empty", "of_an_older_form", "no_ratio", "no_number"],
+)
+def test_a_study_that_cannot_be_read_is_left_out_with_the_command_that_makes_it_anew(
+    name: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = FILES[name]
+    bad = fabricate_run(tmp_path, {"batch": 16})
+    (bad / file).write_text(content)
+    good = with_studies(fabricate_run(tmp_path, {"batch": 32, "bn_size": 32}))
+    assert make_tables.main(["--from", str(tmp_path), "--format", "csv", "--table", name]) == 0
+    said = capsys.readouterr()
+    assert {row["Batch size"] for row in csv.DictReader(io.StringIO(said.out))} == {"32"}
+    assert said.err.count("\n") == 1 and f"{file} of {bad.name}" in said.err
+    assert f"`python -m {PROGRAMS[file]} {bad}` makes it anew" in said.err
+    (good / file).unlink()
+    assert make_tables.main(["--from", str(tmp_path), "--table", name]) == 2
+
+
+def test_sound_are_the_ratios_at_last_weights_for_k_above_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, (epoch, ratio) in enumerate([(11.0, 0.9), (3.0, 5.0), (None, 1.1)]):
+        with_studies(fabricate_run(tmp_path, {"seed": seed}), ratio=ratio, epoch=epoch)
+    few = with_studies(fabricate_run(tmp_path, {"seed": 3}))
+    single = {"1": {"variance": 2.0, "ratio": 1.0, "error": 0.0}}
+    (few / "gradient_variance.json").write_text(json.dumps({"batches": 4, "k": [1], "modules": {"all": single}}))
+    found = sound_gradient_variances(load_runs(str(tmp_path)))
+    assert [(run.seed, by_module) for run, by_module in found] == [
+        (seed, {"rpn": {2: Ratio(ratio, 0.051)}, "all": {2: Ratio(ratio, 0.051)}})
+        for seed, ratio in ((0, 0.9), (2, 1.1))
+    ]
+    assert "--batches" in capsys.readouterr().err

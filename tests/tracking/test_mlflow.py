@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,56 @@ def test_a_resumed_run_goes_on_in_its_mlflow_run_without_a_point_twice(tmp_path:
     assert len(steps) == len(set(steps)) == 40
 
 
+def begun_anew(folder: Path, *, mmAP: float) -> tuple[Path, Path]:
+    """What `sweep.on_existing=force` leaves of a fabricated run: the old folder, and the new run in its place."""
+    old = folder.parent / ".replaced" / f"{folder.name}-20261121-100000-1"
+    old.parent.mkdir()
+    folder.rename(old)
+    new = fabricate_run(folder.parent, {"batch": 16}, mmAP=mmAP, commit="beef" * 10)
+    state = RunState.read(new)
+    assert state is not None
+    replace(state, started="2026-11-21T10:00:00+00:00", ended="2026-11-21T12:00:00+00:00").write(new)
+    return old, new
+
+
+@pytest.mark.parametrize("was", ["finished", "running"])
+def test_a_run_begun_anew_is_a_new_run_in_mlflow_and_the_old_one_is_marked(tmp_path: Path, uri: str, was: Any) -> None:
+    folder = fabricate_run(
+        tmp_path / "runs", {"batch": 16}, mmAP=37.0, state=was, epochs=11 if was == "finished" else 3
+    )
+    assert mirror(folder, uri, "paper")
+    first = only_run(uri)
+    old, new = begun_anew(folder, mmAP=30.0)
+    assert mirror(new, uri, "paper") and mirror(new, uri, "paper")
+    if was == "finished":
+        assert mirror(old, uri, "paper"), "to push the old folder again changes nothing"
+    second, before = runs_in(uri)  # the one begun last first
+    assert (before.info.run_id, before.data.tags["state"]) == (first.info.run_id, "replaced")
+    assert before.data.tags["outcome"] == "" and before.info.status == ("FINISHED" if was == "finished" else "KILLED")
+    assert before.data.tags["commit"] == first.data.tags["commit"] and before.data.metrics == first.data.metrics
+    assert second.data.tags["commit"] == "beef" * 10 and second.data.tags["state"] == "finished"
+    assert curve(uri, second, "mmAP") == [(epoch, pytest.approx(30.0 * epoch / 11)) for epoch in range(1, 12)]
+    assert second.data.metrics["final/mmAP"] == pytest.approx(30.0) and second.data.params["batch"] == "16"
+
+
+def test_a_run_begun_anew_where_mlflow_json_has_stayed_is_a_new_run_too(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {"batch": 16}, mmAP=37.0)
+    assert mirror(folder, uri, "paper")
+    old, new = begun_anew(folder, mmAP=30.0)
+    shutil.copy(old / "mlflow.json", new)
+    assert mirror(new, uri, "paper")
+    assert [run.data.tags["state"] for run in runs_in(uri)] == ["finished", "replaced"]
+
+
+def test_the_old_folder_pushed_after_the_new_one_is_a_replaced_run(tmp_path: Path, uri: str) -> None:
+    old, new = begun_anew(fabricate_run(tmp_path / "runs", {"batch": 16}, mmAP=37.0), mmAP=30.0)
+    assert mirror(new, uri, "paper") and mirror(old, uri, "paper") and mirror(new, uri, "paper")
+    second, first = runs_in(uri)
+    assert (second.data.tags["state"], first.data.tags["state"]) == ("finished", "replaced")
+    assert second.data.metrics["final/mmAP"] == pytest.approx(30.0)
+    assert first.data.metrics["final/mmAP"] == pytest.approx(37.0)
+
+
 def test_a_push_that_broke_off_before_it_was_noted_is_repeated_without_a_point_twice(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {}, state="running", epochs=2)
     assert mirror(folder, uri, "paper")
@@ -206,7 +258,7 @@ def test_two_mlflow_runs_of_one_run_are_an_error_that_names_both(
     folder = fabricate_run(tmp_path / "runs", {})
     assert mirror(folder, uri, "paper")
     client, run = MlflowClient(uri), only_run(uri)
-    twin = client.create_run(run.info.experiment_id, tags={"run_id": run.data.tags["run_id"]})
+    twin = client.create_run(run.info.experiment_id, run.info.start_time, tags={"run_id": run.data.tags["run_id"]})
     (folder / "mlflow.json").unlink()
     assert not mirror(folder, uri, "paper")
     assert run.info.run_id in caplog.text and twin.info.run_id in caplog.text

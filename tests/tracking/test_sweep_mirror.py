@@ -226,3 +226,24 @@ def test_a_server_that_is_down_costs_a_warning_and_sync_brings_the_sweep_later(
     assert "viewStateShareKey=megdet" in capsys.readouterr().out
     noted = json.loads((sweep / "mlflow.json").read_text())
     assert noted["run_id"] == found["table3"].info.run_id
+
+
+def test_sync_takes_a_sweep_where_it_says_though_none_of_its_runs_says_so(
+    two: list[Path], uri: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = new_database(tmp_path / "own")
+    monkeypatch.chdir(tmp_path / "own")  # the runs' plans name no database
+    sweep_of(two, "table3", uri)
+    assert megdet(["sync", str(two[0].parent)]) == 0
+    assert set(in_mlflow(uri)) == {"table3"} and len(MlflowClient(own).search_runs(["1", "2"])) == 2
+    capsys.readouterr()
+    sweep_of(two[:1], "table2", "http://127.0.0.1:9")
+    assert megdet(["sync", str(two[0].parent)]) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines() == ["not pushed: the sweep table2"] and "2 runs up to date" in said.out
+
+
+def test_sync_of_a_sweep_that_is_not_tracked_goes_where_its_runs_go(two: list[Path], uri: str) -> None:
+    sweep_of(two, "table3", None)
+    assert megdet(["sync", str(two[0].parent), "--uri", uri, "--experiment", "paper"]) == 0
+    assert "table3" in in_mlflow(uri)
