@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from analysis.commits import commits_text
-from analysis.comparable import VARIED, Group
-from analysis.runs import FACTS, RunRecord, load_runs
+from analysis.comparable import VARIED, Group, contents_of
+from analysis.runs import FACTS, RunRecord, load_runs, select
 from analysis.tables import NAMING, Cell, Row, Table, difference_text
 from megdet.errors import UserError
 from megdet.tracking.uri import without_password
@@ -20,22 +20,28 @@ LEFT_OUT = ("difference", "# of GPUs", "Time (h) (paper)")
 
 
 def second_set(
-    name: str, runs: Sequence[RunRecord], *, curves: Sequence[str]
+    name: str, runs: Sequence[RunRecord], *, wanted: Mapping[str, str], curves: Sequence[str]
 ) -> tuple[list[RunRecord], list[RunRecord]]:
-    """What `--against` names: the first set of runs without it, and the second.
+    """What `--against` names: the first set of runs without it, and the second, of both those that are `wanted`.
 
     `name` is an experiment of `runs`, a tag or setting of theirs as KEY=VALUE (`precision=bf16`, `commit=c0ffee`), a
-    runs folder or an MLflow URI. UserError where it is none of these.
+    runs folder or an MLflow URI. What `name` itself says of the second set (its experiment, its `sweep=`) is wanted
+    of the first alone. UserError where it is none of these, or where a set has no run that is wanted.
     """
     second = [run for run in runs if run.experiment == name or run.has_tag(name)]
+    said = name.partition("=")[0] if "=" in name else "experiment"
     if not second and ("://" in name or Path(name).is_dir()):
-        return list(runs), load_runs(name, curves=curves)
-    first = [run for run in runs if run not in second]
+        second, said = load_runs(name, curves=curves), ""
+    first = [run for run in runs if not said or run not in second]
     if not second:
         raise UserError(f"--against {name}: no such folder, experiment or KEY=VALUE; {_there(name, runs)}")
     if not first:
         raise UserError(f"--against {name}: all runs are of that set; name another one, or a folder")
-    return first, second
+    try:
+        second = select(second, **{key: value for key, value in wanted.items() if key != said})
+    except UserError as error:
+        raise UserError(f"--against {name}: {error}") from None
+    return select(first, **wanted), second
 
 
 def _there(name: str, runs: Sequence[RunRecord]) -> str:
@@ -66,13 +72,20 @@ def nearest(group: Group, others: Sequence[Group]) -> Group:
 
 def differences(group: Group, other: Group) -> list[str]:
     """What two groups of runs do not have in common, as text: `precision bf16 (not fp32)`."""
-    first, second = _settings(group), _settings(other)
+    first, second = _settings(group.runs[0]), _settings(other.runs[0])
     found = [
         f"{key} {second.get(key, 'not set')} (not {first.get(key, 'not set')})"
         for key in sorted(first.keys() | second.keys())
         if first.get(key) != second.get(key)
     ]
-    if {run.commit for run in group.runs} != {run.commit for run in other.runs}:
+    for described in (_schedules, contents_of):  # of these, what both have
+        first, second = described(group.runs), described(other.runs)
+        found += [
+            f"{key} {second[key]} (not {first[key]})"
+            for key in sorted(first.keys() & second.keys())
+            if first[key] != second[key]
+        ]
+    if {run.commits for run in group.runs} != {run.commits for run in other.runs}:
         found.append(f"{commits_text(other.runs)} (not {commits_text(group.runs)})")
     return found
 
@@ -109,6 +122,12 @@ def beside(table: Table, second: Table | None, *, name: str, differing: Sequence
     )
 
 
+def naming_left_out(table: Table, groups: Sequence[Group], *, name: str) -> Table:
+    """`table` with what `--against` named too but has no place in it: neither beside these runs nor beside others."""
+    left = [f"{len(group.runs)} of {name} ({group.title.replace('; ', ', ')})" for group in groups]
+    return replace(table, runs="; ".join([table.runs, *(f"not shown: {text}" for text in left)]))
+
+
 def _joined(table: Table, kept: Sequence[int], row: Row, other: Row | None, name: str) -> Row:
     cells: list[Cell] = []
     for place in kept:
@@ -126,12 +145,15 @@ def _is_measured(column: str) -> bool:
     return column not in NAMING and not column.endswith("(paper)") and "difference" not in column
 
 
-def _settings(group: Group) -> dict[str, str]:
-    """What the runs of a group have in common, and the schedules by name."""
-    same = {k: v for k, v in group.runs[0].settings.items() if k not in VARIED and not k.startswith("schedule.")}
-    for run in group.runs:
-        text = ", ".join(
-            f"{k.removeprefix('schedule.')} {v}" for k, v in sorted(run.settings.items()) if "schedule." in k
+def _settings(run: RunRecord) -> dict[str, str]:
+    """What the runs of a group have in common."""
+    return {k: v for k, v in run.settings.items() if k not in VARIED and not k.startswith("schedule.")}
+
+
+def _schedules(runs: Sequence[RunRecord]) -> dict[str, str]:
+    return {
+        f"{run.schedule} schedule": ", ".join(
+            f"{k.removeprefix('schedule.')} {v}" for k, v in sorted(run.settings.items()) if k.startswith("schedule.")
         )
-        same[f"{run.schedule} schedule"] = text
-    return same
+        for run in runs
+    }

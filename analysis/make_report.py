@@ -24,6 +24,7 @@ if __package__ is None:  # run as `python analysis/make_report.py`
 
 from analysis.make_figures import FIGURES, figures_of
 from analysis.make_tables import CLAIMS, STUDIES, TABLES, tables_of
+from analysis.options import add_run_options, wanted_of, write_text
 from analysis.provenance import provenance_of
 from analysis.render import html_tables, page
 from analysis.report.failures import failures_html
@@ -41,16 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         runs = load_runs(parsed.source, curves=CURVES + STEP_CURVES + MEASURES)
-        wanted = {name: getattr(parsed, name) for name in ("sweep", "experiment", "model", "data")}
+        wanted = wanted_of(parsed)
         runs = select(runs, **wanted)
-        chosen = ", ".join(f"{name} {value}" for name, value in wanted.items() if value) or "all runs"
+        chosen = ", ".join(f"{name} {value}" for name, value in wanted.items()) or "all runs"
         text = report(runs, title=chosen, made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes")[:16])
+        write_text(parsed.out, text)
     except UserError as error:
         print(f"make_report: {error}", file=sys.stderr)
         return 2
-    parsed.out.parent.mkdir(parents=True, exist_ok=True)
-    parsed.out.write_text(text, encoding="utf-8")
-    print(f"written to {parsed.out}")
     return 0
 
 
@@ -88,13 +87,7 @@ def inline_svg(figure: Figure, name: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--from", dest="source", metavar="FOLDER|URI", help="runs folder or MLflow URI; default: ./runs, else MLflow"
-    )
-    parser.add_argument("--sweep", metavar="NAME", help="only runs of this sweep, such as table3")
-    parser.add_argument("--experiment", help="only runs of this MLflow experiment")
-    parser.add_argument("--model", help="only runs of this model")
-    parser.add_argument("--data", help="only runs on this data set")
+    add_run_options(parser)
     parser.add_argument("--out", type=Path, default=Path("results/report.html"), help="default: results/report.html")
     return parser
 

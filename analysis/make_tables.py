@@ -9,8 +9,11 @@
     python analysis/make_tables.py --table 3 --against other_runs/
     python analysis/make_tables.py --table 3 --against precision=bf16
 
-Runs that differ in anything but batch, bn_size, schedule and lr.scale are not comparable: each comparable
-group gets tables of its own. Seeds are averaged. A table whose runs are of several commits says so.
+Runs that differ in anything but batch, bn_size, schedule and lr.scale, or in the files that they learned from, are
+not comparable: each comparable group gets tables of its own. Seeds are averaged. A table whose runs are of several
+commits says so.
+With --against, --sweep, --experiment, --model and --data choose from both sets, except for what --against itself
+names: `--experiment a --against b` sets the runs of experiment a beside those of experiment b.
 """
 
 from __future__ import annotations
@@ -23,15 +26,16 @@ from pathlib import Path
 if __package__ is None:  # run as `python analysis/make_tables.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis.against import beside, differences, nearest, second_set, short_name
+from analysis.against import beside, differences, naming_left_out, nearest, second_set, short_name
 from analysis.claims.table import claims_table
 from analysis.commits import with_commits
 from analysis.comparable import Group, comparable_groups
+from analysis.options import add_run_options, wanted_of, write_text
 from analysis.paper import paper_table
 from analysis.provenance import provenance_of
 from analysis.render import FORMATS
 from analysis.runs import RunRecord, load_runs, select
-from analysis.studies import bn_table, variance_table
+from analysis.studies import PROGRAMS, bn_table, variance_table
 from analysis.table1 import MEASURES, make_ratio_table
 from analysis.table2_3 import empty_table, make_table
 from analysis.table4 import make_leaderboard
@@ -42,8 +46,8 @@ from megdet.tracking.journal import BN_STUDY, GRADIENT_VARIANCE
 TABLES = ("1", "2", "3", "4")
 """The paper's."""
 CLAIMS = "claims"
-STUDIES = {"bn": ("megdet.bn_study", BN_STUDY), "variance": ("megdet.gradient_variance", GRADIENT_VARIANCE)}
-"""What can be studied in a trained run: the program that does it and the file that it leaves."""
+STUDIES = {"bn": BN_STUDY, "variance": GRADIENT_VARIANCE}
+"""What can be studied in a trained run: the file that it leaves."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,18 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         tables = _tables(parsed)
+        if parsed.provenance:
+            tables = [each for table in tables for each in (table, provenance_of(table)) if each is not None]
+        text = FORMATS[parsed.format](tables)
+        if parsed.out:
+            write_text(parsed.out, text)
+        else:
+            print(text, end="")
     except UserError as error:
         print(f"make_tables: {error}", file=sys.stderr)
         return 2
-    if parsed.provenance:
-        tables = [each for table in tables for each in (table, provenance_of(table)) if each is not None]
-    text = FORMATS[parsed.format](tables)
-    if parsed.out:
-        parsed.out.parent.mkdir(parents=True, exist_ok=True)
-        parsed.out.write_text(text, encoding="utf-8")
-        print(f"written to {parsed.out}")
-    else:
-        print(text, end="")
     return 0
 
 
@@ -74,14 +76,16 @@ def _tables(parsed: argparse.Namespace) -> list[Table]:
     runs = load_runs(parsed.source, curves=curves)
     second: list[RunRecord] = []
     if parsed.against:
-        runs, second = second_set(parsed.against, runs, curves=curves)
-        second = select(second, model=parsed.model, data=parsed.data)
-    wanted = {name: getattr(parsed, name) for name in ("sweep", "experiment", "model", "data")}
-    runs = select(runs, **wanted)
+        runs, second = second_set(parsed.against, runs, wanted=wanted_of(parsed), curves=curves)
+    else:
+        runs = select(runs, **wanted_of(parsed))
     made = tables_of(runs, names, against=second, name=short_name(parsed.against) if parsed.against else "")
     if not made:
-        program, file = STUDIES[parsed.table]
-        raise UserError(f"--table {parsed.table}: no run has a {file} yet; `python -m {program} RUN_FOLDER` makes it")
+        file = STUDIES[parsed.table]
+        way = f"`python -m {PROGRAMS[file]} RUN_FOLDER` makes it"
+        if not any(run.folder for run in runs):  # from MLflow
+            way += ", `megdet sync` pushes one that is in a run folder"
+        raise UserError(f"--table {parsed.table}: no run has a {file} yet; {way}")
     return made
 
 
@@ -90,20 +94,27 @@ def tables_of(
 ) -> list[Table]:
     """The tables asked for, one per group of comparable runs that has a row in them.
 
-    Beside each group stands the nearest group of the runs `against`, under their `name`.
+    Beside each group stands the nearest group of the runs `against`, under their `name`; groups of theirs that are
+    the nearest of none are named.
     """
     groups, others = comparable_groups(runs), comparable_groups(against)
     tables = []
     for asked in names:
-        made = []
+        theirs = {other.title: table for other in others if (table := _table_of(asked, other)) is not None}
+        candidates = [other for other in others if other.title in theirs] or others
+        made, shown = [], set()
         for group in groups:
             table = _table_of(asked, group)
             if table is not None and others:
-                other = nearest(group, others)
-                table = beside(table, _table_of(asked, other), name=name, differing=differences(group, other))
+                other = nearest(group, candidates)
+                shown.add(other.title)
+                differing = differences(group, other)
+                table = beside(table, theirs.get(other.title), name=name, differing=differing)
             if table is not None:
                 made.append(table)
-        tables += made or [table for table in [_table_of(asked, None)] if table is not None]
+        made = made or [table for table in [_table_of(asked, None)] if table is not None]
+        left = [other for other in others if other.title in theirs and other.title not in shown]
+        tables += [naming_left_out(table, left, name=name) for table in made]
     return tables
 
 
@@ -130,13 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", choices=(*TABLES, CLAIMS, *STUDIES), help="default: 1 to 4")
     parser.add_argument("--format", choices=list(FORMATS), default="markdown")
-    parser.add_argument(
-        "--from", dest="source", metavar="FOLDER|URI", help="runs folder or MLflow URI; default: ./runs, else MLflow"
-    )
-    parser.add_argument("--sweep", metavar="NAME", help="only runs of this sweep, such as table3")
-    parser.add_argument("--experiment", help="only runs of this MLflow experiment")
-    parser.add_argument("--model", help="only runs of this model")
-    parser.add_argument("--data", help="only runs on this data set")
+    add_run_options(parser)
     parser.add_argument("--provenance", action="store_true", help="below each table, its run ids, hashes and commits")
     parser.add_argument(
         "--against",

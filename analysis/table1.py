@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analysis.by_row import by_row
 from analysis.comparable import Group
-from analysis.paper import RatioRow, RowKey, key_of, label_of, ratio_table
+from analysis.paper import RatioRow, epoch_beside, label_of, ratio_table
 from analysis.runs import RunRecord
 from analysis.tables import OURS, Cell, Row, Table, cell_of, difference_text, notes_on
 
@@ -27,11 +28,11 @@ def make_ratio_table(group: Group | None) -> Table | None:
     for name in paper.measures:
         columns += [f"{name} Ratio(%)", f"{name} difference"]
     columns.append("Ratio(%) (paper)")
-    by_key: dict[RowKey, list[RunRecord]] = {row.key: [] for row in paper.rows} if group is None else _by_key(group)
+    by_key = by_row(group.runs if group else ())
     if group and not any(_has_ratio(run) for run in group.runs):
         return None
     printed = [row.key for row in paper.rows]
-    measured = [key for key in sorted(by_key) if any(map(_has_ratio, by_key[key]))]
+    measured = [key for key, runs in by_key.items() if any(map(_has_ratio, runs))]
     # Where the paper's own comparison can be made, dozens of further rows would only hide it.
     measured = [] if set(printed) <= set(measured) else [key for key in measured if key not in printed]
     own = [RatioRow(key, label_of(key) + OURS, {}) for key in measured]
@@ -51,25 +52,11 @@ def _has_ratio(run: RunRecord) -> bool:
     return any(line.get(measure) is not None for line in run.epochs for measure in MEASURES)
 
 
-def _by_key(group: Group) -> dict[RowKey, list[RunRecord]]:
-    by_key: dict[RowKey, list[RunRecord]] = {}
-    for run in group.runs:
-        by_key.setdefault(key_of(run), []).append(run)
-    return by_key
-
-
 def _epochs_of(runs: Sequence[RunRecord], wanted: Sequence[int]) -> set[int]:
     """The epochs at which runs that the paper has not are shown: the paper's, and the last of the schedule."""
     last = max(run.schedule_epochs for run in runs)
-    shown = {epoch for epoch in wanted if _own_epoch(epoch, last) is not None}
-    return shown if any(_own_epoch(epoch, last) == last for epoch in shown) else shown | {last}
-
-
-def _own_epoch(epoch: int, last: int) -> int | None:
-    """The epoch of a schedule of `last` epochs that stands beside the paper's `epoch`."""
-    if epoch <= last:
-        return epoch
-    return last if epoch == last + 1 else None
+    shown = {epoch for epoch in wanted if epoch_beside(epoch, last) is not None}
+    return shown if any(epoch_beside(epoch, last) == last for epoch in shown) else shown | {last}
 
 
 def _row(row: RatioRow, epoch: int, runs: Sequence[RunRecord], measures: Sequence[str]) -> Row:
@@ -81,7 +68,7 @@ def _row(row: RatioRow, epoch: int, runs: Sequence[RunRecord], measures: Sequenc
     for measure in measures:
         values, of = [], []
         for run in runs:
-            own = _own_epoch(epoch, run.schedule_epochs)
+            own = epoch_beside(epoch, run.schedule_epochs)
             line = next((line for line in run.epochs if line["epoch"] == own), {})
             value = line.get(measure)
             if value is not None and own is not None:
@@ -90,7 +77,7 @@ def _row(row: RatioRow, epoch: int, runs: Sequence[RunRecord], measures: Sequenc
                 beside.add(own)
         mean = sum(values) / len(values) if values else None
         # A finished run without the ratio is not worth a word.
-        missing = [run for run in runs if run.state not in ("finished", "diverged")] or _diverged(runs)
+        missing = [run for run in runs if run.state != "finished"]
         (given if values else instead).extend(of or missing)
         cells.append(cell_of([] if values else missing, values, digits=2))
         cells.append(difference_text(mean - theirs, digits=2) if mean is not None and theirs is not None else None)
@@ -100,7 +87,3 @@ def _row(row: RatioRow, epoch: int, runs: Sequence[RunRecord], measures: Sequenc
     others = [run for run in runs if run not in given]
     shown = tuple(run for run in runs if run in given or run in instead)
     return Row((*named, *cells), notes_on(others, given), (epoch, *row.key), shown)
-
-
-def _diverged(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    return [run for run in runs if run.state == "diverged"]

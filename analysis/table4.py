@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from analysis.by_row import by_row
 from analysis.comparable import Group
-from analysis.paper import RowKey, key_of, label_of, leaderboard
+from analysis.paper import RowKey, label_of, leaderboard
 from analysis.runs import RunRecord
 from analysis.tables import OURS, Row, Table, cell_of
 
@@ -26,10 +27,7 @@ def make_leaderboard(group: Group | None) -> Table | None:
     ]
     if group is None:
         return Table(f"Table 4: {title}", "no run yet", COLUMNS, tuple(rows), ABOUT)
-    by_key: dict[RowKey, list[RunRecord]] = {}
-    for run in group.runs:
-        if run.state == "finished" and run.final.get("mmAP") is not None:
-            by_key.setdefault(key_of(run), []).append(run)
+    by_key = by_row(run for run in group.runs if run.state == "finished" and run.final.get("mmAP") is not None)
     if not by_key:
         return None
     ours = sorted(by_key.items(), key=lambda item: -_mmAP(item[1]))

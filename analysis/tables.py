@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -12,11 +14,14 @@ OURS = " †"
 """Marks a row that the paper does not have."""
 NOT_RUN = "\N{EN DASH}"
 LEGEND = (
-    "mmAP: COCO AP in percent after the last epoch; over several seeds, mean ± standard deviation (seeds). "
-    f"Time: training alone. failed: training diverged. {NOT_RUN}: not run. †: not in the paper."
+    "mmAP: COCO AP in percent after the last epoch. Time: training alone. Over several seeds: mean ± standard "
+    f"deviation (seeds). failed: training diverged. {NOT_RUN}: not run, or ended as a note says. †: not in the paper."
 )
 
-NAMING = ("Claim", "name", "Epoch", "Batch Size", "Mini-Batch size", "Batch size", "BN size", "statistics", "module")
+NAMING = (
+    "Claim", "Where", "name", "run", "Epoch", "Batch Size", "Mini-Batch size", "Batch size", "BN size", "statistics",
+    "module",
+)  # fmt: skip
 """The columns that say which row it is."""
 
 Cell = str | None
@@ -71,26 +76,38 @@ def cell_of(runs: Sequence[RunRecord], values: Sequence[float], digits: int = 1)
     if diverged:
         return "failed" if diverged == 1 else f"failed ({diverged} of {diverged})"
     states = {run.state for run in runs}
-    # An error says nothing about training: it must not read as the paper's `failed`.
-    return next((text for state, text in _UNDONE.items() if state in states), None)
-
-
-_UNDONE = {"running": "running", "interrupted": "interrupted", "failed": "error", "finished": "no mmAP"}
-"""What a cell without a result says, the first that applies."""
+    return "running" if "running" in states else "no mmAP" if "finished" in states else None
 
 
 def notes_on(runs: Sequence[RunRecord], finished: Sequence[RunRecord]) -> tuple[str, ...]:
-    """What a reader should know of the runs of a row, of which `finished` gave its values."""
-    undone = [run.state for run in runs if run.state in ("running", "interrupted", "failed")]
-    if not finished or not undone:
+    """What a row's cells do not say of its runs, of which `finished` gave its values: the states of those without."""
+    shown = bool(finished) or any(run.state in ("finished", "diverged") for run in runs)
+    in_cell = ("planned", "finished", "diverged", *(() if shown else ("running",)))
+    counts = Counter(_state_text(run) for run in runs if run.state not in in_cell)
+    if not counts:
         return ()
-    counts = {state: undone.count(state) for state in dict.fromkeys(undone)}
-    return ("further seeds " + ", ".join(f"{_UNDONE[state]}: {count}" for state, count in counts.items()),)
+    if shown or any(run.state == "running" for run in runs):
+        return ("further seeds " + ", ".join(f"{text}: {count}" for text, count in counts.items()),)
+    return (", ".join(text if count == 1 else f"{text}: {count}" for text, count in counts.items()),)
+
+
+def _state_text(run: RunRecord) -> str:
+    # An error says nothing about training: it must not read as the paper's `failed`.
+    state = "error" if run.state == "failed" else run.state
+    return f"{state} ({run.reason})" if run.reason and state != "running" else state
 
 
 def hours_text(hours: float) -> str:
     """As in the paper from an hour on, with three digits below."""
     return f"{hours:.1f}" if hours >= 1 else f"{hours:.3g}"
+
+
+def mean_hours_text(hours: Sequence[float]) -> str:
+    """Over several seeds as mmAP is, with the digits of `hours_text`."""
+    mean = fmean(hours)
+    if len(hours) == 1 or mean == 0:
+        return hours_text(mean)
+    return mean_text(hours, digits=1 if mean >= 1 else 2 - math.floor(math.log10(mean)))
 
 
 def notes_of(table: Table) -> list[tuple[str, str]]:
@@ -110,7 +127,7 @@ def notes_of(table: Table) -> list[tuple[str, str]]:
 
 
 def _name(table: Table, row: Row) -> str:
-    """The row's name; runs that have a row for each of several epochs are named once."""
-    named = [(column, cell) for column, cell in zip(table.columns, row.cells, strict=True) if column in NAMING]
-    shown = [f"BN size {cell}" if column == "BN size" else cell for column, cell in named if cell and column != "Epoch"]
-    return ", ".join(shown)
+    """The row's name; runs that have a row for each of several epochs are named once, a claim without its place."""
+    naming = [column for column in NAMING if column not in ("Epoch", "Where")]
+    named = [(column, cell) for column, cell in zip(table.columns, row.cells, strict=True) if column in naming and cell]
+    return ", ".join(f"BN size {cell}" if column == "BN size" else cell for column, cell in named)

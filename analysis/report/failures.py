@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,8 +11,9 @@ from typing import cast
 
 from analysis.runs import RunRecord
 from megdet.failures import Failure, group, read_failure
+from megdet.launchers.job_states import JobState
 from megdet.launchers.ledger import Submission
-from megdet.launchers.run_status import RunStatus, Status, run_status, states_of_jobs
+from megdet.launchers.run_status import RunStatus, Status, states_of_jobs
 from megdet.outcome import FAILURE
 
 ENDED = ("failed", "diverged", "interrupted")
@@ -25,20 +26,23 @@ def failures_html(runs: Sequence[RunRecord]) -> str:
 
 
 def _failures(runs: Sequence[RunRecord]) -> list[Failure]:
-    here = {run.run_id: run.folder for run in runs if run.folder}
-    states = states_of_jobs(here.values())
-    found: list[Failure | None] = []
-    for folder in here.values():
-        job = Submission.read(folder)
-        found.append(read_failure(folder, run_status(folder, states), states.get(job.job) if job else None))
-    elsewhere = [run for run in runs if not run.folder and run.state in ENDED]
+    states = states_of_jobs(run.folder for run in runs if run.folder)
     with TemporaryDirectory() as nothing:
-        for run in elsewhere:
-            files = run.files(FAILURE)
-            status = RunStatus(cast(Status, run.state), run.reason)
-            failure = read_failure(files[0].parent if files else Path(nothing), status)
-            found.append(replace(failure, run=run.run_id) if failure else None)
+        found = [_failure(run, states, Path(nothing)) for run in runs]
     return [failure for failure in found if failure]
+
+
+def _failure(run: RunRecord, states: Mapping[str, JobState], nothing: Path) -> Failure | None:
+    folder = run.folder
+    if folder is None:
+        if run.state not in ENDED:
+            return None  # what MLflow has of it is not worth the request
+        files = run.files(FAILURE)
+        folder = files[0].parent if files else nothing
+    job = Submission.read(folder)
+    status = RunStatus(cast(Status, run.state), run.reason)
+    failure = read_failure(folder, status, states.get(job.job) if job else None)
+    return replace(failure, run=run.run_id) if failure else None
 
 
 def _part(alike: Sequence[Failure]) -> str:

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from analysis import make_tables
 from megdet.tracking.mlflow import mirror
 from megdet.tracking.sweep_folder import record_sweep
+from tests.analysis.test_tables import LONG
 from tests.tracking.databases import new_database
 from tests.tracking.fabricate import fabricate_run
 
@@ -92,6 +93,80 @@ def test_the_second_set_is_that_which_differs_least(tmp_path: Path, capsys: pyte
         fabricate_run(tmp_path / "low", {"batch": 16, "seed": place, **asked}, mmAP=30.0 + place)
     (rows,) = blocks(capsys, "--from", str(tmp_path / "first"), "--against", str(tmp_path / "low"), "--table", "4")
     assert [row["mmAP (low)"] for row in rows if row["mmAP"] == "37.0"] in (["31.0"], ["32.0"])
+
+
+def test_what_of_the_second_set_stands_beside_nothing_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate_run(tmp_path / "first", {"batch": 16}, mmAP=37.0)
+    fabricate_run(tmp_path / "low", {"batch": 16}, mmAP=36.0)
+    for seed in range(2):
+        fabricate_run(tmp_path / "low", {"batch": 16, "bn_size": 0, "precision": "bf16", "seed": seed}, mmAP=35.0)
+    arguments = ["--from", str(tmp_path / "first"), "--against", str(tmp_path / "low"), "--table"]
+    left = (
+        "not shown: 2 of low (data coco2017, model r50_fpn, precision bf16, normal schedule 11 epochs (drops at 8, 10))"
+    )
+    (rows,) = blocks(capsys, *arguments, "4")
+    assert rows[0]["runs"].endswith(f"; {left}") and "against low: the same settings; " in rows[0]["runs"]
+    (rows,) = blocks(capsys, *arguments, "2")  # the first set has no run in it
+    assert rows[0]["runs"] == f"no run yet; {left}"
+
+
+def test_the_place_of_a_claim_is_not_repeated_for_the_second_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(2):
+        fabricate_run(tmp_path, {"batch": 16, "seed": seed})
+    (rows,) = blocks(capsys, "--from", str(tmp_path), "--against", "seed=1", "--table", "claims")
+    assert list(rows[0]) == ["table", "runs", "Claim", "Where", "Verdict", "Verdict (seed=1)", "note"]
+    assert make_tables.main(["--from", str(tmp_path), "--table", "claims"]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- ")]
+    assert notes and not any(", 4.1, Table 2:" in note for note in notes)
+
+
+def test_schedules_are_compared_where_both_sets_have_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fabricate_run(tmp_path / "first", {"batch": 16})
+    fabricate_run(tmp_path / "first", {"batch": 16, **LONG})
+    fabricate_run(tmp_path / "second", {"batch": 16})
+    arguments = ["--from", str(tmp_path / "first"), "--against", str(tmp_path / "second"), "--table", "4"]
+    (rows,) = blocks(capsys, *arguments)
+    assert rows[0]["runs"].endswith("; against second: the same settings")
+    fabricate_run(tmp_path / "second", {"batch": 16, **LONG, "schedule.warmup_epochs": 0.0})
+    (rows,) = blocks(capsys, *arguments)
+    assert "warmup_epochs 0 (not epochs 18" in rows[0]["runs"]
+
+
+def swept(folder: Path, runs: list[Path], name: str) -> None:
+    ids = [run.name for run in runs]
+    record_sweep(folder, name=name, command="", run_ids=ids, uri=None, experiment="megdet", settings={})
+
+
+def test_a_sweep_is_wanted_of_both_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place, mmAP in (("first", 37.0), ("second", 35.0)):
+        run = fabricate_run(tmp_path / place, {"batch": 16}, mmAP=mmAP)
+        fabricate_run(tmp_path / place, {"batch": 16, "seed": 1}, mmAP=1.0)
+        swept(tmp_path / place, [run], "mine")
+    arguments = ["--from", str(tmp_path / "first"), "--against", str(tmp_path / "second"), "--table", "3"]
+    (rows,) = blocks(capsys, *arguments, "--sweep", "mine")
+    (row,) = [row for row in rows if (row["Batch size"], row["BN size"]) == ("16", "16")]
+    assert (row["mmAP"], row["mmAP (second)"]) == ("37.0", "35.0")
+    swept(tmp_path / "first", [run], "here")
+    assert make_tables.main([*arguments, "--sweep", "here"]) == 2
+    message = f"make_tables: --against {tmp_path / 'second'}: --sweep here: no such run; there is mine\n"
+    assert capsys.readouterr().err == message
+
+
+def test_what_against_itself_names_is_wanted_of_the_first_set_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [fabricate_run(tmp_path, {"batch": 16, "seed": seed}, mmAP=35.0 + seed) for seed in range(3)]
+    for run, name in zip(runs, "abc", strict=True):
+        move_to_experiment(run, name)
+        swept(tmp_path, [run], f"sweep-{name}")
+    for wanted, against in ((["--experiment", "a"], "c"), (["--sweep", "sweep-a"], "sweep=sweep-c")):
+        (rows,) = blocks(capsys, "--from", str(tmp_path), *wanted, "--against", against, "--table", "3")
+        (row,) = [row for row in rows if (row["Batch size"], row["BN size"]) == ("16", "16")]
+        assert (row["mmAP"], row[f"mmAP ({against})"]) == ("35.0", "37.0")
 
 
 @pytest.mark.parametrize(

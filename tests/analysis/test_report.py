@@ -15,6 +15,7 @@ from megdet.tracking.journal import State
 from megdet.tracking.mlflow import mirror
 from megdet.tracking.sweep_folder import record_sweep
 from tests.analysis.test_studies import with_studies
+from tests.analysis.under_way import being_run
 from tests.tracking.databases import new_database
 from tests.tracking.fabricate import fabricate_run
 
@@ -25,7 +26,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a sweep with two results, a divergence, two errors and an unfinished run, beside its runs."""
+    """The report of a sweep with two results, a divergence, two errors and a run under way, beside its runs."""
     folder = tmp_path_factory.mktemp("report")
     runs = folder / "runs"
     made = [
@@ -46,7 +47,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record_sweep(runs, name="mine", command="", run_ids=names, uri=None, experiment="megdet", settings={})
     fabricate_run(runs, {"batch": 128}, mmAP=11.11)
     arguments = ["--from", str(runs), "--sweep", "mine", "--out", str(folder / "report.html")]
-    assert make_report.main(arguments) == 0
+    with being_run(made[2]):
+        assert make_report.main(arguments) == 0
     return folder / "report.html"
 
 
@@ -89,7 +91,7 @@ def test_failures_are_told_by_cause_with_what_to_do_and_their_last_lines_escaped
     assert "<h3>CUDA out of memory: 2 runs</h3>" in failures and "What to do: put fewer images on a GPU" in failures
     assert "(rank 3): CUDA out of memory &lt;i&gt;" in failures and "opening\n&lt;script&gt;" in failures
     assert "<h3>divergence: 1 run</h3>" in failures and "loss nan at step 9" in failures
-    # Its state says that it is running, but nothing runs it: what `megdet why` calls interrupted is no failure.
+    # What is under way is no failure.
     assert failures.count("<li>") == 3 and failures.count("<details>") == 1
 
 
@@ -100,6 +102,7 @@ def test_the_page_is_of_the_sweep_alone_and_names_its_runs(report: Path) -> None
     (other,) = {run for run in runs if run not in plans}
     assert "b128" in other and other not in page and "<td>11.1</td>" not in page and "megdet: sweep mine" in page
     assert "3 of 11" in plans and "1 diverged, 2 failed, 2 finished, 1 running" in plans
+    assert "<p>: " not in plans and re.search(r"<p>b256-[^ ]+: warm-up from", plans)
     assert "c0ffee" * 6 in provenance and "Provenance of Table 3" in provenance
 
 

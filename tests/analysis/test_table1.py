@@ -12,6 +12,7 @@ from analysis.tables import Table
 from megdet.tracking.mlflow import mirror
 from tests.analysis.ratios import with_ratios
 from tests.analysis.test_tables import LONG
+from tests.analysis.under_way import being_run
 from tests.tracking.databases import new_database
 from tests.tracking.fabricate import fabricate_run, plan_of
 
@@ -45,8 +46,9 @@ def test_what_table_1_asks_for_can_be_planned() -> None:
 
 def test_a_ratio_stands_beside_the_papers_at_its_epochs_and_the_last_of_11_at_its_12th(tmp_path: Path) -> None:
     with_ratios(fabricate_run(tmp_path, {"batch": 16}), rpn=1, roi=2)
-    with_ratios(fabricate_run(tmp_path, {"batch": 256, "seed": 0}, state="running", epochs=2), rpn=3, roi=4)
-    table = table_of(str(tmp_path))
+    large = with_ratios(fabricate_run(tmp_path, {"batch": 256, "seed": 0}, state="running", epochs=2), rpn=3, roi=4)
+    with being_run(large):
+        table = table_of(str(tmp_path))
     cells = {(row.cells[0], row.cells[1]): row for row in table.rows}
     assert cells["1", "16"].cells == ("1", "16", "16", "1.00", "-4.58", "2.00", "-3.58", "5.58")
     assert cells["6", "16"].cells[3] == "6.00" and not cells["6", "16"].notes
@@ -62,12 +64,12 @@ def test_seeds_are_averaged_and_other_batches_follow_the_papers_in_each_epoch(tm
     with_ratios(fabricate_run(tmp_path, {"batch": 16, **LONG}), rpn=1, roi=1)
     table = table_of(str(tmp_path))
     assert [(row.cells[0], row.cells[1]) for row in table.rows] == [
-        ("1", "16"), ("1", "256"), ("1", "16 (long) †"), ("1", "32 †"),
-        ("6", "16"), ("6", "256"), ("6", "16 (long) †"), ("6", "32 †"),
-        ("12 (ours: 11)", "16"), ("12", "256"), ("12", "16 (long) †"), ("12 (ours: 11)", "32 †"),
+        ("1", "16"), ("1", "256"), ("1", "32 †"), ("1", "16 (long) †"),
+        ("6", "16"), ("6", "256"), ("6", "32 †"), ("6", "16 (long) †"),
+        ("12 (ours: 11)", "16"), ("12", "256"), ("12 (ours: 11)", "32 †"), ("12", "16 (long) †"),
         ("18", "16 (long) †"),
     ]  # fmt: skip
-    assert table.rows[0].cells[3] == "1.50 ± 0.71 (2)" and table.rows[10].cells[3] == "12.00"
+    assert table.rows[0].cells[3] == "1.50 ± 0.71 (2)" and table.rows[11].cells[3] == "12.00"
 
 
 def test_mlflow_gives_the_same_ratios_as_the_folder(tmp_path: Path) -> None:
@@ -95,6 +97,14 @@ def test_once_the_papers_rows_have_been_run_they_stand_alone(tmp_path: Path) -> 
 
 def test_a_run_under_way_that_has_given_its_value_is_no_further_seed(tmp_path: Path) -> None:
     with_ratios(fabricate_run(tmp_path, {"batch": 16}), rpn=1, roi=1)
-    with_ratios(fabricate_run(tmp_path, {"batch": 16, "seed": 1}, state="running", epochs=2), rpn=3, roi=1)
-    notes = {row.cells[0]: row.notes for row in table_of(str(tmp_path)).rows if row.cells[1] == "16"}
+    second = with_ratios(fabricate_run(tmp_path, {"batch": 16, "seed": 1}, state="running", epochs=2), rpn=3, roi=1)
+    with being_run(second):
+        notes = {row.cells[0]: row.notes for row in table_of(str(tmp_path)).rows if row.cells[1] == "16"}
     assert notes == {"1": (), "6": ("further seeds running: 1",), "12 (ours: 11)": ("further seeds running: 1",)}
+
+
+def test_epochs_that_a_stopped_run_has_not_reached_are_empty_and_a_note_says_why(tmp_path: Path) -> None:
+    with_ratios(fabricate_run(tmp_path, {"batch": 16}, state="running", epochs=2), rpn=1, roi=1)
+    rows = {row.cells[0]: row for row in table_of(str(tmp_path)).rows if row.cells[1] == "16"}
+    assert rows["1"].cells[3] == "1.00" and rows["1"].notes == ()
+    assert rows["6"].cells[3] is None and rows["6"].notes == ("interrupted (its launcher is gone)",)

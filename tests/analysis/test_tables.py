@@ -6,8 +6,10 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -16,10 +18,13 @@ from analysis import make_tables
 from analysis.comparable import comparable_groups
 from analysis.paper import paper_table
 from analysis.runs import load_runs
-from analysis.tables import hours_text
+from analysis.table2_3 import make_table
+from analysis.tables import hours_text, mean_hours_text
 from megdet.config import Config
+from megdet.launchers.run_status import Status
 from megdet.plan import make_plan
 from tests.analysis.ratios import with_ratios
+from tests.analysis.under_way import being_run
 from tests.tracking.fabricate import fabricate_run, plan_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,14 +99,52 @@ def test_a_finished_run_stands_beside_the_papers_number(tmp_path: Path, capsys: 
 
 def test_a_cell_is_a_number_failed_running_or_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, mmAP=36.3)
-    fabricate_run(tmp_path, {"batch": 32, "bn_size": 0}, state="running", epochs=2)
+    under_way = fabricate_run(tmp_path, {"batch": 32, "bn_size": 0}, state="running", epochs=2)
     fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=2)
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0, "lr.scale": 0.5}, state="failed", epochs=2)
-    rows = table(tmp_path, capsys, "--table", "2")
-    assert [r["mmAP"] for r in rows] == ["36.3", "running", "failed", "error", ""]
+    asked = {"batch": 64, "bn_size": 0, "lr.scale": 0.5}
+    fabricate_run(tmp_path, asked, state="failed", epochs=2, reason="CUDA out of memory")
+    with being_run(under_way):
+        rows = table(tmp_path, capsys, "--table", "2")
+    assert [r["mmAP"] for r in rows] == ["36.3", "running", "failed", "", ""]
+    assert [r["note"] for r in rows] == ["", "", "", "error (CUDA out of memory)", ""]
     assert [r["mmAP (paper)"] for r in rows] == ["36.2", "36.4", "failed", "36.0", "failed"]
     assert [r["Time (h)"] for r in rows] == ["10.0", "", "", "", ""]
     assert [r["difference"] for r in rows] == ["+0.1", "", "", "", ""]
+
+
+def test_a_run_that_was_killed_is_not_shown_as_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fabricate_run(tmp_path, {"batch": 16}, state="running", epochs=2)
+    for seed in range(2):
+        fabricate_run(tmp_path, {"batch": 32, "bn_size": 32, "seed": seed}, state="running", epochs=2)
+    rows = table(tmp_path, capsys, "--table", "3")
+    assert row(rows, "16", 16)["mmAP"] == "" and row(rows, "16", 16)["note"] == "interrupted (its launcher is gone)"
+    assert row(rows, "32", 32)["note"] == "interrupted (its launcher is gone): 2"
+
+
+@pytest.mark.parametrize("state", sorted(set(get_args(Status)) - {"finished", "diverged", "running", "planned"}))
+def test_a_run_in_any_other_state_leaves_its_cell_empty_and_a_note_says_state_and_reason(
+    state: str, tmp_path: Path
+) -> None:
+    fabricate_run(tmp_path, {"batch": 16}, state="interrupted", epochs=2)
+    (group,) = comparable_groups([replace(run, state=state, reason="job 7") for run in load_runs(str(tmp_path))])
+    made = make_table(paper_table(3), group)
+    assert made is not None
+    (shown,) = [row for row in made.rows if row.runs]
+    assert shown.cells[4] is None  # mmAP
+    assert shown.notes == (("error" if state == "failed" else state) + " (job 7)",)
+
+
+def test_seeds_without_a_result_are_noted_beside_those_that_diverged_or_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=1)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0, "seed": 1}, state="failed", epochs=1, reason="no disk")
+    under_way = fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, state="running", epochs=1)
+    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": 1}, state="interrupted", epochs=1)
+    with being_run(under_way):
+        rows = table(tmp_path, capsys, "--table", "2")
+    assert (row(rows, "64")["mmAP"], row(rows, "64")["note"]) == ("failed", "further seeds error (no disk): 1")
+    assert (row(rows, "16")["mmAP"], row(rows, "16")["note"]) == ("running", "further seeds interrupted: 1")
 
 
 def test_seeds_are_averaged_and_those_that_diverged_are_counted(
@@ -113,13 +156,35 @@ def test_seeds_are_averaged_and_those_that_diverged_are_counted(
     for seed in range(2):
         fabricate_run(tmp_path, {"batch": 64, "bn_size": 0, "seed": seed}, state="diverged", epochs=1)
     fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, mmAP=36.3)
-    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": 1}, state="running", epochs=1)
-    rows = table(tmp_path, capsys, "--table", "2")
+    under_way = fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": 1}, state="running", epochs=1)
+    with being_run(under_way):
+        rows = table(tmp_path, capsys, "--table", "2")
     # mean 36.4, sample standard deviation sqrt((.16 + .01 + .25) / 2)
     assert row(rows, "32")["mmAP"] == "36.4 ± 0.5 (3); 1 of 4 failed"
-    assert row(rows, "32")["difference"] == "0.0" and row(rows, "32")["Time (h)"] == "11.0"
+    assert row(rows, "32")["difference"] == "0.0" and row(rows, "32")["Time (h)"] == "11.0 ± 1.0 (3) (16 GPUs)"
     assert row(rows, "64")["mmAP"] == "failed (2 of 2)"
     assert row(rows, "16")["mmAP"] == "36.3" and row(rows, "16")["note"] == "further seeds running: 1"
+
+
+def test_hours_on_different_numbers_of_gpus_are_never_averaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, (gpus, hours) in enumerate(((8, 9.0), (16, 4.0), (16, 6.0))):
+        fabricate_run(tmp_path, {"batch": 64, "bn_size": 32, "seed": seed, "gpus": gpus}, hours=hours)
+    fabricate_run(tmp_path, {"batch": 128, "bn_size": 32, "gpus": 16}, hours=3.0)
+    rows = table(tmp_path, capsys, "--table", "3")
+    # The sample standard deviation of 4 and 6 is the root of 2.
+    assert row(rows, "64", 32)["Time (h)"] == "9.0 (8 GPUs), 5.0 ± 1.4 (2) (16 GPUs)"
+    assert row(rows, "128", 32)["Time (h)"] == "3.0"
+
+
+@pytest.mark.parametrize("gpus, hours", [(16, ["8.0 (8 GPUs)", "4.0 (16 GPUs)"]), (8, ["8.0", "4.0"])])
+def test_table_2_which_has_no_column_of_gpus_says_them_where_its_rows_differ(
+    gpus: int, hours: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "gpus": 8}, hours=8.0)
+    fabricate_run(tmp_path, {"batch": 32, "bn_size": 0, "gpus": gpus}, hours=4.0)
+    assert [r["Time (h)"] for r in table(tmp_path, capsys, "--table", "2")][:2] == hours
 
 
 def test_rows_that_the_paper_has_not_follow_its_own_and_are_marked(
@@ -189,7 +254,7 @@ def test_a_cell_from_two_commits_has_a_note(tmp_path: Path, capsys: pytest.Captu
     out = capsys.readouterr().out
     assert "- 16, BN size 16: runs of different commits: aaaaaaaaaa, bbbbbbbbbb" in out
     assert "- 32, BN size 32: commit cccccccccc" in out and "- 32, BN size 32: run with uncommitted changes" in out
-    assert "not of one code: commits aaaaaaaaaa (1 runs), bbbbbbbbbb (1 runs), cccccccccc (1 runs); 1 of 3 with" in out
+    assert "not of one code: commits aaaaaaaaaa (1 run), bbbbbbbbbb (1 run), cccccccccc (1 run); 1 of 3 with" in out
 
 
 @pytest.mark.parametrize("number", ["1", "2", "3", "4"])
@@ -219,7 +284,13 @@ def test_a_run_that_diverged_carries_its_commit_too(
     "hours, text", [(33.24, "33.2"), (1.0, "1.0"), (0.5, "0.5"), (0.01234, "0.0123"), (0.00051, "0.00051")]
 )
 def test_hours_of_a_demo_are_not_rounded_away(hours: float, text: str) -> None:
-    assert hours_text(hours) == text
+    assert hours_text(hours) == text == mean_hours_text([hours])
+
+
+def test_hours_over_seeds_have_as_many_digits_as_their_mean_needs() -> None:
+    # Sample standard deviation of two: their distance over the root of 2.
+    assert mean_hours_text([0.056, 0.058]) == "0.0570 ± 0.0014 (2)"
+    assert mean_hours_text([9.0, 11.0]) == "10.0 ± 1.4 (2)" and mean_hours_text([0.0, 0.0]) == "0"
 
 
 def test_markdown_is_one_aligned_table_per_title(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.comparable import Group, comparable_groups
+from analysis.runs import RunRecord, load_runs
+from tests.analysis.test_tables import LONG
+from tests.tracking.fabricate import fabricate_run
+
+OTHER_SIZE = {"data.min_size": 600, "data.max_size": 1000}
+
+
+def runs_of(folder: Path, *asked: dict[str, Any]) -> list[RunRecord]:
+    """A finished run of each of these, in their order."""
+    names = [fabricate_run(folder, values, epochs=values.get("schedule.epochs")).name for values in asked]
+    return sorted(load_runs(str(folder)), key=lambda run: names.index(run.run_id))
+
+
+def group_of(folder: Path, *asked: dict[str, Any]) -> Group:
+    (group,) = comparable_groups(runs_of(folder, *asked))
+    return group
+
+
+@pytest.mark.parametrize("field, name", [("data_sha256", "annotations"), ("weights_sha256", "weights")])
+def test_runs_on_files_of_other_content_are_not_comparable_and_titles_say_which(
+    tmp_path: Path, field: str, name: str
+) -> None:
+    runs = runs_of(tmp_path, *({"batch": 16, "seed": seed} for seed in range(4)))
+    contents = ("1a2b3c", "", "1a2b3c", "9f8e7d")
+    made = [replace(run, **{field: sha256}) for run, sha256 in zip(runs, contents, strict=True)]  # type: ignore[arg-type]
+    groups = comparable_groups(made)
+    assert sorted([run.seed for run in group.runs] for group in groups) == [[0, 2], [1], [3]]
+    by_seed = {group.runs[0].seed: group.title for group in groups}
+    assert f"; {name} 1a2b3c; " in by_seed[0] and f"; {name} 9f8e7d; " in by_seed[3]
+    assert f"; {name} not recorded; " in by_seed[1]
+
+
+def test_runs_on_unrecorded_files_stay_with_those_that_agree(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, *({"batch": 16, "seed": seed} for seed in range(3)))
+    made = [
+        replace(runs[0], data_sha256="1a2b3c", weights_sha256="5d"),
+        replace(runs[1], data_sha256="1a2b3c"),
+        runs[2],
+    ]
+    (group,) = comparable_groups(made)
+    assert len(group.runs) == 3 and "annotations" not in group.title and "weights" not in group.title
+
+
+def test_other_files_are_named_only_where_nothing_else_tells_the_groups_apart(tmp_path: Path) -> None:
+    first, second = runs_of(tmp_path, {"batch": 16}, {"batch": 16, **OTHER_SIZE})
+    groups = comparable_groups([replace(first, data_sha256="aa"), replace(second, data_sha256="bb")])
+    assert len(groups) == 2 and all("data.min_size" in group.title for group in groups)
+    assert not any("annotations" in group.title for group in groups)
+
+
+def test_titles_tell_schedules_apart_by_whatever_differs_in_them(tmp_path: Path) -> None:
+    asked = {"batch": 64, "bn_size": 0}
+    variants: tuple[dict[str, Any], ...] = (
+        {},
+        {"schedule.warmup_epochs": 0.0},
+        {"schedule.warmup_epochs": None, "schedule.warmup_images": 1000},
+        {"schedule.factors": [0.1, 0.5]},
+    )
+    runs = runs_of(tmp_path, *({**asked, **variant} for variant in variants), {"batch": 16, "seed": 1, **LONG})
+    titles = {group.runs[0].run_id: group.title for group in comparable_groups(runs)}
+    usual, cold, by_images, slower = (titles.get(run.run_id, "") for run in runs[:4])
+    drops = "normal schedule 11 epochs (drops at 8, 10) with"
+    assert f"{drops} factors [0.1, 0.1], warmup_epochs 1, warmup_images not set" in usual
+    assert f"{drops} factors [0.1, 0.1], warmup_epochs 0, warmup_images not set" in cold
+    assert f"{drops} factors [0.1, 0.1], warmup_epochs not set, warmup_images 1000" in by_images
+    assert f"{drops} factors [0.1, 0.5], warmup_epochs 1, warmup_images not set" in slower
+    (with_long,) = [title for title in titles.values() if "long" in title]
+    assert with_long.endswith("long schedule 18 epochs (drops at 11, 14, 17)")  # its only one has nothing to add
+
+
+def test_the_papers_own_rows_are_like_the_paper(tmp_path: Path) -> None:
+    group = group_of(tmp_path, {"batch": 64, "bn_size": 0, "lr.scale": 0.5}, {"batch": 256, "gpus": 64}, LONG)
+    assert group.is_like_the_paper and group.heading == group.title
+
+
+@pytest.mark.parametrize(
+    "asked, named",
+    [
+        ({"model.frozen_stages": 5}, "model.frozen_stages"),
+        ({"schedule.epochs": 1, "schedule.milestones": [], "schedule.factors": []},
+         "schedule.epochs, schedule.factors, schedule.milestones"),
+        ({**LONG, "schedule.warmup_epochs": 0.0}, "schedule.warmup_epochs"),
+        ({"precision": "bf16", "optimizer.clip_grad_norm": 5.0}, "optimizer.clip_grad_norm, precision"),
+        ({**OTHER_SIZE, "data.train_images": 1600, "lr.base": 0.01, "model.nms": 0.6, "precision": "bf16"},
+         "data.max_size, data.min_size, data.train_images, lr.base and 2 more"),
+    ],
+)  # fmt: skip
+def test_a_heading_names_the_settings_that_are_not_the_papers(
+    tmp_path: Path, asked: dict[str, Any], named: str
+) -> None:
+    group = group_of(tmp_path, {"batch": 16, **asked})
+    assert not group.is_like_the_paper
+    assert group.heading == f"{group.title}; not the paper's {named}: the differences may come from that"
+
+
+def test_other_data_or_another_model_makes_differences_say_little(tmp_path: Path) -> None:
+    for asked in ({"data.name": "shapes"}, {"model.name": "r18_fpn", "lr.base": 0.01}):
+        group = group_of(tmp_path / str(len(asked)), {"batch": 16, **asked})
+        assert group.heading.endswith("; not the paper's data or model, so the differences say little")
+
+
+def test_a_schedule_that_the_paper_has_not_is_no_difference_from_it(tmp_path: Path) -> None:
+    asked = {"schedule.name": "short", "schedule.epochs": 3, "schedule.milestones": [2], "schedule.factors": [0.1]}
+    assert group_of(tmp_path, asked).is_like_the_paper
+
+
+def test_what_is_like_the_paper_comes_first_and_other_data_last(tmp_path: Path) -> None:
+    runs = runs_of(
+        tmp_path, *({"batch": 16, "seed": seed, "data.name": "shapes"} for seed in range(3)),
+        *({"batch": 16, "seed": seed, "precision": "bf16"} for seed in range(2)), {"batch": 16},
+    )  # fmt: skip
+    assert [len(group.runs) for group in comparable_groups(runs)] == [1, 2, 3]
