@@ -37,6 +37,8 @@ from analysis.figures import (
     training_time,
     validation,
 )
+from analysis.figures.pictures import RESOLUTION, save_small
+from analysis.options import add_run_options, wanted_of, writing_to
 from analysis.runs import CURVES, STEP_CURVES, RunRecord, load_runs, select
 from megdet.errors import UserError
 
@@ -61,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     curves = CURVES + (STEP_CURVES if any(name in OF_STEPS for name in names) else ())
     try:
         runs = load_runs(parsed.source, curves=curves)
-        wanted = {name: getattr(parsed, name) for name in ("sweep", "experiment", "model", "data")}
-        runs = select(runs, **wanted)
+        runs = select(runs, **wanted_of(parsed))
         written = write_figures(runs, parsed.out, names)
     except UserError as error:
         print(f"make_figures: {error}", file=sys.stderr)
@@ -77,9 +78,9 @@ def write_figures(runs: Sequence[RunRecord], out: Path, names: Sequence[str] = t
     written = []
     for name in names:
         for place, figure in enumerate(figures_of(runs, name), start=1):
-            out.mkdir(parents=True, exist_ok=True)
-            path = out / (name if place == 1 else f"{name}-{place}")
-            written += save(figure, path)
+            with writing_to(out, kind="folder"):
+                out.mkdir(parents=True, exist_ok=True)
+                written += save(figure, out / (name if place == 1 else f"{name}-{place}"))
     if not written:
         if any(run.epochs for run in runs):
             raise UserError(f"the runs have nothing to show in {', '.join(names)} yet")
@@ -96,24 +97,21 @@ def save(figure: Figure, path: Path) -> list[Path]:
     """Write the figure beside `path` as .png and .svg, the same bytes for the same runs."""
     from matplotlib import rc_context
 
+    png, svg = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg"))
+    pictures = any(axes.images for axes in figure.axes)
     with rc_context({"svg.hashsalt": path.name}):
         # Pictures have pixels of their own: more of them make the file large and nothing sharper.
-        dpi = 100 if any(axes.images for axes in figure.axes) else 200
-        figure.savefig(path.with_name(f"{path.name}.png"), dpi=dpi)
-        figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
-    return [path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")]
+        figure.savefig(png, dpi=RESOLUTION if pictures else 200)
+        figure.savefig(svg, metadata={"Date": None})
+    if pictures:
+        save_small(png)
+    return [png, svg]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figure", action="append", choices=list(FIGURES), help="may be given again; default: all")
-    parser.add_argument(
-        "--from", dest="source", metavar="FOLDER|URI", help="runs folder or MLflow URI; default: ./runs, else MLflow"
-    )
-    parser.add_argument("--sweep", metavar="NAME", help="only runs of this sweep, such as table3")
-    parser.add_argument("--experiment", help="only runs of this MLflow experiment")
-    parser.add_argument("--model", help="only runs of this model")
-    parser.add_argument("--data", help="only runs on this data set")
+    add_run_options(parser)
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder to write to; default: results/")
     return parser
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from megdet.tracking.journal import JOURNAL, STATE
@@ -21,8 +21,12 @@ def write_results(folder: Path) -> None:
     The sweep itself is over and well: what goes wrong here is a warning.
     """
     try:
-        if _out_of_date(folder):
+        newest = _last_change(folder)
+        page = folder / TABLES_PAGE
+        if newest and (not page.exists() or page.stat().st_mtime_ns < newest):
             _write(folder)
+            # What a run has written meanwhile is newer.
+            os.utime(page, ns=(newest, newest))
     except Exception as error:
         print(
             f"the sweep's tables and figures could not be written ({type(error).__name__}: {error}); "
@@ -32,13 +36,11 @@ def write_results(folder: Path) -> None:
         )
 
 
-def _out_of_date(folder: Path) -> bool:
-    """Whether a run has written something since the tables were made."""
+def _last_change(folder: Path) -> int:
+    """When a run of the sweep last wrote something, in nanoseconds; 0 where none has begun."""
     runs_dir, runs = folder.parents[1], Sweep.read(folder).run_ids
     files = [runs_dir / run / name for run in runs for name in (JOURNAL, STATE)]
-    times = [file.stat().st_mtime_ns for file in files if file.exists()]
-    table = folder / TABLES_TEXT
-    return bool(times) and (not table.exists() or table.stat().st_mtime_ns < max(times))
+    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
 
 def _write(folder: Path) -> None:
@@ -47,15 +49,15 @@ def _write(folder: Path) -> None:
     from analysis.make_tables import TABLES, tables_of
     from analysis.render import html_page, markdown
     from analysis.runs import load_runs
-    from megdet.errors import UserError
 
     wanted = set(Sweep.read(folder).run_ids)
     runs = [run for run in load_runs(str(folder.parents[1])) if run.run_id in wanted]
     tables = tables_of(runs, TABLES)
-    (folder / TABLES_PAGE).write_text(html_page(tables), encoding="utf-8")
     (folder / TABLES_TEXT).write_text(markdown(tables), encoding="utf-8")
-    print(f"tables and figures of the sweep: {folder}", flush=True)
-    with suppress(UserError):  # no epoch yet, so no curve
+    if any(run.epochs or run.steps for run in runs):
         for path in write_figures(runs, folder / FIGURES):
             if path.suffix == ".svg":
                 path.unlink()  # MLflow's pages show PNG
+    # The last of all: without it, what was interrupted or failed is made again.
+    (folder / TABLES_PAGE).write_text(html_page(tables), encoding="utf-8")
+    print(f"tables and figures of the sweep: {folder}", flush=True)

@@ -44,25 +44,38 @@ def read_rows(name: str) -> list[Row]:
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        there = sorted(file.stem for file in SWEEPS.glob("*.yaml") if _asks(yaml.safe_load(file.read_text())))
+        there = sorted(file.stem for file in SWEEPS.glob("*.yaml") if _can_be_run(file))
         near = difflib.get_close_matches(name, there, n=1, cutoff=0.4)
         meant = f" Did you mean {near[0]}?" if near else ""
         raise UserError(
             f"sweep.rows={name}: there is no {path}.{meant} Use one of {', '.join(there)}, or the path of a YAML file."
         ) from None
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"sweep.rows={name}: {path} cannot be read ({error})") from None
-    rows = content.get("rows") if isinstance(content, dict) else None
-    if not isinstance(rows, list) or not rows:
+    rows = _rows_of(content)
+    if not rows:
         raise UserError(f"{path}: a sweep file has `rows`, a list with an `ask` in each")
-    if not _asks(content):
+    if not any(map(_asks, rows)):
         raise UserError(f"sweep.rows={name}: nothing is to be run for it: no row of {path} has an `ask` for launch.py")
     return [_row(f"{path.name}, row {number}", row) for number, row in enumerate(rows, start=1)]
 
 
-def _asks(content: dict[str, Any]) -> bool:
-    """Whether there is anything to run: a published table may have results alone."""
-    return any(isinstance(row, dict) and "ask" in row for row in content["rows"])
+def _can_be_run(file: Path) -> bool:
+    """Whether a file asks for anything: a published table may have results alone, a draft may not even be YAML."""
+    try:
+        return any(map(_asks, _rows_of(yaml.safe_load(file.read_text()))))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+
+
+def _rows_of(content: Any) -> list[Any]:
+    """The `rows` of a file; none where it has no such list."""
+    rows = content.get("rows") if isinstance(content, dict) else None
+    return rows if isinstance(rows, list) else []
+
+
+def _asks(row: Any) -> bool:
+    return isinstance(row, dict) and "ask" in row
 
 
 def _row(place: str, row: Any) -> Row:

@@ -37,14 +37,15 @@ def test_they_are_made_again_only_when_a_run_has_gone_on(sweep: Path, capsys: py
     write_results(sweep)
     assert capsys.readouterr().out == ""
     journal = next(sweep.parents[1].glob("b16-*/metrics.jsonl"))
-    later = (sweep / "tables.md").stat().st_mtime_ns + 10**9
+    later = (sweep / "tables.html").stat().st_mtime_ns + 10**6
     os.utime(journal, ns=(later, later))
     write_results(sweep)
     assert "tables and figures of the sweep" in capsys.readouterr().out
 
 
 def test_what_goes_wrong_with_them_is_a_warning(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    next(sweep.parents[1].glob("b16-*/metrics.jsonl")).write_text("not json\n")
+    for journal in sweep.parents[1].glob("b*/metrics.jsonl"):
+        journal.write_text("not json\n")
     write_results(sweep)
     said = capsys.readouterr().err
     assert "could not be written" in said and "line 1" in said and "make_tables.py" in said
@@ -55,3 +56,15 @@ def test_a_sweep_that_has_not_begun_has_none(sweep: Path) -> None:
         file.unlink()
     write_results(sweep)
     assert [path.name for path in sweep.iterdir()] == ["sweep.json"]
+
+
+def test_figures_that_could_not_be_written_are_made_when_the_sweep_is_asked_for_again(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sweep / "figures").write_text("in the way")
+    write_results(sweep)
+    assert "could not be written" in capsys.readouterr().err and "37.1" in (sweep / "tables.md").read_text()
+    (sweep / "figures").unlink()
+    write_results(sweep)
+    assert (sweep / "figures" / "validation_curves.png").exists()
+    assert "tables and figures of the sweep" in capsys.readouterr().out

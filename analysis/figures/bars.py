@@ -22,9 +22,13 @@ class Length:
     spread: float = 0.0
 
 
+FAILED = Length(0.0, "failed")
+"""What the paper says of a training without a result."""
+
+
 @dataclass(frozen=True)
 class Bar:
-    """A row; None where it has not been run, or the paper has no number."""
+    """A row; None where it has not been run, or the paper does not have it."""
 
     label: str
     ours: Length | None
@@ -57,5 +61,6 @@ def _draw(axes: Axes, lengths: Sequence[Length | None], *, title: str, colour: s
             )  # fmt: skip
     axes.set_title(title, fontsize=9)
     axes.margins(x=0.35)  # for the texts
+    axes.locator_params(axis="x", nbins=6)  # more run into those of the panel beside
     dress(axes)
     axes.grid(visible=False, axis="y")

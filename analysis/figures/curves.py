@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Literal
 
+from analysis.by_row import by_row
 from analysis.comparable import Group
 from analysis.figures.panels import Style
-from analysis.figures.style import curve_label, rows_of, seeds_label
+from analysis.figures.style import curve_label, seeds_label
 from analysis.paper import RowKey
 from analysis.runs import RunRecord
 
@@ -35,10 +36,11 @@ class Curve:
 
     label: str
     mean: list[Point]
-    low: list[float]
-    high: list[float]
+    spread: list[float]
+    """Standard deviation of mmAP over the seeds at each point; 0 where there is one."""
     diverged: list[Point]
     """The last evaluation of each run that diverged after one."""
+    runs: list[RunRecord]
 
 
 def curves_of(group: Group) -> dict[RowKey, Curve]:
@@ -47,7 +49,7 @@ def curves_of(group: Group) -> dict[RowKey, Curve]:
     Empty where no run has an mmAP.
     """
     curves = {}
-    for key, runs in rows_of(group.runs).items():
+    for key, runs in by_row(group.runs).items():
         points = {run.run_id: _points(run) for run in runs}
         runs = [run for run in runs if points[run.run_id] or run.state == "diverged"]
         ends = [points[run.run_id][-1] for run in runs if run.state == "diverged" and points[run.run_id]]
@@ -61,9 +63,9 @@ def curves_of(group: Group) -> dict[RowKey, Curve]:
             curves[key] = Curve(
                 label=curve_label(key) + seeds_label(runs),
                 mean=[Point(epoch, fmean(p.hours for p in at[epoch]), fmean(values[epoch])) for epoch in values],
-                low=[min(mmAPs) for mmAPs in values.values()],
-                high=[max(mmAPs) for mmAPs in values.values()],
+                spread=[stdev(mmAPs) if len(mmAPs) > 1 else 0.0 for mmAPs in values.values()],
                 diverged=ends,
+                runs=runs,
             )
     return curves if any(curve.mean for curve in curves.values()) else {}
 
@@ -77,8 +79,12 @@ def draw_curves(axes: Axes, curves: Mapping[RowKey, Curve], styles: Mapping[RowK
             x, [point.mmAP for point in curve.mean], label=curve.label, color=colour, marker=marker, linestyle=line,
             markersize=4, linewidth=1.4,
         )  # fmt: skip
-        if curve.low != curve.high:
-            axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+        if any(curve.spread):
+            low, high = (
+                [point.mmAP + sign * spread for point, spread in zip(curve.mean, curve.spread, strict=True)]
+                for sign in (-1, 1)
+            )
+            axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         for point in curve.diverged:
             axes.plot(
                 [getattr(point, over)], [point.mmAP], color=colour, marker="x", markersize=11, markeredgewidth=2.5,
@@ -86,13 +92,32 @@ def draw_curves(axes: Axes, curves: Mapping[RowKey, Curve], styles: Mapping[RowK
             )  # fmt: skip
 
 
+def marks_text(curves: Mapping[RowKey, Curve]) -> str:
+    """What a title says of the marks of these curves, over epochs and besides."""
+    marks = {
+        "dashed: the learning rate drops": any(run.milestones for curve in curves.values() for run in curve.runs),
+        "band: standard deviation over seeds": any(any(curve.spread) for curve in curves.values()),
+        "a cross: training diverged": any(curve.diverged for curve in curves.values()),
+    }
+    return "".join(f"; {mark}" for mark, there in marks.items() if there)
+
+
+def runs_of(curves: Mapping[RowKey, Curve]) -> list[RunRecord]:
+    """The runs that these curves are made of."""
+    return [run for curve in curves.values() for run in curve.runs]
+
+
 def fit_hours(axes: Axes, curves: Mapping[RowKey, Curve]) -> None:
     """Hours along the x axis; logarithmic where a run takes many times as long as another."""
+    from matplotlib.ticker import MaxNLocator
+
     ends = [curve.mean[-1].hours for curve in curves.values() if curve.mean]
     axes.set_xlabel("training time (h)")
     if max(ends) > 12 * min(ends) > 0:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5))  # more have no room below narrow axes
+    axes.xaxis.set_major_formatter("{x:g}")
 
 
 def _points(run: RunRecord) -> list[Point]:

@@ -34,5 +34,5 @@ def draw(group: Group) -> Figure | None:
     for path, axes in zip(paths, all_axes, strict=False):
         show(path, axes)
     about = f"{curve_label(key_of(run))}, seed {run.seed}: mmAP {run.final['mmAP']:.1f} %"
-    entitle(figure, f"Detections of the best run ({about}); white, dashed: ground truth", group)
+    entitle(figure, f"Detections of the best run ({about}); white, dashed: ground truth", group, [run])
     return figure

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from analysis.by_row import BASE, by_row
 from analysis.comparable import Group
-from analysis.figures.bars import Bar, Length, draw_bars
-from analysis.figures.style import BASE, curve_label, entitle, rows_of
+from analysis.figures.bars import FAILED, Bar, Length, draw_bars
+from analysis.figures.style import curve_label, entitle, seeds_label
 from analysis.paper import paper_table
 
 if TYPE_CHECKING:
@@ -23,27 +24,30 @@ NAME = "improvement"
 
 
 def draw(group: Group) -> Figure | None:
-    """A bar for each row that has finished; None without two rows, one of them the baseline.
+    """A bar for each row that has finished or diverged; None without two that finished, one of them the baseline.
 
     Where 16-base was not run, the frozen run of the smallest batch stands in for it (the title says so), and nothing
     but the rows' order can be held against the paper's bars, which are over 16-base.
     """
+    ended = [run for run in group.runs if run.final.get("mmAP") is not None or run.state == "diverged"]
+    rows = by_row(ended)
     ours = {
         key: mmAPs
-        for key, runs in rows_of(group.runs).items()
+        for key, runs in rows.items()
         if (mmAPs := [mmAP for run in runs if (mmAP := run.final.get("mmAP")) is not None])
     }
     base = BASE if BASE in ours else min((key for key in ours if key[1:] == BASE[1:]), default=None)
     if base is None or len(ours) < 2:
         return None
-    printed = {row.key: row.mmAP for number in (2, 3) for row in paper_table(number).rows if row.mmAP is not None}
+    printed = {row.key: row.mmAP for number in (2, 3) for row in paper_table(number).rows}
+    theirs = {key: _gain([mmAP], [printed[BASE] or 0]) if mmAP else FAILED for key, mmAP in printed.items()}
     bars = [
         Bar(
-            curve_label(key),
-            ours=_gain(fmean(mmAPs) - fmean(ours[base]), _spread(mmAPs)),
-            theirs=_gain(printed[key] - printed[BASE]) if key in printed else None,
+            curve_label(key) + seeds_label(runs),
+            ours=_gain(ours[key], ours[base]) if key in ours else Length(0.0, "diverged"),
+            theirs=theirs.get(key),
         )
-        for key, mmAPs in ours.items()
+        for key, runs in rows.items()
         if key != base
     ]
     figure = draw_bars(bars, xlabel="mmAP gained (points)", one_scale=group.is_like_the_paper)
@@ -52,14 +56,17 @@ def draw(group: Group) -> Figure | None:
         ours_axes.axvspan(-spread, spread, color="0.88", zorder=0)
     for axes in (ours_axes, paper_axes):
         axes.axvline(0, color="black", linewidth=0.8)
-    numbers = f"({fmean(ours[base]):.1f} %; paper: 16-base, {printed[BASE]:.1f} %)"
-    about = f"Improvement of mmAP over {curve_label(base)} {numbers}"
-    entitle(figure, f"{about}; whiskers, and the band for the baseline: standard deviation over seeds", group)
+    seeds = f" over {len(ours[base])} seeds" if len(ours[base]) > 1 else ""
+    numbers = f"({fmean(ours[base]):.1f} %{seeds}; paper: 16-base, {printed[BASE]:.1f} %)"
+    about = f"Improvement of mmAP, mean over seeds, over {curve_label(base)} {numbers}"
+    about += "; whiskers, and the band for the baseline: standard deviation over seeds"
+    entitle(figure, about, group, ended)
     return figure
 
 
-def _gain(points: float, spread: float = 0.0) -> Length:
-    return Length(points, f"{round(points, 1) + 0.0:+.1f}", spread)  # + 0.0: no "-0.0"
+def _gain(mmAPs: Sequence[float], base: Sequence[float]) -> Length:
+    points = fmean(mmAPs) - fmean(base)
+    return Length(points, f"{round(points, 1) + 0.0:+.1f}", _spread(mmAPs))  # + 0.0: no "-0.0"
 
 
 def _spread(mmAPs: Sequence[float]) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from analysis.by_row import by_row, place_of
 from analysis.comparable import Group
 from analysis.figures.panels import styles_by_batch
-from analysis.figures.style import dress, entitle, legend_below, new_figure, over_epochs, rows_of
+from analysis.figures.style import dress, entitle, legend_below, new_figure, over_epochs
 from analysis.paper import RowKey, label_of
 from analysis.runs import Numbers
 
@@ -25,7 +26,7 @@ def draw(group: Group) -> Figure | None:
     None without a logged step.
     """
     curves: dict[RowKey, Curve] = {}
-    for (batch, _, schedule, scale), runs in rows_of(group.runs).items():
+    for (batch, _, schedule, scale), runs in by_row(group.runs).items():
         longest = max((_points(run.steps) for run in runs), key=len)
         key = (batch, 0, schedule, scale)
         if len(longest) > len(curves.get(key, [])):
@@ -37,7 +38,7 @@ def draw(group: Group) -> Figure | None:
     figure = new_figure(6 if len(schedules) == 1 else 9, 4.4)
     all_axes = figure.subplots(1, len(schedules), sharey=True, squeeze=False)[0]
     for name, axes in zip(schedules, all_axes, strict=True):
-        for place, (key, points) in enumerate(curves.items()):
+        for place, (key, points) in enumerate(sorted(curves.items(), key=lambda item: place_of(item[0]))):
             if key[2] == name:
                 colour, marker, line = styles[(*key[:2], "", key[3])]
                 axes.plot(
@@ -52,7 +53,8 @@ def draw(group: Group) -> Figure | None:
     all_axes[0].yaxis.set_major_formatter("{x:g}")
     all_axes[0].set(ylabel="learning rate")
     legend_below(figure, *all_axes)
-    entitle(figure, "Learning rate of each step", group)
+    title = "Learning rate of the steps that were logged, with straight lines between them"
+    entitle(figure, title, group, [run for run in group.runs if run.steps])
     return figure
 
 

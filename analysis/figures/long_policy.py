@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from analysis.comparable import Group
-from analysis.figures.curves import curves_of, draw_curves
+from analysis.figures.curves import curves_of, draw_curves, marks_text, runs_of
 from analysis.figures.small_and_large import small_and_large
 from analysis.figures.style import (
     PAPER,
@@ -27,7 +27,7 @@ NAME = "long_policy"
 
 
 def draw(group: Group) -> Figure | None:
-    """mmAP over epochs; the paper's last points where data and model are the paper's. None without a long run."""
+    """mmAP over epochs, with the paper's last points (in words, where not comparable); None without a long run."""
     curves = {key: curve for key, curve in curves_of(group).items() if key[2] == "long" and curve.mean}
     printed = figure_rows("figure4")
     keys = small_and_large(list(curves), [row.key for row in printed])
@@ -37,8 +37,14 @@ def draw(group: Group) -> Figure | None:
     figure = new_figure(6, 4.4)
     axes = figure.subplots()
     mark_drops(axes, [run for run in group.runs if run.schedule == "long"])
-    draw_curves(axes, curves, styles, over="epochs")
-    if group.is_like_the_paper:
+    chosen = {key: curves[key] for key in keys}
+    draw_curves(axes, chosen, styles, over="epochs")
+    title = f"Accuracy under the long schedule{marks_text(chosen)}"
+    if not group.is_like_the_paper:
+        title += "; the paper's last epochs: " + ", ".join(
+            f"{row.mmAP:.1f} % ({curve_label(row.key)})" for row in printed
+        )
+    else:
         for place, row in enumerate(printed):
             _, marker, _ = styles.get(row.key, line_style(place))
             axes.plot(
@@ -49,5 +55,5 @@ def draw(group: Group) -> Figure | None:
     over_epochs(axes)
     dress(axes)
     legend_below(figure, axes)
-    entitle(figure, "Long policy; dashed: the learning rate decays", group)
+    entitle(figure, title, group, runs_of(chosen))
     return figure

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import count
+from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from analysis.by_row import by_row
 from analysis.comparable import Group
-from analysis.figures.panels import panels_of
+from analysis.figures.panels import Style, panels_of
 from analysis.figures.style import (
     curve_label,
     dress,
@@ -17,7 +20,6 @@ from analysis.figures.style import (
     new_figure,
     over_epochs,
     panel_height,
-    rows_of,
     seeds_label,
 )
 from analysis.runs import Numbers, RunRecord
@@ -27,21 +29,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "loss"
-MAX_POINTS = 100
-"""Of a curve; each is the mean of the logged steps around it."""
+MAX_POINTS = 50
+"""Of a whole training's curve; each is the mean of the logged steps before it."""
 HEADROOM = 2.0
 """The axis ends at so many times the highest loss of the runs that did not diverge: a divergence goes out of sight."""
+
+APART = 0.1
+"""Of the axis' height, between crosses at the left edge of a panel."""
 
 Curve = list[tuple[float, float]]
 """Epochs and losses."""
 
 
 def draw(group: Group) -> Figure | None:
-    """One curve per run, seeds of a row alike, many rows split by BN size; None without a logged step."""
-    curves = {run.run_id: smoothed(run.steps) for run in group.runs}
-    rows = rows_of([run for run in group.runs if curves[run.run_id]])
-    if not rows:
+    """One curve per run, seeds of a row alike, many rows split by BN size; None without a logged step.
+
+    A run that diverged before its first logged step is a cross at the left edge.
+    """
+    curves = {run.run_id: smoothed(run.steps, epochs=run.schedule_epochs) for run in group.runs}
+    if not any(curves.values()):
         return None
+    shown = [run for run in group.runs if curves[run.run_id] or run.state == "diverged"]
+    rows = by_row(shown)
     panels = panels_of(list(rows))
     alone = len(panels) == 1
     heights = [4.0] if alone else [panel_height(len(panel.styles)) for panel in panels]
@@ -51,12 +60,17 @@ def draw(group: Group) -> Figure | None:
     )[:, 0]
     low, high = _limits(group.runs, curves)
     for panel, axes in zip(panels, all_axes, strict=True):
-        mark_drops(axes, group.runs)
+        mark_drops(axes, shown)
+        early = count()
         for key, style in panel.styles.items():
             label = curve_label(key) + seeds_label(rows[key])
             for run in rows[key]:
-                _draw_run(axes, curves[run.run_id], style, label=label, cross=run.state == "diverged", top=high)
+                points = curves[run.run_id]
+                _draw_curve(axes, points, style, label=label)
                 label = "_nolegend_"
+                if run.state == "diverged":
+                    epoch, loss = points[-1] if points else (0.0, high * (low / high) ** (APART * next(early)))
+                    _draw_cross(axes, epoch, min(loss, high), colour=style[0])
         if not alone:
             legend_beside(axes, title=panel.title)
         axes.set(ylabel="training loss")
@@ -65,21 +79,24 @@ def draw(group: Group) -> Figure | None:
     over_epochs(all_axes[-1])
     if alone:
         legend_below(figure, all_axes[0])
-    diverged = any(run.state == "diverged" for run in group.runs)
-    crosses = "; a cross: training diverged, at the upper edge: with a loss beyond it" if diverged else ""
-    entitle(figure, f"Training loss{crosses}", group)
+    title = "Training loss, one curve per seed; dashed: the learning rate drops"
+    if any(run.state == "diverged" for run in shown):
+        title += "; a cross: training diverged (at the upper edge: with a loss beyond it"
+        title += ", at the left edge: before the first logged step)"
+    entitle(figure, title, group, shown)
     return figure
 
 
-def _draw_run(axes: Axes, points: Curve, style: tuple[str, str, str], *, label: str, cross: bool, top: float) -> None:
+def _draw_curve(axes: Axes, points: Curve, style: Style, *, label: str) -> None:
     colour, marker, line = style
     x, y = [epoch for epoch, _ in points], [loss for _, loss in points]
     axes.plot(
         x, y, color=colour, linestyle=line, linewidth=1.2, marker=marker, markersize=4, markevery=0.15, label=label
     )
-    if cross:
-        end = [min(loss, top) for loss in y[-1:]]
-        axes.plot(x[-1:], end, color=colour, marker="x", markersize=11, markeredgewidth=2.5, clip_on=False)
+
+
+def _draw_cross(axes: Axes, epoch: float, loss: float, *, colour: str) -> None:
+    axes.plot([epoch], [loss], color=colour, marker="x", markersize=11, markeredgewidth=2.5, clip_on=False)
 
 
 def _limits(runs: tuple[RunRecord, ...], curves: dict[str, Curve]) -> tuple[float, float]:
@@ -101,10 +118,13 @@ def _scale(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_minor_formatter("")
 
 
-def smoothed(steps: tuple[Numbers, ...]) -> Curve:
-    """Epoch and loss of the logged steps whose loss is finite and positive, averaged down to MAX_POINTS."""
+def smoothed(steps: tuple[Numbers, ...], *, epochs: int) -> Curve:
+    """Epoch and loss of the logged steps whose loss is finite and positive; of all `epochs`, MAX_POINTS averages.
+
+    A run that is not over is averaged like its seeds that are.
+    """
     pairs = [(line.get("epoch"), line.get("loss")) for line in steps]
     points = [(epoch, loss) for epoch, loss in pairs if epoch is not None and loss]
-    width = max(1, -(-len(points) // MAX_POINTS))
+    width = max(1, ceil(len(points) * epochs / points[-1][0] / MAX_POINTS)) if points else 1
     parts = [points[first : first + width] for first in range(0, len(points), width)]
     return [(part[-1][0], fmean(loss for _, loss in part)) for part in parts]

@@ -27,6 +27,13 @@ def show(path: Path, axes: Axes) -> None:
     hide(axes)
 
 
+def save_small(png: Path) -> None:
+    """Give a PNG with pictures 256 colours: no eye tells them apart, and the file is a fifth as large."""
+    with Image.open(png) as picture:
+        few = picture.convert("RGB").quantize(256)
+    few.save(png, optimize=True)
+
+
 def hide(axes: Axes) -> None:
     """No frame and no ticks: of a picture, or of a place without one."""
     axes.set(xticks=[], yticks=[])

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from analysis.by_row import by_row
 from analysis.comparable import Group
 from analysis.figures.pictures import WIDTH, height_of, hide, show
 from analysis.figures.small_and_large import small_and_large
-from analysis.figures.style import curve_label, entitle, new_figure, rows_of
+from analysis.figures.style import curve_label, entitle, new_figure
 from analysis.paper import key_of, ratio_table
 from analysis.runs import RunRecord
 
@@ -33,7 +34,7 @@ def draw(group: Group) -> Figure | None:
     A row per epoch; in it the images with the smallest share of positives first, under its numbers of both.
     """
     drawn = tuple(row.key for row in ratio_table().rows)
-    rows = {key: runs for key, runs in rows_of(group.runs).items() if any(run.epochs for run in runs)}
+    rows = {key: runs for key, runs in by_row(group.runs).items() if any(run.epochs for run in runs)}
     blocks = [block for key in small_and_large(rows, drawn) if (block := _first_with_pictures(rows[key])) is not None]
     if not blocks:
         return None
@@ -48,7 +49,7 @@ def draw(group: Group) -> Figure | None:
     for (run, epochs), part in zip(blocks, parts, strict=True):
         _draw(part, run, epochs, columns)
     about = "Proposals of a training step, positive (thick, orange) : negative (thin, blue; some of them drawn)"
-    entitle(figure, about, group)
+    entitle(figure, about, group, [run for run, _ in blocks])
     return figure
 
 

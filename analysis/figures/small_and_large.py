@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.comparable import Group
-from analysis.figures.curves import curves_of, draw_curves, fit_hours
+from analysis.figures.curves import curves_of, draw_curves, fit_hours, marks_text, runs_of
 from analysis.figures.style import (
     PAPER,
     curve_label,
@@ -59,7 +59,8 @@ def draw(group: Group) -> Figure | None:
     fit_hours(by_hours, chosen)
     dress(by_epoch, by_hours)
     legend_below(figure, by_epoch, by_hours)
-    entitle(figure, "Accuracy of a small and a large batch on the validation set", group)
+    title = f"Accuracy of a small and a large batch on the validation set{marks_text(chosen)}"
+    entitle(figure, title, group, runs_of(chosen))
     return figure
 
 
@@ -88,12 +89,14 @@ def _usual(key: RowKey) -> tuple[bool, bool, int]:
 
 def _draw_apart(rows: Sequence[PaperRow], axes: Axes) -> None:
     """Where the paper's rows ended, each with its name."""
-    hours, mmAPs = [row.hours or 0 for row in rows], [row.mmAP or 0 for row in rows]
-    axes.plot(hours, mmAPs, "o", color=PAPER, markerfacecolor="none", markersize=8, markeredgewidth=1.5)
-    for row, x, y in zip(rows, hours, mmAPs, strict=True):
+    for place, row in enumerate(rows):
+        x, y = row.hours or 0, row.mmAP or 0
+        marker = line_style(place)[1]
+        axes.plot([x], [y], marker, color=PAPER, markerfacecolor="none", markersize=8, markeredgewidth=1.5)
         text = f"{curve_label(row.key)}\n{y:.1f} %, {x:.1f} h"
         axes.annotate(text, (x, y), xytext=(0, -8), textcoords="offset points", ha="center", va="top", fontsize=8)
     axes.set_title("the paper's last epochs (COCO, ResNet-50)", fontsize=9)
     axes.set(xlabel="training time (h)", ylabel="mmAP (%)")
     axes.margins(0.25)
+    axes.set_ylim(0, 1.1 * max(row.mmAP or 0 for row in rows))
     dress(axes)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
+from analysis.by_row import BASE, by_row
 from analysis.comparable import Group
 from analysis.figures.style import (
-    BASE,
     PAPER,
     bn_label,
     curve_label,
@@ -18,9 +18,9 @@ from analysis.figures.style import (
     legend_below,
     line_style,
     new_figure,
-    rows_of,
 )
 from analysis.paper import RowKey, paper_table
+from analysis.runs import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,11 +40,15 @@ class Point(NamedTuple):
 def points_of(group: Group) -> list[Point]:
     """The finished runs of the normal schedule, each row on each number of GPUs; fewest GPUs and images first."""
     points = []
-    for key, runs in rows_of(group.runs).items():
-        done = [run for run in runs if run.state == "finished" and run.train_s > 0 and run.schedule == "normal"]
-        for gpus in {run.gpus for run in done}:
-            points.append(Point(gpus, key, fmean(run.train_s for run in done if run.gpus == gpus) / 3600))
+    for key, runs in by_row(timed_runs(group)).items():
+        for gpus in {run.gpus for run in runs}:
+            points.append(Point(gpus, key, fmean(run.train_s for run in runs if run.gpus == gpus) / 3600))
     return sorted(points)
+
+
+def timed_runs(group: Group) -> list[RunRecord]:
+    """The runs behind the points."""
+    return [run for run in group.runs if run.state == "finished" and run.train_s > 0 and run.schedule == "normal"]
 
 
 def papers_points() -> list[Point]:
@@ -68,7 +72,8 @@ def draw(group: Group) -> Figure | None:
         _draw(axes, points, sizes, name=name)
     panels[0].set_ylabel("speed-up (times)")
     legend_below(figure, *panels)
-    entitle(figure, "Speed-up of training against GPUs; number: batch; line: ideal", group)
+    title = "Speed-up of training against GPUs, mean over seeds; number: batch; dashed: in proportion to the GPUs"
+    entitle(figure, title, group, timed_runs(group))
     return figure
 
 

@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from analysis.commits import commits_text
 from analysis.comparable import Group
-from analysis.paper import RowKey, key_of, label_of
+from analysis.paper import RowKey, label_of
 from analysis.runs import RunRecord
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ LINES = ("-", "--", ":", "-.")
 """Told apart by marker as well as colour; the next seven curves by line style, with the markers moved on by one."""
 OURS, PAPER = COLOURS[0], "#8C8C8C"
 """Of bars and points; the paper's are also hatched or hollow."""
-
-BASE: RowKey = (16, 0, "normal", 1.0)
-"""16-base, the baseline of Table 3: what improvement and speed-up are against."""
 
 
 def line_style(place: int) -> tuple[str, str, str]:
@@ -54,9 +52,19 @@ def over_epochs(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def entitle(figure: Figure, title: str, group: Group) -> None:
-    """What the figure shows, and of which runs."""
-    figure.suptitle("\n".join(line for text in (title, group.title) for line in _lines(text, figure)), fontsize=9)
+def entitle(figure: Figure, title: str, group: Group, runs: Sequence[RunRecord]) -> None:
+    """What the figure shows, of which group; and the code of the `runs` in it, where it is not one, as committed."""
+    texts = (title, group.title, _code_text(runs))
+    figure.suptitle("\n".join(line for text in texts if text for line in _lines(text, figure)), fontsize=9)
+
+
+def _code_text(runs: Sequence[RunRecord]) -> str:
+    changed = sum(run.dirty for run in runs)
+    several = len({commit for run in runs for commit in run.commits}) > 1
+    parts = [commits_text(runs)] if several else []
+    if changed:
+        parts.append(f"{changed} of {len(runs)} runs with uncommitted changes")
+    return "; ".join(parts)
 
 
 def _lines(text: str, figure: Figure) -> list[str]:
@@ -97,14 +105,6 @@ def mark_drops(axes: Axes, runs: Iterable[RunRecord]) -> None:
         axes.axvline(epoch, color="0.6", linewidth=0.9, linestyle="--", zorder=0)
 
 
-def rows_of(runs: Sequence[RunRecord]) -> dict[RowKey, list[RunRecord]]:
-    """The runs by row (batch, bn_size, schedule, lr.scale), in a figure's order: the normal schedule first."""
-    rows: dict[RowKey, list[RunRecord]] = {}
-    for run in sorted(runs, key=lambda run: (run.schedule != "normal", key_of(run), run.seed)):
-        rows.setdefault(key_of(run), []).append(run)
-    return rows
-
-
 def curve_label(key: RowKey) -> str:
     """A row's name where its BN size is not in a column beside."""
     return f"{label_of(key)}, {bn_label(key[1])}"
@@ -119,8 +119,10 @@ def gpus_label(gpus: int) -> str:
 
 
 def seeds_label(runs: Sequence[RunRecord]) -> str:
-    """What a legend says of the runs behind a row, after its name: how many seeds, how many of them diverged."""
+    """What a legend says of a row's runs, after its name: how many seeds, how many of them diverged or are not over."""
     diverged = sum(run.state == "diverged" for run in runs)
-    if diverged:
-        return f" ({diverged} of {len(runs)} diverged)" if len(runs) > 1 else " (diverged)"
-    return f" ({len(runs)} seeds)" if len(runs) > 1 else ""
+    unfinished = sum(run.state not in ("finished", "diverged") for run in runs)
+    if len(runs) == 1:
+        return " (diverged)" if diverged else " (unfinished)" if unfinished else ""
+    words = [f"{diverged} of {len(runs)} diverged" if diverged else f"{len(runs)} seeds"]
+    return f" ({', '.join(words + [f'{unfinished} unfinished'] * bool(unfinished))})"

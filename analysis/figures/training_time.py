@@ -5,9 +5,10 @@ from __future__ import annotations
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from analysis.by_row import by_row, place_of
 from analysis.comparable import Group
-from analysis.figures.bars import Bar, Length, draw_bars
-from analysis.figures.style import curve_label, entitle, gpus_label, rows_of
+from analysis.figures.bars import FAILED, Bar, Length, draw_bars
+from analysis.figures.style import curve_label, entitle, gpus_label, seeds_label
 from analysis.paper import RowKey, paper_table
 from analysis.tables import hours_text
 
@@ -21,28 +22,30 @@ TALK: tuple[RowKey, ...] = ((16, 0, "normal", 1.0), (64, 16, "normal", 1.0), (25
 
 def draw(group: Group) -> Figure | None:
     """A bar for each row that has finished, on each number of GPUs, and the talk's three; None if none has finished."""
-    ours: dict[RowKey, list[Length]] = {}
-    for key, runs in rows_of(group.runs).items():
-        finished = [run for run in runs if run.state == "finished" and run.train_s > 0]
-        for gpus in sorted({run.gpus for run in finished}):
-            hours = [run.train_s / 3600 for run in finished if run.gpus == gpus]
+    ours: dict[RowKey, list[tuple[str, Length | None]]] = {}
+    finished = [run for run in group.runs if run.state == "finished" and run.train_s > 0]
+    for key, runs in by_row(finished).items():
+        for gpus in sorted({run.gpus for run in runs}):
+            same = [run for run in runs if run.gpus == gpus]
+            hours = [run.train_s / 3600 for run in same]
             spread = stdev(hours) if len(hours) > 1 else 0.0
-            ours.setdefault(key, []).append(Length(fmean(hours), _text(fmean(hours), gpus), spread))
+            bar = Length(fmean(hours), _text(fmean(hours), gpus), spread)
+            ours.setdefault(key, []).append((seeds_label(same), bar))
     if not ours:
         return None
     theirs = {
-        row.key: Length(row.hours, _text(row.hours, row.gpus))
+        row.key: Length(row.hours, _text(row.hours, row.gpus)) if row.hours else FAILED
         for number in (2, 3)
         for row in paper_table(number).rows
-        if row.hours
     }
     bars = []
-    for key in sorted({*ours, *TALK}, key=lambda key: (key[2] != "normal", key)):
+    for key in sorted({*ours, *TALK}, key=place_of):
         label = curve_label(key) + (" *" if key in TALK else "")
-        for place, length in enumerate(ours.get(key, [None])):
-            bars.append(Bar(label, length, theirs.get(key) if place == 0 else None))
+        for place, (seeds, length) in enumerate(ours.get(key, [("", None)])):
+            bars.append(Bar(label + seeds, length, theirs.get(key) if place == 0 else None))
     figure = draw_bars(bars, xlabel="training time (h)", one_scale=group.is_like_the_paper)
-    entitle(figure, "Training time; *: in the talk's figure; whiskers: standard deviation over seeds", group)
+    title = "Training time, mean over seeds; *: in the talk's figure; whiskers: standard deviation over seeds"
+    entitle(figure, title, group, finished)
     return figure
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from analysis.comparable import Group
-from analysis.figures.curves import curves_of, draw_curves, fit_hours
+from analysis.figures.curves import curves_of, draw_curves, fit_hours, marks_text, runs_of
 from analysis.figures.panels import panels_of
 from analysis.figures.style import (
     dress,
@@ -56,5 +56,7 @@ def draw(group: Group) -> Figure | None:
     fit_hours(all_axes[-1, 1], curves)
     if alone:
         legend_below(figure, all_axes[0, 0])
-    entitle(figure, "Accuracy on the validation set", group)
+    grey = "" if alone else "; grey: the other panels' rows"
+    title = f"Accuracy on the validation set over epochs and over training time{marks_text(curves)}{grey}"
+    entitle(figure, title, group, runs_of(curves))
     return figure

@@ -36,11 +36,12 @@ def test_a_curve_is_the_mean_over_the_seeds_that_reached_the_epoch(tmp_path: Pat
     fabricate_run(tmp_path, {"batch": 16}, mmAP=33.0, hours=11)
     fabricate_run(tmp_path, {"batch": 16, "seed": 1}, mmAP=44.0, hours=22, state="running", epochs=2)
     (curve,) = curves_of(group_of(tmp_path)).values()
-    assert curve.label == "16, BN 16 (2 seeds)"
+    assert curve.label == "16, BN 16 (2 seeds, 1 unfinished)"
     assert [point.epochs for point in curve.mean] == list(range(1, 12))
     means = [3.5, 7.0, *(3.0 * epoch for epoch in range(3, 12))]
     assert [point.mmAP for point in curve.mean] == pytest.approx(means)
-    assert curve.low[0] == pytest.approx(3) and curve.high[0] == pytest.approx(4)
+    # The sample standard deviation of (3, 4) and (6, 8); one seed has none.
+    assert curve.spread == pytest.approx([0.5**0.5, 2**0.5, *([0.0] * 9)])
     assert [point.hours for point in curve.mean[:3]] == pytest.approx([1.5, 3.0, 3.0])
 
 
@@ -75,6 +76,18 @@ def test_the_figure_shows_each_row_over_epochs_and_hours_with_the_drops_dashed(t
     np.testing.assert_allclose(ours.get_ydata(), 3 * np.arange(1, 12))
     assert crosses_of(by_epoch) == [2]
     assert labels_of(figure) == ["16, BN 16", "64, frozen BN (diverged)"]
+    assert "a cross: training diverged" in figure.get_suptitle() and "band" not in figure.get_suptitle()
+
+
+def test_the_band_of_a_curve_is_the_standard_deviation_over_the_seeds_and_the_title_says_so(tmp_path: Path) -> None:
+    for seed, mmAP in enumerate((33.0, 44.0)):
+        fabricate_run(tmp_path, {"batch": 16, "seed": seed}, mmAP=mmAP)
+    figure = validation.draw(group_of(tmp_path))
+    assert figure is not None and "band: standard deviation over seeds" in figure.get_suptitle()
+    (band,) = figure.axes[0].collections
+    ends = band.get_paths()[0].vertices
+    # At the last epoch: the mean of 33 and 44, and their sample standard deviation.
+    assert max(ends[:, 1]) == pytest.approx(38.5 + 11 / 2**0.5)
 
 
 @pytest.mark.parametrize("keys", [ROWS[:7], ROWS, [(b, 0, "normal", s) for b in range(16, 30) for s in (0.5, 1.0)]])
@@ -120,7 +133,10 @@ def test_figure_1_of_other_data_has_the_papers_numbers_in_a_panel_of_their_own(t
     assert figure is not None
     _, by_hours, apart = figure.axes
     assert max(y for line in by_hours.get_lines() for y in line.get_ydata()) == pytest.approx(12)
-    assert "COCO" in apart.get_title() and list(apart.get_lines()[0].get_ydata()) == [36.2, 37.1]
+    assert "COCO" in apart.get_title()
+    assert [list(line.get_ydata()) for line in apart.get_lines()] == [[36.2], [37.1]]
+    low, high = apart.get_ylim()
+    assert low == 0 and high > 38, "from zero, as ours"
 
 
 A: RowKey = (16, 0, "normal", 1.0)
@@ -171,6 +187,13 @@ def test_figure_4_has_the_long_runs_alone_with_its_decays_dashed_and_the_papers_
     assert ends["256 (long), BN 16 (paper, last epoch)"] == (18, 37.7)
 
 
+def test_figure_4_of_other_data_has_the_papers_numbers_in_words(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 16, **LONG, **TINY}, mmAP=12.0)
+    figure = long_policy.draw(group_of(tmp_path))
+    assert figure is not None and "37.7 % (256 (long), BN 16)" in figure.get_suptitle().replace("\n", " ")
+    assert labels_of(figure) == ["16 (long), BN 16"]
+
+
 def test_the_learning_rate_has_one_curve_per_batch_whatever_the_bn_size(tmp_path: Path) -> None:
     for size in (0, 16):
         fabricate_run(tmp_path, {"batch": 32, "bn_size": size})
@@ -194,6 +217,20 @@ def test_loss_curves_end_in_a_cross_where_training_diverged(tmp_path: Path) -> N
     assert labels_of(figure) == ["16, BN 16", "64, frozen BN (diverged)"]
 
 
+def test_a_run_that_diverged_before_its_first_logged_step_is_a_cross_at_the_left_edge(tmp_path: Path) -> None:
+    for batch in (128, 256):
+        fabricate_run(tmp_path, {"batch": batch, "bn_size": 0}, state="diverged", epochs=0)
+    assert loss.draw(group_of(tmp_path)) is None
+    fabricate_run(tmp_path, {"batch": 16})
+    figure = loss.draw(group_of(tmp_path))
+    assert figure is not None
+    axes = figure.axes[0]
+    assert labels_of(figure) == ["16, BN 16", "128, frozen BN (diverged)", "256, frozen BN (diverged)"]
+    assert crosses_of(axes) == [0, 0] and "at the left edge: before the first logged step" in figure.get_suptitle()
+    heights = [y for line in axes.get_lines() if line.get_marker() == "x" for y in line.get_ydata()]
+    assert heights[0] == axes.get_ylim()[1] and axes.get_ylim()[0] < heights[1] < heights[0], "beside each other"
+
+
 def test_a_loss_that_explodes_leaves_the_others_readable(tmp_path: Path) -> None:
     fabricate_tables(tmp_path, seeds=1, only=[(16, 0, "normal", 1.0), (64, 0, "normal", 1.0)])
     figure = loss.draw(group_of(tmp_path))
@@ -207,5 +244,10 @@ def test_a_loss_that_explodes_leaves_the_others_readable(tmp_path: Path) -> None
 
 def test_a_loss_that_is_not_finite_is_no_point_and_many_steps_are_averaged() -> None:
     steps = tuple({"epoch": step / 100, "loss": float(step)} for step in range(1, 201))
-    points = loss.smoothed((*steps, {"epoch": 3.0, "loss": None}))
-    assert len(points) == 100 and points[0] == (0.02, 1.5) and points[-1] == (2.0, 199.5)
+    points = loss.smoothed((*steps, {"epoch": 3.0, "loss": None}), epochs=2)
+    assert len(points) == 50 and points[0] == (0.04, 2.5) and points[-1] == (2.0, 198.5)
+
+
+def test_a_run_that_is_not_over_is_averaged_over_as_many_steps_as_one_that_is() -> None:
+    steps = tuple({"epoch": step / 100, "loss": float(step)} for step in range(1, 201))
+    assert loss.smoothed(steps[:20], epochs=2) == loss.smoothed(steps, epochs=2)[:5]

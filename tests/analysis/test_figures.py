@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,41 @@ def test_every_figure_can_be_drawn_of_any_run_that_has_only_begun_diverged_or_fo
     for batch in (16, 32):
         fabricate_run(tmp_path / "zero", {"batch": batch, "bn_size": 0}, mmAP=0.0, hours=0.0)
         drawn(draw(group_of(tmp_path / "zero")))
+
+
+@pytest.mark.parametrize("name", sorted(set(make_figures.FIGURES) - {"proposals", "detections"}))
+def test_a_figure_of_several_commits_or_uncommitted_changes_says_so_and_no_other(two_commits: Group, name: str) -> None:
+    draw = make_figures.FIGURES[name]
+    title = title_of(draw(two_commits))
+    assert "commits 8b3e1fc812 (" in title and "c0ffeec0ff (" in title and "uncommitted" not in title
+    one = replace(two_commits, runs=tuple(run for run in two_commits.runs if run.commit.startswith("c0ffee")))
+    assert "commit" not in title_of(draw(one))
+    dirty = replace(one, runs=tuple(replace(run, dirty=True) for run in one.runs))
+    title = title_of(draw(dirty))
+    assert "runs with uncommitted changes" in title and "commits" not in title
+
+
+def test_a_figure_names_the_commits_of_the_runs_that_it_shows_alone(two_commits: Group) -> None:
+    one = [replace(run, commit="c0ffee", commits=()) for run in two_commits.runs if run.schedule == "long"]
+    other = [run for run in two_commits.runs if run.schedule == "normal"]
+    group = replace(two_commits, runs=(*one, *other))
+    assert "commit" not in title_of(make_figures.FIGURES["long_policy"](group))
+    assert "commits" in title_of(make_figures.FIGURES["validation_curves"](group))
+
+
+@pytest.fixture(scope="module")
+def two_commits(tmp_path_factory: pytest.TempPathFactory) -> Group:
+    """Runs for every figure; of each row, a seed of one commit and one of another."""
+    folder = tmp_path_factory.mktemp("commits")
+    for seed, commit in enumerate(("c0ffee" * 6 + "c0ff", "8b3e1fc812" * 4)):
+        for asked in ({"batch": 16, "bn_size": 0}, {"batch": 256, "bn_size": 16}, {"batch": 16, "bn_size": 16, **LONG}):
+            fabricate_run(folder, {**asked, "seed": seed}, commit=commit)
+    return group_of(folder)
+
+
+def title_of(figure: Figure | None) -> str:
+    assert figure is not None
+    return str(figure.get_suptitle()).replace("\n", " ")
 
 
 @pytest.mark.slow
