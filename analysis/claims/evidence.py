@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import Any
 
+from scipy.special import stdtrit
+
+from analysis.by_row import by_row
 from analysis.comparable import Group
-from analysis.paper import RowKey, key_of
+from analysis.paper import RowKey
 from analysis.runs import RunRecord
 
 COLLAPSED = 0.1
 """Of the best run's mmAP: a detector that ends below has learned next to nothing, though its loss stayed finite."""
+CONFIDENCE = 0.95
 
 Measure = Callable[[RunRecord], float | None]
 """A number of a run; None where it has none."""
@@ -28,24 +29,51 @@ def final_mmAP(run: RunRecord) -> float | None:
 
 
 @dataclass(frozen=True)
-class Gap:
-    """How much more one row has of something than another: the difference of their means over seeds."""
+class Sample:
+    """What the runs of one row have of something, one value for each seed."""
 
-    difference: float
-    reach: float | None
-    """Two standard errors of the difference; None where no row has two seeds, so that nothing is known of chance."""
+    key: RowKey
+    values: tuple[float, ...]
+    failed: bool
+    """Whether a run of the row failed."""
 
-    def __str__(self) -> str:
-        return f"{self.difference:+.1f}" + ("" if self.reach is None else f" ± {self.reach:.1f}")
+
+@dataclass(frozen=True)
+class Spread:
+    """What chance does to a number: its standard deviation over seeds, pooled over rows."""
+
+    deviation: float
+    freedom: int
+    """Degrees of freedom: the runs beyond the first of each row."""
+
+    def reach(self, first: Sample, second: Sample, *, among: int) -> float:
+        """How far chance carries the difference of two means.
+
+        `among` such differences are together within their reaches in 95 of 100 cases (Student's t, Bonferroni).
+        """
+        error = self.deviation * math.sqrt(1 / len(first.values) + 1 / len(second.values))
+        return float(stdtrit(self.freedom, 1 - (1 - CONFIDENCE) / 2 / among)) * error
+
+
+def pooled(samples: Iterable[Sample]) -> Spread | None:
+    """The spread of rows that are compared; None where none of them has two seeds.
+
+    Rows with failed runs are left out: these end near zero whatever their seed, and say nothing of the others' chance.
+    """
+    squares, freedom = 0.0, 0
+    for sample in samples:
+        if len(sample.values) > 1 and not sample.failed:
+            mean = fmean(sample.values)
+            squares += sum((value - mean) ** 2 for value in sample.values)
+            freedom += len(sample.values) - 1
+    return Spread(math.sqrt(squares / freedom), freedom) if freedom else None
 
 
 class Evidence:
     """The runs of one group of comparable ones, by row."""
 
     def __init__(self, group: Group) -> None:
-        self.rows: dict[RowKey, list[RunRecord]] = defaultdict(list)
-        for run in group.runs:
-            self.rows[key_of(run)].append(run)
+        self.rows = by_row(group.runs)
 
     def ended(self, key: RowKey) -> list[RunRecord]:
         """The row's runs that have come to a result: finished or diverged."""
@@ -59,30 +87,10 @@ class Evidence:
             if run.state == "diverged" or (final_mmAP(run) or 0.0) < COLLAPSED * self._best_mmAP
         ]
 
-    def studies(self, name: str) -> list[tuple[RunRecord, dict[str, Any]]]:
-        """What a study left in the runs' files of that name."""
-        runs = [run for key in sorted(self.rows) for run in self.rows[key]]
-        return [(run, json.loads(path.read_text())) for run in runs for path in run.files(name)]
-
-    def gap(self, more: RowKey, less: RowKey, measure: Measure = final_mmAP) -> Gap | None:
-        """What `more` has beyond `less`; None where either has no value."""
-        first, second = self._values(more, measure), self._values(less, measure)
-        if not first or not second:
-            return None
-        spread = self.spread(measure)
-        error = None if spread is None else spread * math.sqrt(1 / len(first) + 1 / len(second))
-        return Gap(fmean(first) - fmean(second), None if error is None else 2 * error)
-
-    def spread(self, measure: Measure = final_mmAP) -> float | None:
-        """The standard deviation over seeds, pooled over all rows with several; None without such a row."""
-        squares, freedom = 0.0, 0
-        for key in self.rows:
-            values = self._values(key, measure)
-            if len(values) > 1:
-                mean = fmean(values)
-                squares += sum((value - mean) ** 2 for value in values)
-                freedom += len(values) - 1
-        return math.sqrt(squares / freedom) if freedom else None
+    def sample(self, key: RowKey, measure: Measure = final_mmAP) -> Sample | None:
+        """What the row's runs have of `measure`; None where no run has any."""
+        values = self._values(key, measure)
+        return Sample(key, tuple(values), bool(self.failed(key))) if values else None
 
     @cached_property
     def _best_mmAP(self) -> float:

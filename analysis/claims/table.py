@@ -8,9 +8,11 @@ from analysis.comparable import Group
 from analysis.tables import Row, Table
 
 LEGEND = (
-    "±: two standard errors of a difference of means over seeds, from the standard deviation pooled over all rows with "
-    "several seeds; with one seed for all, nothing can be said of a difference. Ratios are in percent, the rest in "
-    "mmAP. failed: diverged, or ended below a tenth of the best run's mmAP. The rules: analysis/claims/verdict.py."
+    "±: how far chance reaches about a difference of means over seeds, with 95 % confidence for all comparisons of a "
+    "claim together (Student's t, Bonferroni), from the standard deviation pooled over the rows that the claim "
+    "compares, those with failed runs left out; where no such row has two seeds, nothing can be said of a difference. "
+    "Ratios are in percent, the rest in mmAP. failed: diverged, or ended below a tenth of the best run's mmAP. The "
+    "rules: analysis/claims/verdict.py."
 )
 
 
@@ -22,10 +24,8 @@ def claims_table(group: Group) -> Table:
         found = claim.judge(evidence)
         notes = (found.why,) if found.why else ()
         rows.append(Row((claim.text, claim.where, found.mark.value), notes, key=(claim.text,), runs=group.runs))
-    spread = evidence.spread()
-    chance = (
-        "No row has two seeds, so nothing is known of chance."
-        if spread is None
-        else f"The standard deviation of mmAP over seeds is {spread:.2f}."
+    rows_of = [len(evidence.ended(key)) for key in evidence.rows]
+    about = (
+        f"Rows of runs that have ended: {sum(map(bool, rows_of))}; with several seeds: {sum(n > 1 for n in rows_of)}."
     )
-    return Table("The paper's claims", group.heading, ("Claim", "Where", "Verdict"), tuple(rows), chance, LEGEND)
+    return Table("The paper's claims", group.heading, ("Claim", "Where", "Verdict"), tuple(rows), about, LEGEND)

@@ -1,8 +1,9 @@
-"""How a claim is judged: the same few rules for all, fixed before the runs are looked at.
+"""How a claim is judged: the same few rules for all.
 
-A comparison of two rows bears a claim out where the difference goes its way by more than two standard errors. It
-speaks against it where it goes the other way by as much, or where it is lost in chance although the paper's own
-difference would not have been. Where chance would have hidden the paper's difference too, it says nothing.
+About the difference of two rows chance has a reach: from the standard deviation over seeds of all rows that the claim
+compares, and for all its comparisons together. A comparison bears the claim out where the difference goes its way by
+more than that. It speaks against the claim where the difference goes the other way by as much, or where not even the
+end of the reach comes up to the paper's own difference. Else it says nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import fmean
 
-from analysis.claims.evidence import Evidence, Gap, Measure, final_mmAP
+from analysis.claims.evidence import Evidence, Measure, Sample, Spread, final_mmAP, pooled
 from analysis.paper import RowKey, label_of
 
 LEVEL = 0.5
@@ -34,13 +36,47 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A claim that one row has more of something than another, by more than a bar."""
+
+    names: str
+    measure: Measure
+    more: Sample
+    less: Sample
+    paper: float | None
+    """The paper's own difference; None where it gives no number."""
+    bar: float = 0.0
+    digits: int = 1
+
+    def finding(self, spread: Spread | None, among: int) -> Finding:
+        """What it says of a claim that rests on `among` comparisons of rows with this spread."""
+        difference = fmean(self.more.values) - fmean(self.less.values)
+        printed = "" if self.paper is None else f" (paper {self.paper:+.{self.digits}f})"
+        why = f"{self.names}: {difference:+.{self.digits}f}"
+        if spread is None:
+            return Finding(None, why + printed)
+        reach = spread.reach(self.more, self.less, among=among)
+        why += f" ± {reach:.{self.digits}f}{printed}"
+        if difference - reach > self.bar:
+            return Finding(True, why)
+        claimed = self.bar if self.paper is None or self.bar < 0 else max(self.bar, self.paper)
+        return Finding(False if difference + reach < claimed else None, why)
+
+
+@dataclass(frozen=True)
 class Verdict:
     mark: Mark
     why: str
 
 
-def verdict(findings: Sequence[Finding], *, missing: str = "") -> Verdict:
+def verdict(evidence: Sequence[Finding | Comparison], *, missing: str = "") -> Verdict:
     """A claim is reproduced where all evidence bears it out, and not where any speaks against it."""
+    compared = [each for each in evidence if isinstance(each, Comparison)]
+    spreads = {each.measure: _spread(each.measure, compared) for each in compared}
+    findings = [
+        each.finding(spreads[each.measure], len(compared)) if isinstance(each, Comparison) else each
+        for each in evidence
+    ]
     why = "; ".join(dict.fromkeys(finding.why for finding in findings if finding.why)) or missing
     if any(finding.holds is False for finding in findings):
         return Verdict(Mark.NOT_REPRODUCED, why)
@@ -57,27 +93,22 @@ def greater(
     paper: float | None,
     measure: Measure = final_mmAP,
     names: tuple[str, str] | None = None,
-) -> Finding:
+    digits: int = 1,
+) -> Finding | Comparison:
     """Whether `more` has more than `less`; `paper` is the paper's own difference, None where it gives no number."""
     first, second = names or (row_name(more), row_name(less))
-    gap = evidence.gap(more, less, measure)
-    if gap is None:
+    larger, smaller = evidence.sample(more, measure), evidence.sample(less, measure)
+    if larger is None or smaller is None:
         return _not_run(evidence, more, less)
-    why = f"{first} against {second}: {gap}" + ("" if paper is None else f" (paper {paper:+.1f})")
-    return Finding(_goes_up(gap, paper), why)
+    return Comparison(f"{first} against {second}", measure, larger, smaller, paper, digits=digits)
 
 
-def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> Finding:
+def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> Finding | Comparison:
     """Whether `key` is within LEVEL of `than`, or above."""
-    gap = evidence.gap(key, than)
-    if gap is None:
+    own, other = evidence.sample(key), evidence.sample(than)
+    if own is None or other is None:
         return _not_run(evidence, key, than)
-    why = f"{row_name(key)} against {row_name(than)}: {gap} (paper {paper:+.1f})"
-    if gap.reach is None:
-        return Finding(None, why)
-    if gap.difference - gap.reach > -LEVEL:
-        return Finding(True, why)
-    return Finding(False if gap.difference + gap.reach < -LEVEL else None, why)
+    return Comparison(f"{row_name(key)} against {row_name(than)}", final_mmAP, own, other, paper, bar=-LEVEL)
 
 
 def fails(evidence: Evidence, key: RowKey) -> Finding:
@@ -105,12 +136,9 @@ def row_name(key: RowKey) -> str:
     return f"{label_of(key)}, " + (f"BN {key[1]}" if key[1] else "frozen BN")
 
 
-def _goes_up(gap: Gap, paper: float | None) -> bool | None:
-    if gap.reach is None:
-        return None
-    if abs(gap.difference) > gap.reach:
-        return gap.difference > 0
-    return False if paper is not None and paper > gap.reach else None
+def _spread(measure: Measure, compared: Sequence[Comparison]) -> Spread | None:
+    rows = {sample for each in compared if each.measure is measure for sample in (each.more, each.less)}
+    return pooled(rows)
 
 
 def _not_run(evidence: Evidence, *keys: RowKey) -> Finding:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.claims.evidence import Evidence
+from analysis.claims.evidence import Evidence, Sample, pooled
 from analysis.claims.paper_claims import CLAIMS
 from analysis.claims.table import claims_table
-from analysis.claims.verdict import Mark, converges, fails, greater, no_less, verdict
+from analysis.claims.verdict import Comparison, Finding, Mark, converges, fails, greater, no_less, verdict
 from analysis.comparable import Group
 from analysis.paper import RowKey, paper_table
 from analysis.runs import RunRecord
@@ -51,45 +51,77 @@ def evidence_of(values: dict[RowKey, Sequence[float]]) -> Evidence:
     return Evidence(Group("all", tuple(runs)))
 
 
-def test_chance_reaches_two_standard_errors_of_the_pooled_deviation() -> None:
-    evidence = evidence_of({A: [30.0, 32.0], B: [33.0, 36.0, 36.0]})
+def test_chance_reaches_by_students_t_of_the_pooled_deviation() -> None:
+    first, second = Sample(A, (30.0, 32.0), failed=False), Sample(B, (33.0, 36.0, 36.0), failed=False)
     # Squares about the means: 1 + 1, and 4 + 1 + 1; degrees of freedom: 1 + 2.
-    assert evidence.spread() == pytest.approx(math.sqrt(8 / 3))
-    gap = evidence.gap(B, A)
-    assert gap is not None and gap.difference == pytest.approx(4.0)
-    assert gap.reach == pytest.approx(2 * math.sqrt(8 / 3 * (1 / 2 + 1 / 3)))
+    spread = pooled([first, second])
+    assert spread is not None and spread.freedom == 3
+    assert spread.deviation == pytest.approx(math.sqrt(8 / 3))
+    error = math.sqrt(8 / 3 * (1 / 2 + 1 / 3))
+    # Any printed table of Student's t, three degrees of freedom: 3.182 at 2.5 % and 5.841 at 0.5 % in each tail.
+    assert spread.reach(first, second, among=1) == pytest.approx(3.182 * error, rel=1e-3)
+    assert spread.reach(first, second, among=5) == pytest.approx(5.841 * error, rel=1e-3), "they share the 5 %"
+
+
+def test_one_pair_of_seeds_that_agree_decides_nothing() -> None:
+    # One degree of freedom: t is 12.706, so a deviation of 0.14 reaches 12.706 x 0.14 x sqrt 1.5 = 2.2.
+    evidence = evidence_of({A: [30.0, 30.2], B: [32.0]})
+    assert judged(greater(evidence, B, A, paper=0.8)) is Mark.NOT_TESTABLE
+
+
+def test_failed_runs_say_nothing_of_the_chance_that_others_have() -> None:
+    evidence = evidence_of({A: [50.0, 54.0], B: [0.1, 0.1]})
+    samples = [evidence.sample(key) for key in (A, B)]
+    assert [sample.failed for sample in samples if sample] == [False, True]
+    spread = pooled(sample for sample in samples if sample)
+    assert spread is not None and spread.freedom == 1
+    assert spread.deviation == pytest.approx(math.sqrt(8))
+
+
+def test_rows_that_a_claim_does_not_compare_say_nothing_of_its_chance() -> None:
+    # 40 and 48 of another row would have hidden +8: with them the deviation is 4.8 instead of 1.4.
+    rows: dict[RowKey, Sequence[float]] = {A: [30.0, 32.0], B: [38.0, 40.0], (64, 16, "normal", 1.0): [40.0, 48.0]}
+    assert judged(greater(evidence_of(rows), B, A, paper=0.8)) is Mark.REPRODUCED
+
+
+def judged(*evidence: Finding | Comparison) -> Mark:
+    return verdict(evidence).mark
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "paper", "holds"),
+    ("first", "second", "paper", "mark"),
     [
-        ([34.0, 36.0], [30.0, 32.0], 0.8, True),  # +4 is more than 2 sqrt 2
-        ([30.0, 32.0], [34.0, 36.0], 0.8, False),
-        ([31.0, 33.0], [30.0, 32.0], 0.8, None),  # chance would have hidden the paper's +0.8 too
-        ([31.0, 33.0], [30.0, 32.0], 6.0, False),  # but not +6
-        ([34.0], [30.0], 0.8, None),  # nothing is known of chance
+        ([38.0, 40.0], [30.0, 32.0], 0.8, Mark.REPRODUCED),  # +8 is more than 4.3 sqrt 2
+        ([30.0, 32.0], [38.0, 40.0], 0.8, Mark.NOT_REPRODUCED),
+        ([30.0, 32.0], [38.0, 40.0], None, Mark.NOT_REPRODUCED),
+        ([31.0, 33.0], [30.0, 32.0], 0.8, Mark.NOT_TESTABLE),  # chance would have hidden the paper's +0.8 too
+        ([31.0, 33.0], [30.0, 32.0], 6.5, Mark.NOT_TESTABLE),  # +1 reaches up to +7.1, and so to the paper's
+        ([31.0, 33.0], [30.0, 32.0], 7.5, Mark.NOT_REPRODUCED),  # but no further
+        ([34.0], [30.0], 0.8, Mark.NOT_TESTABLE),  # nothing is known of chance
     ],
-    ids=["clearly_more", "clearly_less", "hidden_by_chance", "not_there", "one_seed"],
+    ids=["clearly_more", "clearly_less", "less_without_a_number", "hidden", "agrees", "not_there", "one_seed"],
 )
 def test_a_difference_counts_where_chance_does_not_reach(
-    first: list[float], second: list[float], paper: float, holds: bool | None
+    first: list[float], second: list[float], paper: float | None, mark: Mark
 ) -> None:
-    finding = greater(evidence_of({B: first, A: second}), B, A, paper=paper)
-    assert finding.holds is holds
+    # The deviation is sqrt 2 on two degrees of freedom (t 4.303), the difference's error sqrt 2 as well.
+    assert judged(greater(evidence_of({B: first, A: second}), B, A, paper=paper)) is mark
 
 
 @pytest.mark.parametrize(
-    ("value", "holds"), [(31.0, True), (30.6, None), (29.9, False)], ids=["level", "hidden_by_chance", "lower"]
+    ("value", "mark"),
+    [(31.2, Mark.REPRODUCED), (30.6, Mark.NOT_TESTABLE), (29.8, Mark.NOT_REPRODUCED)],
+    ids=["level", "hidden_by_chance", "lower"],
 )
-def test_one_level_means_no_more_than_half_a_point_below(value: float, holds: bool | None) -> None:
-    # The deviation is 0.1 sqrt 2, so chance reaches 0.2 sqrt 2 = 0.28 about a limit of 31 - 0.5.
+def test_one_level_means_no_more_than_half_a_point_below(value: float, mark: Mark) -> None:
+    # The deviation is 0.1 sqrt 2, so chance reaches 4.303 x 0.1 sqrt 2 = 0.61 about a limit of 31 - 0.5.
     evidence = evidence_of({A: [30.9, 31.1], B: [value - 0.1, value + 0.1]})
-    assert no_less(evidence, B, A, paper=0.2).holds is holds
+    assert judged(no_less(evidence, B, A, paper=0.2)) is mark
 
 
 def test_a_row_that_was_not_run_says_nothing() -> None:
     finding = greater(evidence_of({A: [30.0, 31.0]}), B, A, paper=0.8)
-    assert finding.holds is None and "16, BN 16 has no finished run" in finding.why
+    assert isinstance(finding, Finding) and finding.holds is None and "16, BN 16 has no finished run" in finding.why
 
 
 def test_divergence_is_judged_over_all_seeds() -> None:
@@ -109,13 +141,20 @@ def test_a_run_that_learned_next_to_nothing_has_failed_though_its_loss_stayed_fi
 
 
 def test_all_evidence_must_hold_and_any_against_it_decides() -> None:
-    evidence = evidence_of({A: [30.0, 32.0], B: [34.0, 36.0]})
+    evidence = evidence_of({A: [30.0, 32.0], B: [44.0, 46.0]})
     good, bad = greater(evidence, B, A, paper=1.0), greater(evidence, A, B, paper=1.0)
     nothing = greater(evidence, B, (2, 2, "normal", 1.0), paper=1.0)
     assert verdict([good]).mark is Mark.REPRODUCED
     assert verdict([good, nothing]).mark is Mark.NOT_TESTABLE
     assert verdict([good, nothing, bad]).mark is Mark.NOT_REPRODUCED
     assert verdict([]).mark is Mark.NOT_TESTABLE
+
+
+def test_many_comparisons_of_a_claim_make_each_more_careful() -> None:
+    # +6.2 is just beyond one comparison's 4.303 sqrt 2 = 6.1, not beyond that of two (6.205 sqrt 2 = 8.8).
+    evidence = evidence_of({A: [30.0, 32.0], B: [36.2, 38.2]})
+    one = greater(evidence, B, A, paper=1.0)
+    assert verdict([one]).mark is Mark.REPRODUCED and verdict([one, one]).mark is Mark.NOT_TESTABLE
 
 
 def verdicts(runs: Sequence[RunRecord]) -> dict[str, str]:
@@ -150,11 +189,20 @@ def test_without_runs_in_the_rows_nothing_is_testable() -> None:
     assert marks == {"not testable here"}
 
 
-def test_the_table_says_how_far_chance_reaches() -> None:
-    one = claims_table(Group("all", (run_of(A, 30.0),)))
-    assert "nothing is known of chance" in one.about
-    two = claims_table(Group("all", (run_of(A, 30.0), run_of(A, 32.0, seed=1))))
-    assert "over seeds is 1.41" in two.about and len(two.rows) == len(CLAIMS)
+def test_the_table_says_how_many_rows_have_several_seeds() -> None:
+    table = claims_table(Group("all", (run_of(A, 30.0), run_of(B, 30.0), run_of(B, 32.0, seed=1))))
+    assert table.about == "Rows of runs that have ended: 2; with several seeds: 1." and len(table.rows) == len(CLAIMS)
+
+
+def test_ratios_are_compared_at_epochs_that_were_trained() -> None:
+    """A schedule of 3 epochs has no epoch 6, nor one beside the paper's 12."""
+    claim = next(claim for claim in CLAIMS if "more balanced" in claim.text)
+    for last, epochs in ((3, ["epoch 1"]), (11, ["epoch 1", "epoch 6", "epoch 12 (ours: 11)"])):
+        lines = tuple({"epoch": e, "rpn_ratio_percent": 4.0, "roi_ratio_percent": 20.0} for e in range(1, last + 1))
+        runs = [run_of((batch, 16, "normal", 1.0), 30.0, seed=seed) for batch in (16, 256) for seed in (0, 1)]
+        runs = [replace(r, epochs=lines, settings={**r.settings, "schedule.epochs": str(last)}) for r in runs]
+        why = claim.judge(Evidence(Group("all", tuple(runs)))).why
+        assert [part for part in ("epoch 1", "epoch 6", "epoch 12 (ours: 11)") if f"{part} of batch" in why] == epochs
 
 
 @pytest.mark.parametrize(
@@ -173,3 +221,10 @@ def test_the_gradients_variance_is_judged_at_the_largest_k(
     (tmp_path / "gradient_variance.json").write_text(json.dumps({"modules": {"all": by_k}}))
     run = replace(run_of(A, 30.0), files=lambda name: sorted(tmp_path.glob(name)))
     assert verdicts([run])["The variance of the gradient falls as 1/k"] == mark
+
+
+def test_a_study_of_single_gradients_says_nothing_of_the_gradients_variance(tmp_path: Path) -> None:
+    study = {"modules": {"all": {"1": {"ratio": 1.0, "error": 0.0}}}}
+    (tmp_path / "gradient_variance.json").write_text(json.dumps(study))
+    run = replace(run_of(A, 30.0), files=lambda name: sorted(tmp_path.glob(name)))
+    assert verdicts([run])["The variance of the gradient falls as 1/k"] == "not testable here"
