@@ -53,9 +53,10 @@ def put_on_record(
     sweep = Sweep.read(folder)
     if sweep.uri is not None:
         # Imported here: MLflow's side is not needed where nothing is tracked.
-        from megdet.tracking.client import MIRROR
+        from megdet.tracking.client import MIRROR, prepare
         from megdet.tracking.mlflow import mirror
 
+        prepare(sweep.uri, sweep.experiment)  # where nothing is left to start, nobody has
         known = (folder / MIRROR).exists()
         push_sweep(folder)
         for run_id in () if known else sweep.run_ids:

@@ -294,3 +294,25 @@ def test_runs_that_were_done_before_are_hung_below_a_new_sweep(ask: Ask, tmp_pat
     [parent] = [run for run in found if run.data.tags["kind"] == "sweep"]
     assert len(found) == 3 and parents == {parent.info.run_id}
     assert (parent.info.status, parent.data.tags["finished"]) == ("FINISHED", "2")
+
+
+def test_a_sweep_with_nothing_left_to_start_shows_in_an_experiment_that_others_made(ask: Ask, tmp_path: Path) -> None:
+    uri = new_database(tmp_path / "store")
+    MlflowClient(uri).create_experiment("megdet", tags={"mlflow.note.content": "ours"})
+    asked = [ask(8, 8), ask(4, 4)]
+    launcher = Launcher()
+
+    def run(plan: Plan) -> State:
+        state = launcher(plan)
+        (run_folder(plan) / "plan.json").write_text(plan.to_json())
+        return state
+
+    assert run_points(asked, launcher=InTurn(run)) == 0
+    for one in asked:
+        one.config.tracking.enabled, one.config.tracking.uri = True, uri
+    assert run_points(asked, launcher=InTurn(run), arguments=ARGUMENTS) == 0
+    assert launcher.batches == [8, 4], "the second time all was done"
+    experiment = MlflowClient(uri).get_experiment_by_name("megdet")
+    # Without the first tag MLflow's pages are those for chat bots, and the link that is printed shows no runs.
+    assert experiment is not None and experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "mlflow.sharedViewState.megdet" in experiment.tags and experiment.tags["mlflow.note.content"] == "ours"
