@@ -128,7 +128,8 @@ def _set_status(client: MlflowClient, run: Run, wanted: str, runs: list[SweepRun
         client.update_run(run.info.run_id, status=wanted)
     else:
         ended = [milliseconds(one.state.ended) for one in runs if one.state and one.state.ended]
-        client.set_terminated(run.info.run_id, wanted, max(ended, default=None))
+        # All may have ended before the sweep asked for them.
+        client.set_terminated(run.info.run_id, wanted, max([run.info.start_time, *ended]) if ended else None)
 
 
 def _links(runs: list[SweepRun]) -> dict[str, str]:

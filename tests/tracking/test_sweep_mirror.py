@@ -76,6 +76,7 @@ def test_a_sweep_is_a_parent_with_its_runs_below_it_counts_settings_and_a_descri
     assert [parent_of(run) for run in found.values()] == [parent.info.run_id] * 2
     assert parent_of(parent) is None and "run_id" not in parent.data.tags, "it is no run of its own"
     assert parent.info.status == "FINISHED" and parent.data.params["batch"] == "16, 256"
+    assert parent.info.end_time >= parent.info.start_time, "its runs had ended before it asked for them"
     expected = {"kind": "sweep", "sweep": "table3", "sweep_id": sweep.name, "runs": "2", "finished": "2", "failed": "0"}
     assert expected.items() <= parent.data.tags.items()
     text = parent.data.tags["mlflow.note.content"]
