@@ -13,7 +13,7 @@ from megdet.tracking.provenance import ARROW
 def with_commits(table: Table) -> Table:
     """`table` with what sets its runs' code apart: in its heading, and in the notes of the rows."""
     runs = list({(run.run_id, run.commits): run for row in table.rows for run in row.runs}.values())
-    several = len({commit for run in runs for commit in run.commits}) > 1
+    several = of_several_commits(runs)
     heading = [table.runs]
     if several:
         heading.append(f"not of one code: {commits_text(runs)}")
@@ -25,6 +25,11 @@ def with_commits(table: Table) -> Table:
         heading.append(f"{changed} of {len(runs)} with uncommitted changes")
     rows = tuple(replace(row, notes=(*row.notes, *_notes(row, several=several))) for row in table.rows)
     return replace(table, runs="; ".join(heading), rows=rows)
+
+
+def of_several_commits(runs: Sequence[RunRecord]) -> bool:
+    """Whether more than one commit trained the runs, or a run among them."""
+    return len({commit for run in runs for commit in run.commits}) > 1
 
 
 def commits_text(runs: Sequence[RunRecord]) -> str:

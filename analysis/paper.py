@@ -121,6 +121,16 @@ def label_of(key: RowKey) -> str:
     return str(batch) + (f" ({', '.join(remarks)})" if remarks else "")
 
 
+def bn_label(bn_size: int) -> str:
+    """`BN 16`, or `frozen BN`."""
+    return f"BN {bn_size}" if bn_size else "frozen BN"
+
+
+def row_name(key: RowKey) -> str:
+    """A row's name where its BN size is not in a column beside: `256 (long), BN 16`."""
+    return f"{label_of(key)}, {bn_label(key[1])}"
+
+
 def _read(name: str) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((SWEEPS / f"{name}.yaml").read_text())
     return content

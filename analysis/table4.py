@@ -7,7 +7,7 @@ from statistics import fmean
 
 from analysis.by_row import by_row
 from analysis.comparable import Group
-from analysis.paper import RowKey, label_of, leaderboard
+from analysis.paper import RowKey, leaderboard, row_name
 from analysis.runs import RunRecord
 from analysis.tables import OURS, Row, Table, cell_of
 
@@ -42,7 +42,7 @@ def _row(key: RowKey, runs: list[RunRecord]) -> Row:
         values = [value for run in runs if (value := run.final.get(name)) is not None]
         return cell_of(runs, values) if values else None
 
-    name = f"{label_of(key)}, " + (f"BN {key[1]}" if key[1] else "frozen BN") + OURS
+    name = row_name(key) + OURS
     return Row((name, cell("mmAP"), cell("mmAR")), key=key, runs=tuple(runs), mmAP=_mmAP(runs))
 
 

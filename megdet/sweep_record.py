@@ -53,11 +53,13 @@ def put_on_record(
     sweep = Sweep.read(folder)
     if sweep.uri is not None:
         # Imported here: MLflow's side is not needed where nothing is tracked.
-        from megdet.tracking.client import MIRROR, prepare
+        from megdet.tracking.client import prepare
         from megdet.tracking.mlflow import mirror
+        from megdet.tracking.note import MIRROR
 
-        prepare(sweep.uri, sweep.experiment)  # where nothing is left to start, nobody has
         known = (folder / MIRROR).exists()
+        if not known:
+            prepare(sweep.uri, sweep.experiment)  # where nothing is left to start, nobody has
         push_sweep(folder)
         for run_id in () if known else sweep.run_ids:
             mirror(folder.parents[1] / run_id, sweep.uri, sweep.experiment)

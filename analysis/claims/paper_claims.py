@@ -17,10 +17,9 @@ from analysis.claims.verdict import (
     fails,
     greater,
     no_less,
-    row_name,
     verdict,
 )
-from analysis.paper import PaperRow, RowKey, epoch_beside, key_of, paper_table, ratio_table
+from analysis.paper import PaperRow, RowKey, epoch_beside, key_of, paper_table, ratio_table, row_name
 from analysis.runs import RunRecord
 from analysis.studies import sound_gradient_variances
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from statistics import fmean
 
 from analysis.claims.evidence import Evidence, Measure, Sample, Spread, final_mmAP, pooled
-from analysis.paper import RowKey, label_of
+from analysis.paper import RowKey, row_name
 
 LEVEL = 0.5
 """mmAP: what the paper calls the same level differs by less (Table 3: 37.0 to 37.3; Table 2: 36.2 and 36.4)."""
@@ -129,11 +129,6 @@ def converges(evidence: Evidence, keys: Sequence[RowKey]) -> Finding:
     missing = [key for key in keys if not evidence.ended(key)]
     why = f"none of {len(ended)} runs failed" + (f", {len(missing)} of {len(keys)} rows not run" if missing else "")
     return Finding(None if missing else True, why)
-
-
-def row_name(key: RowKey) -> str:
-    """As `256 (long), BN 16`."""
-    return f"{label_of(key)}, " + (f"BN {key[1]}" if key[1] else "frozen BN")
 
 
 def _spread(measure: Measure, compared: Sequence[Comparison]) -> Spread | None:

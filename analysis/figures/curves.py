@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from analysis.by_row import by_row
 from analysis.comparable import Group
 from analysis.figures.panels import Style
-from analysis.figures.style import curve_label, seeds_label
-from analysis.paper import RowKey
+from analysis.figures.style import seeds_label
+from analysis.paper import RowKey, row_name
 from analysis.runs import RunRecord
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def curves_of(group: Group) -> dict[RowKey, Curve]:
         if runs:
             values = {epoch: [point.mmAP for point in at[epoch]] for epoch in sorted(at)}
             curves[key] = Curve(
-                label=curve_label(key) + seeds_label(runs),
+                label=row_name(key) + seeds_label(runs),
                 mean=[Point(epoch, fmean(p.hours for p in at[epoch]), fmean(values[epoch])) for epoch in values],
                 spread=[stdev(mmAPs) if len(mmAPs) > 1 else 0.0 for mmAPs in values.values()],
                 diverged=ends,

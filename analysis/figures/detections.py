@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from analysis.comparable import Group
 from analysis.figures.pictures import WIDTH, height_of, hide, show
-from analysis.figures.style import curve_label, entitle, new_figure
-from analysis.paper import key_of
+from analysis.figures.style import entitle, new_figure
+from analysis.paper import key_of, row_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +33,6 @@ def draw(group: Group) -> Figure | None:
         hide(axes)
     for path, axes in zip(paths, all_axes, strict=False):
         show(path, axes)
-    about = f"{curve_label(key_of(run))}, seed {run.seed}: mmAP {run.final['mmAP']:.1f} %"
+    about = f"{row_name(key_of(run))}, seed {run.seed}: mmAP {run.final['mmAP']:.1f} %"
     entitle(figure, f"Detections of the best run ({about}); white, dashed: ground truth", group, [run])
     return figure

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from analysis.by_row import BASE, by_row
 from analysis.comparable import Group
 from analysis.figures.bars import FAILED, Bar, Length, draw_bars
-from analysis.figures.style import curve_label, entitle, seeds_label
-from analysis.paper import paper_table
+from analysis.figures.style import entitle, seeds_label
+from analysis.paper import paper_table, row_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def draw(group: Group) -> Figure | None:
     theirs = {key: _gain([mmAP], [printed[BASE] or 0]) if mmAP else FAILED for key, mmAP in printed.items()}
     bars = [
         Bar(
-            curve_label(key) + seeds_label(runs),
+            row_name(key) + seeds_label(runs),
             ours=_gain(ours[key], ours[base]) if key in ours else Length(0.0, "diverged"),
             theirs=theirs.get(key),
         )
@@ -58,7 +58,7 @@ def draw(group: Group) -> Figure | None:
         axes.axvline(0, color="black", linewidth=0.8)
     seeds = f" over {len(ours[base])} seeds" if len(ours[base]) > 1 else ""
     numbers = f"({fmean(ours[base]):.1f} %{seeds}; paper: 16-base, {printed[BASE]:.1f} %)"
-    about = f"Improvement of mmAP, mean over seeds, over {curve_label(base)} {numbers}"
+    about = f"Improvement of mmAP, mean over seeds, over {row_name(base)} {numbers}"
     about += "; whiskers, and the band for the baseline: standard deviation over seeds"
     entitle(figure, about, group, ended)
     return figure

@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING
 from analysis.comparable import Group
 from analysis.figures.curves import curves_of, draw_curves, marks_text, runs_of
 from analysis.figures.small_and_large import small_and_large
-from analysis.figures.style import (
-    PAPER,
-    curve_label,
-    dress,
-    entitle,
-    legend_below,
-    line_style,
-    mark_drops,
-    new_figure,
-    over_epochs,
-)
-from analysis.paper import figure_rows
+from analysis.figures.style import PAPER, dress, entitle, legend_below, line_style, mark_drops, new_figure, over_epochs
+from analysis.paper import figure_rows, row_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,15 +31,13 @@ def draw(group: Group) -> Figure | None:
     draw_curves(axes, chosen, styles, over="epochs")
     title = f"Accuracy under the long schedule{marks_text(chosen)}"
     if not group.is_like_the_paper:
-        title += "; the paper's last epochs: " + ", ".join(
-            f"{row.mmAP:.1f} % ({curve_label(row.key)})" for row in printed
-        )
+        title += "; the paper's last epochs: " + ", ".join(f"{row.mmAP:.1f} % ({row_name(row.key)})" for row in printed)
     else:
         for place, row in enumerate(printed):
             _, marker, _ = styles.get(row.key, line_style(place))
             axes.plot(
                 [18], [row.mmAP or 0], marker, color=PAPER, markerfacecolor="none", markersize=9,
-                label=f"{curve_label(row.key)} (paper, last epoch)",
+                label=f"{row_name(row.key)} (paper, last epoch)",
             )  # fmt: skip
     axes.set(ylabel="mmAP (%)", ylim=(0, None))
     over_epochs(axes)

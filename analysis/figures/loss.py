@@ -11,7 +11,6 @@ from analysis.by_row import by_row
 from analysis.comparable import Group
 from analysis.figures.panels import Style, panels_of
 from analysis.figures.style import (
-    curve_label,
     dress,
     entitle,
     legend_below,
@@ -22,6 +21,7 @@ from analysis.figures.style import (
     panel_height,
     seeds_label,
 )
+from analysis.paper import row_name
 from analysis.runs import Numbers, RunRecord
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def draw(group: Group) -> Figure | None:
         mark_drops(axes, shown)
         early = count()
         for key, style in panel.styles.items():
-            label = curve_label(key) + seeds_label(rows[key])
+            label = row_name(key) + seeds_label(rows[key])
             for run in rows[key]:
                 points = curves[run.run_id]
                 _draw_curve(axes, points, style, label=label)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from analysis.figures.style import LINES, bn_label, line_style
-from analysis.paper import RowKey
+from analysis.figures.style import LINES, line_style
+from analysis.paper import RowKey, bn_label
 
 MAX_CURVES = 7
 """Of one panel, before the rows are split by BN size: as many as there are colours."""

@@ -14,8 +14,8 @@ from analysis.by_row import by_row
 from analysis.comparable import Group
 from analysis.figures.pictures import WIDTH, height_of, hide, show
 from analysis.figures.small_and_large import small_and_large
-from analysis.figures.style import curve_label, entitle, new_figure
-from analysis.paper import key_of, ratio_table
+from analysis.figures.style import entitle, new_figure
+from analysis.paper import key_of, ratio_table, row_name
 from analysis.runs import RunRecord
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def draw(group: Group) -> Figure | None:
 def _draw(part: SubFigure, run: RunRecord, epochs: dict[int, list[Path]], columns: int) -> None:
     heights = [height_of(images) for images in epochs.values()]
     rows = part.subplots(len(epochs), columns, squeeze=False, height_ratios=heights)
-    part.suptitle(f"{curve_label(key_of(run))}, seed {run.seed}", fontsize=9, fontweight="bold")
+    part.suptitle(f"{row_name(key_of(run))}, seed {run.seed}", fontsize=9, fontweight="bold")
     for (epoch, images), row in zip(epochs.items(), rows, strict=True):
         row[0].set_ylabel(f"epoch {epoch}", fontsize=8)
         for axes in row:

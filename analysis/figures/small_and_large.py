@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING
 
 from analysis.comparable import Group
 from analysis.figures.curves import curves_of, draw_curves, fit_hours, marks_text, runs_of
-from analysis.figures.style import (
-    PAPER,
-    curve_label,
-    dress,
-    entitle,
-    legend_below,
-    line_style,
-    mark_drops,
-    new_figure,
-    over_epochs,
-)
-from analysis.paper import PaperRow, RowKey, figure_rows, paper_table
+from analysis.figures.style import PAPER, dress, entitle, legend_below, line_style, mark_drops, new_figure, over_epochs
+from analysis.paper import PaperRow, RowKey, figure_rows, paper_table, row_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +42,7 @@ def draw(group: Group) -> Figure | None:
         if key in theirs:
             by_hours.plot(
                 [theirs[key].hours or 0], [theirs[key].mmAP or 0], styles[key][1], color=PAPER, markerfacecolor="none",
-                markersize=10, markeredgewidth=1.5, label=f"{curve_label(key)} (paper, last epoch)",
+                markersize=10, markeredgewidth=1.5, label=f"{row_name(key)} (paper, last epoch)",
             )  # fmt: skip
     by_epoch.set(ylabel="mmAP (%)", ylim=(0, None))
     over_epochs(by_epoch)
@@ -93,7 +83,7 @@ def _draw_apart(rows: Sequence[PaperRow], axes: Axes) -> None:
         x, y = row.hours or 0, row.mmAP or 0
         marker = line_style(place)[1]
         axes.plot([x], [y], marker, color=PAPER, markerfacecolor="none", markersize=8, markeredgewidth=1.5)
-        text = f"{curve_label(row.key)}\n{y:.1f} %, {x:.1f} h"
+        text = f"{row_name(row.key)}\n{y:.1f} %, {x:.1f} h"
         axes.annotate(text, (x, y), xytext=(0, -8), textcoords="offset points", ha="center", va="top", fontsize=8)
     axes.set_title("the paper's last epochs (COCO, ResNet-50)", fontsize=9)
     axes.set(xlabel="training time (h)", ylabel="mmAP (%)")

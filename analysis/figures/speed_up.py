@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from analysis.by_row import BASE, by_row
 from analysis.comparable import Group
-from analysis.figures.style import (
-    PAPER,
-    bn_label,
-    curve_label,
-    dress,
-    entitle,
-    gpus_label,
-    legend_below,
-    line_style,
-    new_figure,
-)
-from analysis.paper import RowKey, paper_table
+from analysis.figures.style import PAPER, dress, entitle, gpus_label, legend_below, line_style, new_figure
+from analysis.paper import RowKey, bn_label, paper_table, row_name
 from analysis.runs import RunRecord
 
 if TYPE_CHECKING:
@@ -102,7 +92,7 @@ def _draw(axes: Axes, points: Sequence[Point], sizes: Sequence[int], *, name: st
         axis.set_major_formatter("{x:g}")
     axes.margins(x=0.12)
     axes.set_xlabel("GPUs")
-    axes.set_title(f"{name}; 1: {curve_label(base.key)} on {gpus_label(base.gpus)}, {base.hours:.3g} h", fontsize=9)
+    axes.set_title(f"{name}; 1: {row_name(base.key)} on {gpus_label(base.gpus)}, {base.hours:.3g} h", fontsize=9)
     dress(axes)
 
 

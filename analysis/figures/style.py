@@ -6,9 +6,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from analysis.commits import commits_text
+from analysis.commits import commits_text, of_several_commits
 from analysis.comparable import Group
-from analysis.paper import RowKey, label_of
 from analysis.runs import RunRecord
 
 if TYPE_CHECKING:
@@ -60,8 +59,7 @@ def entitle(figure: Figure, title: str, group: Group, runs: Sequence[RunRecord])
 
 def _code_text(runs: Sequence[RunRecord]) -> str:
     changed = sum(run.dirty for run in runs)
-    several = len({commit for run in runs for commit in run.commits}) > 1
-    parts = [commits_text(runs)] if several else []
+    parts = [commits_text(runs)] if of_several_commits(runs) else []
     if changed:
         parts.append(f"{changed} of {len(runs)} runs with uncommitted changes")
     return "; ".join(parts)
@@ -103,15 +101,6 @@ def mark_drops(axes: Axes, runs: Iterable[RunRecord]) -> None:
     """Dashed lines where the learning rate drops, over epochs."""
     for epoch in sorted({epoch for run in runs for epoch in run.milestones}):
         axes.axvline(epoch, color="0.6", linewidth=0.9, linestyle="--", zorder=0)
-
-
-def curve_label(key: RowKey) -> str:
-    """A row's name where its BN size is not in a column beside."""
-    return f"{label_of(key)}, {bn_label(key[1])}"
-
-
-def bn_label(bn_size: int) -> str:
-    return f"BN {bn_size}" if bn_size else "frozen BN"
 
 
 def gpus_label(gpus: int) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from analysis.by_row import by_row, place_of
 from analysis.comparable import Group
 from analysis.figures.bars import FAILED, Bar, Length, draw_bars
-from analysis.figures.style import curve_label, entitle, gpus_label, seeds_label
-from analysis.paper import RowKey, paper_table
+from analysis.figures.style import entitle, gpus_label, seeds_label
+from analysis.paper import RowKey, paper_table, row_name
 from analysis.tables import hours_text
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def draw(group: Group) -> Figure | None:
     }
     bars = []
     for key in sorted({*ours, *TALK}, key=place_of):
-        label = curve_label(key) + (" *" if key in TALK else "")
+        label = row_name(key) + (" *" if key in TALK else "")
         for place, (seeds, length) in enumerate(ours.get(key, [("", None)])):
             bars.append(Bar(label + seeds, length, theirs.get(key) if place == 0 else None))
     figure = draw_bars(bars, xlabel="training time (h)", one_scale=group.is_like_the_paper)

@@ -6,26 +6,25 @@ MLflow is loaded (seconds) by the first push, not by importing this module.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megdet.errors import UserError
+from megdet.tracking.note import noted_in
 from megdet.tracking.uri import absolute_uri, artifact_location, without_password
 from megdet.tracking.view import VIEW_KEY, experiment_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
+    from mlflow.entities import Experiment, Run
 
 log = logging.getLogger(__name__)
 
-MIRROR = "mlflow.json"
 """In the folder of a run or sweep: its MLflow run, and what of it is pushed."""
 
 
@@ -83,11 +82,34 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> Experiment:
     return found
 
 
+def noted_run(client: MlflowClient, folder: Path, uri: str, experiment_id: str) -> tuple[Run, dict[str, Any]] | None:
+    """The run in this MLflow experiment that the folder notes, and the note; None where it is not there any more."""
+    from mlflow.exceptions import MlflowException
+
+    noted = noted_in(folder)
+    # A note without a key is a damaged one; the run may have been removed for good.
+    with suppress(KeyError, MlflowException):
+        if noted and (noted["uri"], noted["experiment_id"]) == (uri, experiment_id):
+            run = client.get_run(noted["run_id"])
+            if run.info.lifecycle_stage == "active":
+                return run, noted
+    return None
+
+
+def send_params_and_tags(client: MlflowClient, run: Run, *, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    """Give MLflow's run the params that it has not (MLflow refuses to change one), and the tags that changed."""
+    from mlflow.entities import Param, RunTag
+
+    new = [Param(key, value) for key, value in params.items() if key not in run.data.params]
+    changed = [RunTag(key, value) for key, value in tags.items() if value != run.data.tags.get(key, "")]
+    if new or changed:
+        client.log_batch(run.info.run_id, params=new, tags=changed)
+
+
 def browse_hint(folder: Path) -> str:
     """What to type and open to see the MLflow experiment that a run's or sweep's folder is pushed to; may be empty."""
-    try:
-        noted = json.loads((folder / MIRROR).read_text())
-    except FileNotFoundError:
+    noted = noted_in(folder)
+    if noted is None:
         return ""
     uri = without_password(noted["uri"])
     page = f"/#/experiments/{noted['experiment_id']}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_KEY}"

@@ -11,13 +11,21 @@ import json
 import logging
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet.errors import UserError
-from megdet.tracking.client import MIRROR, client_of, experiment_id_of, locked, milliseconds, warn
-from megdet.tracking.journal import PLAN, RunState, read_journal, replace_file
+from megdet.tracking.client import (
+    client_of,
+    experiment_id_of,
+    locked,
+    milliseconds,
+    noted_run,
+    send_params_and_tags,
+    warn,
+)
+from megdet.tracking.journal import PLAN, RunState, read_journal
+from megdet.tracking.note import note
 from megdet.tracking.payload import (
     REPLACED,
     Point,
@@ -142,17 +150,9 @@ class _Push:
         self._set_status(run)
 
     def _noted(self) -> tuple[Run, dict[str, Any]] | None:
-        """The MLflow run that the folder's mlflow.json names and what it already has."""
-        from mlflow.exceptions import MlflowException
-
-        with suppress(FileNotFoundError, ValueError, KeyError):  # a damaged mlflow.json is made anew
-            pushed = json.loads((self.folder / MIRROR).read_text())
-            if (pushed["uri"], pushed["experiment_id"]) == (self.uri, self.experiment_id):
-                with suppress(MlflowException):  # the MLflow run may have been removed for good
-                    run = self.client.get_run(pushed["run_id"])
-                    if run.info.lifecycle_stage == "active" and run.info.start_time == self.began:
-                        return run, pushed
-        return None
+        """The MLflow run that the folder's note names and what it already has."""
+        known = noted_run(self.client, self.folder, self.uri, self.experiment_id)
+        return known if known and known[0].info.start_time == self.began else None
 
     def _found_or_created(self) -> tuple[Run, dict[str, Any]]:
         """The MLflow run with this run's id and start, and what it already has; those begun earlier are replaced."""
@@ -199,24 +199,18 @@ class _Push:
         return place | {"epoch": 0, "step": 0, "final": False, "artifacts": {}}
 
     def _save(self, pushed: dict[str, Any]) -> None:
-        replace_file(self.folder / MIRROR, json.dumps(pushed, indent=2) + "\n")
+        note(self.folder, pushed)
 
     def _send_params_and_tags(self, run: Run, made_from: Provenance) -> None:
-        from mlflow.entities import Param, RunTag
-
         known = run.data.tags
         settings = semantic_settings(self.plan) | {"seed": str(self.plan["config"]["seed"])}
-        # MLflow refuses to change a param, so only what it has not is sent.
-        params = [Param(key, value) for key, value in settings.items() if key not in run.data.params]
         # Its origin is set once: a `megdet sync` from elsewhere must not overwrite that of training.
         wanted = tags(self.plan, self.state, made_from, self.folder)
         wanted |= membership(self.folder, self.uri, self.experiment_id)
         wanted |= {key: value for key, value in origin().items() if key not in known}
         if known.get("state") == REPLACED["state"]:  # a push of the old folder does not bring it back
             wanted |= REPLACED
-        changed = [RunTag(key, value) for key, value in wanted.items() if value != known.get(key, "")]
-        if params or changed:
-            self.client.log_batch(self.run_id, params=params, tags=changed)
+        send_params_and_tags(self.client, run, params=settings, tags=wanted)
 
     def _send_points(self, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric

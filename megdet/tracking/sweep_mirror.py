@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megdet.tracking.client import MIRROR, client_of, experiment_id_of, locked, milliseconds, warn
-from megdet.tracking.journal import RunState, replace_file
+from megdet.tracking.client import (
+    client_of,
+    experiment_id_of,
+    locked,
+    milliseconds,
+    noted_run,
+    send_params_and_tags,
+    warn,
+)
+from megdet.tracking.journal import RunState
+from megdet.tracking.note import note, noted_in
 from megdet.tracking.sweep_folder import Sweep, sweeps_of
 from megdet.tracking.sweep_payload import SweepRun, description, runs_of, status, sweep_files, sweep_tags
 from megdet.tracking.uri import absolute_uri
@@ -55,7 +62,7 @@ def membership(run_folder: Path, uri: str, experiment_id: str) -> dict[str, str]
     folders = sweeps_of(run_folder)
     tags = {"sweep": "; ".join(dict.fromkeys(Sweep.read(folder).name for folder in folders))}
     for folder in folders:
-        noted = _noted(folder)
+        noted = noted_in(folder)
         if noted and (noted["uri"], noted["experiment_id"]) == (uri, experiment_id):
             return tags | {PARENT: noted["run_id"]}
     return tags
@@ -66,7 +73,7 @@ def _push(folder: Path, uri: str, experiment: str) -> None:
     runs = runs_of(folder, sweep)
     files = {str(path.relative_to(folder)): (path, place) for path, place in sweep_files(folder)}
     versions = {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, (path, _) in files.items()}
-    noted = _noted(folder)
+    noted = noted_in(folder)
     text = description(sweep, runs, links=_links(runs))
     tags = sweep_tags(folder, sweep, runs) | {"mlflow.note.content": text}
     digest = hashlib.sha256(json.dumps([status(runs), tags, versions], sort_keys=True).encode()).hexdigest()
@@ -85,40 +92,26 @@ def _push(folder: Path, uri: str, experiment: str) -> None:
     mlflow_id = run.info.run_id
     place = {"run_id": mlflow_id, "uri": uri, "experiment": experiment, "experiment_id": experiment_id}
     # Noted at once: runs that are pushed meanwhile look here for their parent.
-    _note(folder, place | {"digest": "", "artifacts": pushed})
-    _send_params_and_tags(client, run, sweep, tags)
+    note(folder, place | {"digest": "", "artifacts": pushed})
+    send_params_and_tags(client, run, params=sweep.settings, tags=tags)
     for name, (path, to) in files.items():
         if pushed.get(name) != versions[name]:
             client.log_artifact(mlflow_id, str(path), to)
             pushed[name] = versions[name]
     _set_status(client, run, status(runs), runs)
-    _note(folder, place | {"digest": digest, "artifacts": pushed})
+    note(folder, place | {"digest": digest, "artifacts": pushed})
 
 
 def _find(
     client: MlflowClient, folder: Path, sweep: Sweep, uri: str, experiment_id: str
 ) -> tuple[Run, dict[str, Any]] | None:
     """The sweep's run in MLflow and the files that it already has."""
-    from mlflow.exceptions import MlflowException
-
-    noted = _noted(folder)
-    if noted and (noted["uri"], noted["experiment_id"]) == (uri, experiment_id):
-        with suppress(MlflowException):  # it may have been removed for good
-            run = client.get_run(noted["run_id"])
-            if run.info.lifecycle_stage == "active":
-                return run, noted["artifacts"]
+    if known := noted_run(client, folder, uri, experiment_id):
+        run, noted = known
+        return run, noted["artifacts"]
     wanted = f"tags.sweep_id = '{sweep.sweep_id}' AND tags.kind = 'sweep'"
     found = client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"], max_results=1)
     return (found[0], {}) if found else None
-
-
-def _send_params_and_tags(client: MlflowClient, run: Run, sweep: Sweep, tags: Mapping[str, str]) -> None:
-    from mlflow.entities import Param, RunTag
-
-    params = [Param(key, value) for key, value in sweep.settings.items() if key not in run.data.params]
-    changed = [RunTag(key, value) for key, value in tags.items() if value != run.data.tags.get(key)]
-    if params or changed:
-        client.log_batch(run.info.run_id, params=params, tags=changed)
 
 
 def _set_status(client: MlflowClient, run: Run, wanted: str, runs: list[SweepRun]) -> None:
@@ -136,18 +129,7 @@ def _links(runs: list[SweepRun]) -> dict[str, str]:
     """The pages of the runs that MLflow has, as links within its pages."""
     links = {}
     for run in runs:
-        noted = _noted(run.folder)
+        noted = noted_in(run.folder)
         if noted:
             links[run.run_id] = f"#/experiments/{noted['experiment_id']}/runs/{noted['run_id']}"
     return links
-
-
-def _noted(folder: Path) -> dict[str, Any] | None:
-    with suppress(FileNotFoundError, ValueError):  # a damaged mlflow.json is made anew
-        noted: dict[str, Any] = json.loads((folder / MIRROR).read_text())
-        return noted
-    return None
-
-
-def _note(folder: Path, noted: Mapping[str, Any]) -> None:
-    replace_file(folder / MIRROR, json.dumps(noted, indent=2) + "\n")

@@ -19,7 +19,6 @@ from mlflow.entities import Run
 
 from megdet.errors import UserError
 from megdet.plan import Plan, semantics_of
-from megdet.tracking import client as module
 from megdet.tracking.client import prepare
 from megdet.tracking.journal import JOURNAL, Journal, RunState
 from megdet.tracking.mlflow import Mirror, mirror
@@ -33,16 +32,6 @@ from .server import free_port, serving
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
-
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return new_database(tmp_path / "store")
-
-
-@pytest.fixture(autouse=True)
-def warnings_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_warned", set())
 
 
 def runs_in(uri: str, experiment: str = "paper") -> list[Run]:

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from megdet.cli import main as megdet
 from megdet.plan import Plan
-from megdet.tracking import client, sweep_mirror
+from megdet.tracking import sweep_mirror
 from megdet.tracking.journal import RunState, State
 from megdet.tracking.mlflow import Mirror, mirror
 from megdet.tracking.sweep_folder import Sweep, record_sweep
@@ -22,16 +22,6 @@ from .fabricate import fabricate_run
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
-
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return new_database(tmp_path / "store")
-
-
-@pytest.fixture(autouse=True)
-def warnings_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_warned", set())
 
 
 def sweep_of(folders: list[Path], name: str, uri: str | None) -> Path:
