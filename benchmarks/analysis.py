@@ -27,17 +27,16 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from benchmarks.report import ROOT, write_report
-from megdet.config import Config
-from megdet.metrics import COCO_METRICS
-from megdet.plan import make_plan
-from megdet.tracking.journal import JOURNAL, Journal, RunState
-from megdet.tracking.mlflow import mirror
+from megdet.config.schema import Config
+from megdet.planning.plan import make_plan
+from megdet.runs.journal import COCO_METRICS, JOURNAL, Journal, RunState
+from megdet.tracking.mirror import mirror
 
 EPOCHS = 11
 READ = """
 import sys, time
-from analysis.runs import CURVES, STEP_CURVES, load_runs
-from analysis.table1 import MEASURES
+from megdet.analysis.runs import CURVES, STEP_CURVES, load_runs
+from megdet.analysis.table1 import MEASURES
 
 needs = {"tables": (), "ratios": MEASURES, "curves": CURVES, "steps": CURVES + STEP_CURVES}
 start, start_cpu = time.perf_counter(), time.process_time()

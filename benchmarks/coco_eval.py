@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import write_report
-from megdet.metrics import coco_metrics
+from megdet.training.metrics import coco_metrics
 
 
 def random_set(

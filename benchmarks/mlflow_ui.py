@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING
 
 from benchmarks.analysis import fabricate, mlflow_server
 from benchmarks.report import write_report
+from megdet.runs.sweep_folder import record_sweep
 from megdet.tracking.client import prepare
-from megdet.tracking.mlflow import mirror
-from megdet.tracking.sweep_folder import record_sweep
+from megdet.tracking.mirror import mirror
 from megdet.tracking.sweep_mirror import mirror_sweep
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ STOCK = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 import hydra
-from megdet.compose import register_schema
+from megdet.config.compose import register_schema
 
 register_schema()
 

@@ -38,7 +38,7 @@ def sample(images: int, size: int) -> Any:
     import torch
     from torch.nn.functional import interpolate
 
-    from megdet.batch import ImageBatch
+    from megdet.data.batch import ImageBatch
 
     generator = torch.Generator().manual_seed(0)
     height, width = size, -(-size * 4 // 3 // 32) * 32
@@ -61,7 +61,7 @@ def torchvision_steps(backbone: str, size: int, images: int, steps: int) -> list
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-    from megdet.distributed import Ranks
+    from megdet.training.distributed import Ranks
 
     device = Ranks.from_environment().device
     torch.manual_seed(0)
@@ -87,13 +87,13 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
     """Seconds of each step of the real training loop."""
     import torch
 
-    from megdet.config import ModelConfig
-    from megdet.distributed import Ranks
-    from megdet.divergence import LossWatch
+    from megdet.config.schema import ModelConfig
     from megdet.model.backbones import NormLayers
     from megdet.model.cgbn import CrossGPUBatchNorm2d
     from megdet.model.detector import build_detector
-    from megdet.train import EpochTotals, data_parallel, train_epoch
+    from megdet.training.distributed import Ranks
+    from megdet.training.divergence import LossWatch
+    from megdet.training.loop import EpochTotals, data_parallel, train_epoch
 
     knobs = vars(ModelConfig())
     for not_a_knob in ("name", "backbone", "weights", "frozen_stages", "bn_in"):

@@ -11,10 +11,10 @@ import torch.distributed as dist
 from megdet.data.coco import CocoSplit
 from megdet.data.files import coco_files
 from megdet.data.loader import TrainLoader
-from megdet.distributed import bn_group_of
 from megdet.model.backbones import FusedFrozenBatchNorm2d, NormLayers
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector, build_detector
+from megdet.training.distributed import bn_group_of
 
 
 def tiny_detector(*, bn_size: int, bn_group: int = 1, sublinear: bool = False) -> Detector:

@@ -1,7 +1,7 @@
 """`hydra/launcher=submitit_slurm` and `submitit_local`: thin adapters, for Hydra finds launchers only in here.
 
-Our own sweeper hands whole sweeps to `megdet.sweep`. These classes are for other sweepers (Optuna and its like), which
-hand over a few points at a time and want a number back: the final mmAP.
+Our own sweeper hands whole sweeps to `megdet.sweep.sweep`. These classes are for other sweepers (Optuna and its
+like), which hand over a few points at a time and want a number back: the final mmAP.
 
 Hydra imports this file at every start: everything that takes time is imported when a sweep begins.
 """
@@ -26,10 +26,11 @@ class _PlanningLauncher(Launcher):
         self._config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from megdet.compose import to_config
-        from megdet.launchers.choice import launcher_named
-        from megdet.objective import final_mmap
-        from megdet.sweep import Asked, plan_points, run_points
+        from megdet.config.compose import Asked, to_config
+        from megdet.launchers.named import launcher_named
+        from megdet.sweep.objective import final_mmap
+        from megdet.sweep.points import plan_points
+        from megdet.sweep.sweep import run_points
 
         composed = [self._loader.load_sweep_config(self._config, list(overrides)) for overrides in job_overrides]
         pairs = zip(job_overrides, composed, strict=True)

@@ -1,4 +1,4 @@
-"""`launch.py -m`: Hydra finds sweepers only under this package, so this is a thin adapter to `megdet.compose`.
+"""`launch.py -m`: Hydra finds sweepers only under this package, so this is a thin adapter to `megdet.config.compose`.
 
 Hydra imports this file at every start: everything that takes time is imported when a sweep begins.
 """
@@ -26,9 +26,9 @@ class MegdetSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """`arguments` are the overrides of the command line, sweeps among them."""
-        from megdet.compose import compose_points
-        from megdet.launchers.choice import launcher_named
-        from megdet.sweep import run_points
+        from megdet.config.compose import compose_points
+        from megdet.launchers.named import launcher_named
+        from megdet.sweep.sweep import run_points
 
         asked = compose_points(self._loader, self._config, arguments)
         launcher = launcher_named(self._config.hydra.runtime.choices["hydra/launcher"], asked[0].config)
@@ -36,6 +36,6 @@ class MegdetSweeper(Sweeper):
 
 
 def _write_results(sweep_folder: Path) -> None:
-    from analysis.sweep_results import write_results
+    from megdet.analysis.sweep_results import write_results
 
     write_results(sweep_folder)

@@ -12,7 +12,7 @@ from megdet.cli.runs import select_runs
 from megdet.errors import UserError
 from megdet.launchers.ledger import Submission
 from megdet.launchers.run_status import LIVE, run_status, states_of_jobs
-from megdet.outcome import log_file
+from megdet.runs.failure import log_file
 
 SUMMARY = "what a run says; -f: as it says it"
 HELP = """\

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet.errors import UserError
-from megdet.tracking.journal import PLAN, run_folders
+from megdet.runs.journal import PLAN, run_folders
 
 DEFAULT = "runs"
 

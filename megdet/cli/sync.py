@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from megdet.cli.runs import plan_of, select_runs
+from megdet.runs.sweep_folder import Sweep, sweeps_of
 from megdet.tracking.client import browse_hint, prepare
-from megdet.tracking.mlflow import mirror
-from megdet.tracking.sweep_folder import Sweep, sweeps_of
+from megdet.tracking.mirror import mirror
 from megdet.tracking.sweep_mirror import mirror_sweep, refresh_sweeps
 from megdet.tracking.uri import absolute_uri, default_uri, without_password
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from megdet.cli.runs import plan_of
 from megdet.launchers.job_states import JobState
 from megdet.launchers.run_status import LIVE, RunStatus, run_status
-from megdet.tracking.journal import JOURNAL, STATE, RunState, read_journal
+from megdet.runs.journal import JOURNAL, STATE, RunState, read_journal
 
 QUIET_AFTER_S = 3600
 """A run that writes nothing for this long may hang; the table says so."""

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Print the groups; always 0."""
-    from megdet.failures import group, read_failure
+    from megdet.launchers.causes import group, read_failure
     from megdet.launchers.ledger import Submission
     from megdet.launchers.run_status import run_status, states_of_jobs
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megdet.batch import Size
+from megdet.data.batch import Size
 from megdet.errors import UserError
 
 MIN_SIDE_PX = 0.01

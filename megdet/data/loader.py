@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from megdet.batch import ImageBatch, Size
+from megdet.data.batch import ImageBatch, Size
 from megdet.data.coco import CocoSplit
 from megdet.data.images import MEAN_COLOUR, UnreadableImage, load_image, resize, resized_size
 from megdet.data.sampler import epoch_order, is_flipped, padding_group, sampling_key

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from megdet.config import Config
+from megdet.config.schema import Config
 from megdet.launchers.interface import ALL_WELL, INTERRUPTED, RUN_FAILED
 from megdet.launchers.local import check_fits_here, resolve_cluster, run_folder, run_local
-from megdet.plan import Plan
-from megdet.tracking.journal import RunState, State
+from megdet.planning.plan import Plan
+from megdet.runs.journal import RunState, State
 
 
 class InTurn:

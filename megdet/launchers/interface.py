@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from megdet.config import Config
-from megdet.plan import Plan
+from megdet.config.schema import Config
+from megdet.planning.plan import Plan
 
 ALL_WELL, RUN_FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 3
 """Exit codes of launch.py."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import megdet
 from megdet.errors import UserError
 from megdet.launchers.sbatch import submissions_folder
-from megdet.tracking.journal import PLAN, RunState, replace_file
+from megdet.runs.journal import PLAN, RunState, replace_file
 
 SUBMISSION = "submission.json"
 SCRIPT = "submission.sh"

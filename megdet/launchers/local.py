@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from megdet.config import Config
+from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.ledger import SUBMISSION
 from megdet.launchers.processes import STOP_GRACE_S, RankProcesses
-from megdet.outcome import FAILURE
-from megdet.plan import Plan
-from megdet.tracking.journal import PLAN, State, replace_file
+from megdet.planning.plan import Plan
+from megdet.runs.failure import FAILURE
+from megdet.runs.journal import PLAN, State, replace_file
 
 RANK_COMMAND = (sys.executable, "-m", "megdet.run")
 MAX_CPU_RANKS = 64

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet.launchers.run_status import LIVE, RunStatus, run_status, states_of_jobs
-from megdet.tracking.journal import RunState
+from megdet.runs.journal import RunState
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import FrameType
 
 import megdet
-from megdet.outcome import FAILURE, LAST_LOG_LINES, log_file
-from megdet.tracking.journal import PLAN, RunState, State, replace_file
+from megdet.runs.failure import FAILURE, LAST_LOG_LINES, log_file
+from megdet.runs.journal import PLAN, RunState, State, replace_file
 
 STOP_GRACE_S = 30.0
 """For ranks that are asked to stop: they finish a step and write a checkpoint."""

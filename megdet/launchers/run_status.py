@@ -12,7 +12,7 @@ from megdet.errors import UserError
 from megdet.launchers.job_states import JobState, job_states
 from megdet.launchers.ledger import Submission
 from megdet.launchers.local import is_being_run
-from megdet.tracking.journal import RunState
+from megdet.runs.journal import RunState
 
 Status = Literal[
     "planned", "queued", "running", "requeued", "finished", "diverged", "failed", "interrupted", "cancelled", "lost",

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import megdet
-from megdet.config import ClusterConfig
+from megdet.config.schema import ClusterConfig
 from megdet.errors import UserError
-from megdet.plan import Plan
+from megdet.planning.plan import Plan
 
 TASK = "megdet.launchers.slurm_task"
 """The program of a job: one task per rank, and one at the end that says how the job came out."""

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from megdet.config import Config
+from megdet.config.schema import Config
 from megdet.launchers.in_turn import outcome_of
 from megdet.launchers.interface import ALL_WELL, INTERRUPTED, RUN_FAILED
 from megdet.launchers.local import check_fits_here, devices_here, resolve_cluster, run_folder, run_local
 from megdet.launchers.processes import DIE_WITH_PARENT, cores_here, handling_signals, python_path
-from megdet.plan import Plan
-from megdet.tracking.journal import PLAN, State, replace_file
+from megdet.planning.plan import Plan
+from megdet.runs.journal import PLAN, State, replace_file
 
 LOG = "log-launcher.txt"
 """In the run folder: what the launcher of that one run said."""

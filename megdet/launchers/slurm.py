@@ -13,8 +13,7 @@ from pathlib import Path
 
 from submitit.slurm.slurm import _make_sbatch_string
 
-from megdet.config import Config
-from megdet.cost import predict_all
+from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.client import SlurmError, max_array_size, submit
 from megdet.launchers.interface import ALL_WELL
@@ -24,9 +23,10 @@ from megdet.launchers.local import run_folder
 from megdet.launchers.monitor import watch
 from megdet.launchers.run_status import LIVE, run_status, states_of_jobs
 from megdet.launchers.sbatch import Array, Resources, arrays_of, command_of, sbatch_parameters, submissions_folder
-from megdet.outcome import FAILURE
-from megdet.plan import Plan
-from megdet.tracking.journal import PLAN, replace_file
+from megdet.planning.plan import Plan
+from megdet.runs.failure import FAILURE
+from megdet.runs.journal import PLAN, replace_file
+from megdet.runs.prediction import predict_all
 
 MANY = 1_000_000
 """Stands for an array size that nobody has been asked for."""

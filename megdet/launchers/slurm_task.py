@@ -23,8 +23,8 @@ from megdet.launchers.job_states import job_states
 from megdet.launchers.ledger import Handed, Submission, book_run
 from megdet.launchers.processes import NO_TRIM
 from megdet.launchers.requeue import SlurmJob
-from megdet.outcome import CHECKPOINT, FAILURE, LAST_LOG_LINES, log_file
-from megdet.tracking.journal import PLAN, RunState, replace_file
+from megdet.runs.failure import CHECKPOINT, FAILURE, LAST_LOG_LINES, log_file
+from megdet.runs.journal import PLAN, RunState, replace_file
 
 MEETING = ".meeting.json"
 """In the run folder: where the ranks of the present attempt find rank 0."""

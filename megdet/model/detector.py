@@ -13,9 +13,10 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
-from megdet.batch import Detections, ImageBatch, TrainingOutput
+from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
 from megdet.model.backbones import STRIDES, BackboneWithFPN, NormLayers, build_body
+from megdet.model.output import Detections, TrainingOutput
 from megdet.model.roi_heads import RoIHeads
 from megdet.model.rows import pyramid_rows
 from megdet.model.rpn import RPN, ProposalLimits

@@ -13,8 +13,9 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
 
-from megdet.batch import Detections, ImageBatch, SampledRegions, Size
+from megdet.data.batch import ImageBatch, Size
 from megdet.model.linear import linear
+from megdet.model.output import Detections, SampledRegions
 from megdet.model.roi_align import pool_regions
 from megdet.model.rpn import SMOOTH_L1_BETA
 from megdet.model.sampling import IGNORED, Stream, sample_balanced

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from megdet.tracking.journal import replace_file
+from megdet.runs.journal import replace_file
 
 MIRROR = "mlflow.json"
 

@@ -11,9 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from megdet.metrics import COCO_METRICS
-from megdet.tracking.journal import BN_STUDY, GRADIENT_VARIANCE, JOURNAL, PLAN, RunState
-from megdet.tracking.provenance import ARROW, Provenance
+from megdet.runs.journal import BN_STUDY, COCO_METRICS, GRADIENT_VARIANCE, JOURNAL, PLAN, RunState
+from megdet.runs.provenance import ARROW, Provenance
 
 MAX_STEP_POINTS = 500
 """Of each per-step curve; the journal keeps them all."""

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megdet.runs.journal import RunState
+from megdet.runs.sweep_folder import Sweep, sweeps_of
 from megdet.tracking.client import (
     client_of,
     experiment_id_of,
@@ -20,9 +22,7 @@ from megdet.tracking.client import (
     send_params_and_tags,
     warn,
 )
-from megdet.tracking.journal import RunState
 from megdet.tracking.note import note, noted_in
-from megdet.tracking.sweep_folder import Sweep, sweeps_of
 from megdet.tracking.sweep_payload import SweepRun, description, runs_of, status, sweep_files, sweep_tags
 from megdet.tracking.uri import absolute_uri
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megdet.tracking.journal import JOURNAL, PLAN, RunState
-from megdet.tracking.sweep_folder import SWEEP, Sweep
+from megdet.runs.journal import JOURNAL, PLAN, RunState
+from megdet.runs.sweep_folder import SWEEP, Sweep
 
 SHOWN = 40
 """Runs in the description; a tag of MLflow's holds 8000 bytes."""

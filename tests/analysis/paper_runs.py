@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from analysis.comparable import Group, comparable_groups
-from analysis.paper import SWEEPS, RowKey
-from analysis.runs import load_runs
-from megdet.plan import Plan
-from megdet.tracking.journal import Journal, RunState, State
-from tests.tracking.fabricate import plan_of
+from megdet.analysis.comparable import Group, comparable_groups
+from megdet.analysis.paper import SWEEPS, RowKey
+from megdet.analysis.runs import load_runs
+from megdet.planning.plan import Plan
+from megdet.runs.journal import Journal, RunState, State
+from tests.runs.fabricate import plan_of
 
 LONG = {"schedule.name": "long", "schedule.epochs": 18, "schedule.milestones": [11, 14, 17],
         "schedule.factors": [0.1, 0.1, 0.5]}  # fmt: skip

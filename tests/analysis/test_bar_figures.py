@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.figures import (
+from megdet.analysis.figures import (
     bn_size,
     improvement,
     speed_up,
     training_time,
 )
 from tests.analysis.paper_runs import LONG, TINY, group_of
-from tests.tracking.fabricate import fabricate_run
+from tests.runs.fabricate import fabricate_run
 
 
 def test_the_bars_are_the_hours_of_finished_runs_and_the_talks(tmp_path: Path) -> None:

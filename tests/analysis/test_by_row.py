@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.by_row import by_row
+from megdet.analysis.by_row import by_row
 from tests.analysis.paper_runs import LONG, group_of
-from tests.tracking.fabricate import fabricate_run
+from tests.runs.fabricate import fabricate_run
 
 
 def test_rows_are_in_the_order_of_the_papers_tables_and_seeds_in_their_own(tmp_path: Path) -> None:

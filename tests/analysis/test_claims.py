@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis.claims.evidence import Evidence, Sample, pooled
-from analysis.claims.paper_claims import CLAIMS
-from analysis.claims.table import claims_table
-from analysis.claims.verdict import Comparison, Finding, Mark, converges, fails, greater, no_less, verdict
-from analysis.comparable import Group
-from analysis.paper import RowKey, paper_table
-from analysis.runs import RunRecord
+from megdet.analysis.claims.evidence import Evidence, Sample, pooled
+from megdet.analysis.claims.paper_claims import CLAIMS
+from megdet.analysis.claims.table import claims_table
+from megdet.analysis.claims.verdict import Comparison, Finding, Mark, converges, fails, greater, no_less, verdict
+from megdet.analysis.comparable import Group
+from megdet.analysis.paper import RowKey, paper_table
+from megdet.analysis.runs import RunRecord
 
 A: RowKey = (16, 0, "normal", 1.0)
 B: RowKey = (16, 16, "normal", 1.0)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from analysis.comparable import Group, comparable_groups
-from analysis.runs import RunRecord, load_runs
+from megdet.analysis.comparable import Group, comparable_groups
+from megdet.analysis.runs import RunRecord, load_runs
 from tests.analysis.test_tables import LONG
-from tests.tracking.fabricate import fabricate_run
+from tests.runs.fabricate import fabricate_run
 
 OTHER_SIZE = {"data.min_size": 600, "data.max_size": 1000}
 

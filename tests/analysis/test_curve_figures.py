@@ -7,18 +7,18 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import (
+from megdet.analysis.figures import (
     learning_rate,
     long_policy,
     loss,
     small_and_large,
     validation,
 )
-from analysis.figures.curves import curves_of
-from analysis.figures.panels import panels_of
-from analysis.paper import RowKey, paper_table
+from megdet.analysis.figures.curves import curves_of
+from megdet.analysis.figures.panels import panels_of
+from megdet.analysis.paper import RowKey, paper_table
 from tests.analysis.paper_runs import LONG, TINY, fabricate_tables, group_of
-from tests.tracking.fabricate import fabricate_run
+from tests.runs.fabricate import fabricate_run
 
 ROWS = sorted({row.key for number in (2, 3) for row in paper_table(number).rows})
 

@@ -11,13 +11,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis import make_figures
-from analysis.comparable import Group
-from analysis.runs import CURVES, STEP_CURVES, load_runs
-from megdet.tracking.mlflow import mirror
+from megdet.analysis import make_figures
+from megdet.analysis.comparable import Group
+from megdet.analysis.runs import CURVES, STEP_CURVES, load_runs
+from megdet.tracking.mirror import mirror
 from tests.analysis.paper_runs import LONG, fabricate_tables, group_of
+from tests.runs.fabricate import fabricate_run
 from tests.tracking.databases import new_database
-from tests.tracking.fabricate import fabricate_run
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis import make_tables
-from analysis.latex import LINES_ON_A_PAGE, latex
-from analysis.tables import Row, Table
+from megdet.analysis import make_tables
+from megdet.analysis.latex import LINES_ON_A_PAGE, latex
+from megdet.analysis.tables import Row, Table
 from tests.analysis.ratios import with_ratios
 from tests.analysis.test_studies import with_studies
-from tests.tracking.fabricate import fabricate_run
+from tests.runs.fabricate import fabricate_run
 
 NASTY = '50% of #1 & $x_1^2$ {a} \\b ~ ± † \N{EN DASH} <>|" größe, señor, 日本 [c]'
 DOCUMENT = r"""\documentclass[a4paper]{article}

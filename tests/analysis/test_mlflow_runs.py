@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from analysis.mlflow_runs import from_mlflow
-from analysis.runs import load_runs, select
+from megdet.analysis.mlflow_runs import from_mlflow
+from megdet.analysis.runs import load_runs, select
 from megdet.errors import UserError
-from megdet.tracking.journal import Journal, RunState
-from megdet.tracking.mlflow import mirror
+from megdet.runs.journal import Journal, RunState
+from megdet.tracking.mirror import mirror
+from tests.runs.fabricate import fabricate_run
 from tests.tracking.databases import new_database
-from tests.tracking.fabricate import fabricate_run
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis import make_figures, make_report, make_tables
-from tests.tracking.fabricate import fabricate_run
+from megdet.analysis import make_figures, make_report, make_tables
+from tests.runs.fabricate import fabricate_run
 
 PROGRAMS: dict[str, tuple[Callable[[Sequence[str] | None], int], str]] = {
     "make_tables": (make_tables.main, "folder"),

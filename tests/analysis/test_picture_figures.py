@@ -9,14 +9,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis import make_figures
-from analysis.figures import detections, proposals
-from analysis.figures.pictures import RESOLUTION, WIDTH
-from megdet.tracking.mlflow import mirror
-from megdet.tracking.pictures import draw_detections, draw_proposals
+from megdet.analysis import make_figures
+from megdet.analysis.figures import detections, proposals
+from megdet.analysis.figures.pictures import RESOLUTION, WIDTH
+from megdet.tracking.mirror import mirror
+from megdet.training.drawing import draw_detections, draw_proposals
 from tests.analysis.paper_runs import group_of
+from tests.runs.fabricate import fabricate_run
 from tests.tracking.databases import new_database
-from tests.tracking.fabricate import fabricate_run
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

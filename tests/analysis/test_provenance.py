@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis.commits import with_commits
-from analysis.paper import paper_table
-from analysis.provenance import provenance_of
-from analysis.table2_3 import make_table
-from analysis.tables import Table
-from megdet.tracking.journal import Journal
+from megdet.analysis.commits import with_commits
+from megdet.analysis.paper import paper_table
+from megdet.analysis.provenance import provenance_of
+from megdet.analysis.table2_3 import make_table
+from megdet.analysis.tables import Table
+from megdet.runs.journal import Journal
 from tests.analysis.paper_runs import group_of
-from tests.tracking.fabricate import fabricate_run
+from tests.runs.fabricate import fabricate_run
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis import make_report
-from megdet.tracking.journal import State
-from megdet.tracking.mlflow import mirror
-from megdet.tracking.sweep_folder import record_sweep
+from megdet.analysis import make_report
+from megdet.runs.journal import State
+from megdet.runs.sweep_folder import record_sweep
+from megdet.tracking.mirror import mirror
 from tests.analysis.test_studies import with_studies
 from tests.analysis.under_way import being_run
+from tests.runs.fabricate import fabricate_run
 from tests.tracking.databases import new_database
-from tests.tracking.fabricate import fabricate_run
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

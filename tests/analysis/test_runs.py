@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from analysis.runs import RunRecord, load_runs, select
+from megdet.analysis.runs import RunRecord, load_runs, select
 from megdet.errors import UserError
-from megdet.tracking.journal import Journal, read_journal
-from megdet.tracking.mlflow import mirror
+from megdet.runs.journal import Journal, read_journal
+from megdet.tracking.mirror import mirror
 from tests.analysis.under_way import being_run
+from tests.runs.fabricate import fabricate_run
 from tests.tracking.databases import new_database
-from tests.tracking.fabricate import fabricate_run
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -211,6 +211,6 @@ def test_a_filter_that_leaves_nothing_says_what_there_is(tmp_path: Path) -> None
 
 
 def test_analysis_loads_no_torch() -> None:
-    scripts = "analysis.make_tables, analysis.make_figures, analysis.make_report"
+    scripts = "megdet.analysis.make_tables, analysis.make_figures, analysis.make_report"
     program = f"import sys, {scripts}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis import make_tables
-from analysis.runs import load_runs
-from analysis.studies import PROGRAMS, Ratio, sound_gradient_variances
-from megdet.tracking.journal import BN_STUDY, GRADIENT_VARIANCE
-from megdet.tracking.mlflow import mirror
+from megdet.analysis import make_tables
+from megdet.analysis.runs import load_runs
+from megdet.analysis.studies import PROGRAMS, Ratio, sound_gradient_variances
+from megdet.runs.journal import BN_STUDY, GRADIENT_VARIANCE
+from megdet.tracking.mirror import mirror
+from tests.runs.fabricate import fabricate_run
 from tests.tracking.databases import new_database
-from tests.tracking.fabricate import fabricate_run
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -86,13 +86,15 @@ def test_where_nothing_was_studied_the_message_says_how_to(tmp_path: Path, capsy
     folder = fabricate_run(tmp_path, {"batch": 16})
     assert make_tables.main(["--from", str(tmp_path), "--table", "bn"]) == 2
     error = capsys.readouterr().err
-    assert "no run has a bn_study.json yet" in error and "python -m megdet.bn_study" in error
+    assert "no run has a bn_study.json yet" in error and "python -m megdet.studies.bn_study" in error
     assert "megdet sync" not in error
     uri = new_database(tmp_path / "store")
     assert mirror(folder, uri, "megdet")
     assert make_tables.main(["--from", uri, "--table", "bn"]) == 2
     error = capsys.readouterr().err
-    assert "python -m megdet.bn_study" in error and "megdet sync" in error, "there may be one that MLflow has not"
+    assert "python -m megdet.studies.bn_study" in error and "megdet sync" in error, (
+        "there may be one that MLflow has not"
+    )
 
 
 @pytest.mark.parametrize("name", ["bn", "variance"])

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from analysis.comparable import comparable_groups
-from analysis.paper import ratio_table
-from analysis.runs import load_runs
-from analysis.table1 import MEASURES, make_ratio_table
-from analysis.tables import Table
-from megdet.tracking.mlflow import mirror
+from megdet.analysis.comparable import comparable_groups
+from megdet.analysis.paper import ratio_table
+from megdet.analysis.runs import load_runs
+from megdet.analysis.table1 import MEASURES, make_ratio_table
+from megdet.analysis.tables import Table
+from megdet.tracking.mirror import mirror
 from tests.analysis.ratios import with_ratios
 from tests.analysis.test_tables import LONG
 from tests.analysis.under_way import being_run
+from tests.runs.fabricate import fabricate_run, plan_of
 from tests.tracking.databases import new_database
-from tests.tracking.fabricate import fabricate_run, plan_of
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

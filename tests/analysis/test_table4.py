@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.comparable import comparable_groups
-from analysis.runs import load_runs
-from analysis.table4 import make_leaderboard
-from tests.tracking.fabricate import fabricate_run
+from megdet.analysis.comparable import comparable_groups
+from megdet.analysis.runs import load_runs
+from megdet.analysis.table4 import make_leaderboard
+from tests.runs.fabricate import fabricate_run
 
 
 def test_the_leaderboard_is_as_published() -> None:

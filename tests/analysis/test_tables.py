@@ -14,18 +14,18 @@ from typing import get_args
 import pytest
 import yaml
 
-from analysis import make_tables
-from analysis.comparable import comparable_groups
-from analysis.paper import paper_table
-from analysis.runs import load_runs
-from analysis.table2_3 import make_table
-from analysis.tables import hours_text, mean_hours_text
-from megdet.config import Config
+from megdet.analysis import make_tables
+from megdet.analysis.comparable import comparable_groups
+from megdet.analysis.paper import paper_table
+from megdet.analysis.runs import load_runs
+from megdet.analysis.table2_3 import make_table
+from megdet.analysis.tables import hours_text, mean_hours_text
+from megdet.config.schema import Config
 from megdet.launchers.run_status import Status
-from megdet.plan import make_plan
+from megdet.planning.plan import make_plan
 from tests.analysis.ratios import with_ratios
 from tests.analysis.under_way import being_run
-from tests.tracking.fabricate import fabricate_run, plan_of
+from tests.runs.fabricate import fabricate_run, plan_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = {

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as transforms
 
-from megdet.batch import ImageBatch
+from megdet.data.batch import ImageBatch
 from megdet.data.coco import CocoSplit
 from megdet.data.files import DataFiles
 from megdet.data.images import MEAN_COLOUR

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config import ClusterConfig, Config
+from megdet.config.schema import ClusterConfig, Config
 from megdet.launchers import job_states
 from megdet.launchers.local import run_folder
-from megdet.plan import Plan, make_plan
-from megdet.tracking.journal import PLAN
+from megdet.planning.plan import Plan, make_plan
+from megdet.runs.journal import PLAN
 
 PlanFor = Callable[..., Plan]
 Command = Callable[[str, str], None]

@@ -18,7 +18,7 @@ from megdet.launchers.ledger import (
     withdraw,
     write_intent,
 )
-from megdet.tracking.journal import PLAN, RunState
+from megdet.runs.journal import PLAN, RunState
 from tests.launchers.conftest import PlanFor, make_folder
 
 

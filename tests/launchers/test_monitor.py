@@ -10,7 +10,7 @@ import pytest
 
 from megdet.launchers.ledger import book, write_intent
 from megdet.launchers.monitor import watch
-from megdet.tracking.journal import RunState, State
+from megdet.runs.journal import RunState, State
 from tests.launchers.conftest import Command, PlanFor, make_folder
 
 

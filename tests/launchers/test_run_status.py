@@ -9,7 +9,7 @@ import pytest
 from megdet.launchers.job_states import JobState, JobStateName
 from megdet.launchers.ledger import book, mark_cancelled, write_intent
 from megdet.launchers.run_status import run_status
-from megdet.tracking.journal import RunState, State
+from megdet.runs.journal import RunState, State
 
 NAME = "sweep-1"
 

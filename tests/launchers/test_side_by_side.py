@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from megdet.config.compose import Asked
 from megdet.errors import UserError
 from megdet.launchers import side_by_side
 from megdet.launchers.local import devices_here, run_folder
 from megdet.launchers.side_by_side import SideBySide
-from megdet.objective import final_mmap
-from megdet.plan import Plan
-from megdet.sweep import Asked, Point
-from megdet.tracking.journal import Journal, RunState, State
+from megdet.planning.plan import Plan
+from megdet.runs.journal import Journal, RunState, State
+from megdet.sweep.objective import final_mmap
+from megdet.sweep.points import Point
 from tests.launchers.conftest import PlanFor
 from tests.test_launch import LAUNCH, SMALL, launch
 

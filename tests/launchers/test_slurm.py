@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config import Config
+from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers import client
 from megdet.launchers.ledger import Submission
 from megdet.launchers.local import run_folder
 from megdet.launchers.slurm import SlurmLauncher, submit_runs
-from megdet.plan import Plan
+from megdet.planning.plan import Plan
 from tests.launchers.conftest import Command, PlanFor
 from tests.test_launch import launch
 

@@ -16,7 +16,7 @@ import pytest
 from megdet.launchers.ledger import Submission, book, write_intent
 from megdet.launchers.requeue import SlurmJob, is_in_own_job, requeue_own_job
 from megdet.launchers.slurm_task import MEETING, PORTS, end, rank_environment
-from megdet.tracking.journal import RunState, State
+from megdet.runs.journal import RunState, State
 from tests.launchers.conftest import Command
 
 JOB = SlurmJob(id="7", array="7", restarts=0)
@@ -240,7 +240,7 @@ def test_a_signal_that_comes_before_the_payload_listens_is_kept_for_it() -> None
 import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR2, signal.SIGTERM))
 os.kill(os.getpid(), signal.SIGUSR2)
-from megdet.outcome import StopSignals
+from megdet.training.stop_signals import StopSignals
 stop = StopSignals()
 print(stop.requested(), stop.requeue_wanted())
 os.kill(os.getpid(), signal.SIGTERM)

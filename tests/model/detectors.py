@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from megdet.batch import Detections, ImageBatch, Size, TrainingOutput
+from megdet.data.batch import ImageBatch, Size
 from megdet.model.backbones import NormLayers
 from megdet.model.detector import Detector, build_detector
+from megdet.model.output import Detections, TrainingOutput
 
 NUM_CLASSES = 4
 FROZEN = NormLayers(backbone=FrozenBatchNorm2d, fpn=None)

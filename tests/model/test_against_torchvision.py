@@ -10,7 +10,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
-from megdet.batch import ImageBatch
+from megdet.data.batch import ImageBatch
 from megdet.model.detector import Detector
 from megdet.model.sampling import Stream, sample_balanced
 from tests.model.detectors import (

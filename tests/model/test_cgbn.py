@@ -8,9 +8,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from megdet.distributed import bn_group_of
 from megdet.model.cgbn import CrossGPUBatchNorm2d, update_running_statistics
 from megdet.model.sublinear import checkpointed
+from megdet.training.distributed import bn_group_of
 from tests.ranks import run_ranks
 
 CHANNELS = 5

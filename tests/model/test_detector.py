@@ -11,9 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.models import resnet18
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
-from megdet.batch import ImageBatch, TrainingOutput
+from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
 from megdet.model.detector import Detector
+from megdet.model.output import TrainingOutput
 from tests.model.detectors import (
     NUM_CLASSES,
     TRAINED,

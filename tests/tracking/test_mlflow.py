@@ -18,16 +18,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from megdet.errors import UserError
-from megdet.plan import Plan, semantics_of
+from megdet.planning.plan import Plan, semantics_of
+from megdet.planning.settings import semantic_settings
+from megdet.runs.journal import JOURNAL, Journal, RunState
 from megdet.tracking.client import prepare
-from megdet.tracking.journal import JOURNAL, Journal, RunState
-from megdet.tracking.mlflow import Mirror, mirror
+from megdet.tracking.mirror import Mirror, mirror
 from megdet.tracking.payload import MAX_STEP_POINTS
-from megdet.tracking.pictures import draw_detections
-from megdet.tracking.settings import semantic_settings
+from megdet.training.drawing import draw_detections
+from tests.runs.fabricate import fabricate_run, plan_of, write_epoch
 
 from .databases import new_database
-from .fabricate import fabricate_run, plan_of, write_epoch
 from .server import free_port, serving
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.

@@ -9,16 +9,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from megdet.cli import main as megdet
-from megdet.plan import Plan
+from megdet.planning.plan import Plan
+from megdet.runs.journal import RunState, State
+from megdet.runs.sweep_folder import Sweep, record_sweep
 from megdet.tracking import sweep_mirror
-from megdet.tracking.journal import RunState, State
-from megdet.tracking.mlflow import Mirror, mirror
-from megdet.tracking.sweep_folder import Sweep, record_sweep
+from megdet.tracking.mirror import Mirror, mirror
 from megdet.tracking.sweep_mirror import mirror_sweep
 from megdet.tracking.sweep_payload import SHOWN, description, runs_of, status, sweep_tags
+from tests.runs.fabricate import fabricate_run
 
 from .databases import new_database
-from .fabricate import fabricate_run
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

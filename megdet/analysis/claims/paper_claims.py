@@ -1,0 +1,230 @@
+"""The claims of the paper (arXiv:1711.07240) on batch size, BN size and schedule, and what would bear each out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from megdet.analysis.by_row import BASE
+from megdet.analysis.claims.evidence import CONFIDENCE, Evidence, Measure
+from megdet.analysis.claims.verdict import (
+    Comparison,
+    Finding,
+    Mark,
+    Verdict,
+    converges,
+    fails,
+    greater,
+    no_less,
+    verdict,
+)
+from megdet.analysis.paper import PaperRow, RowKey, epoch_beside, key_of, paper_table, ratio_table, row_name
+from megdet.analysis.runs import RunRecord
+from megdet.analysis.studies import sound_gradient_variances
+
+LARGEST_ERROR = 0.25
+"""Of a ratio that is expected to be 1: with a larger standard error it says nothing."""
+SMALL: RowKey = (16, 16, "normal", 1.0)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of the paper."""
+
+    where: str
+    text: str
+    judge: Callable[[Evidence], Verdict]
+
+
+def _frozen(batch: int, scale: float = 1.0) -> RowKey:
+    return batch, 0, "normal", scale
+
+
+def _printed() -> dict[RowKey, PaperRow]:
+    return {row.key: row for number in (2, 3) for row in paper_table(number).rows}
+
+
+def _paper_gap(more: RowKey, less: RowKey) -> float:
+    rows = _printed()
+    first, second = rows[more].mmAP, rows[less].mmAP
+    assert first is not None and second is not None, "the paper has a number for both"
+    return first - second
+
+
+def _greater(evidence: Evidence, more: RowKey, less: RowKey) -> Finding | Comparison:
+    return greater(evidence, more, less, paper=_paper_gap(more, less))
+
+
+def _cgbn_rows() -> list[RowKey]:
+    return [row.key for row in paper_table(3).rows if row.key[1]]
+
+
+def _large_cgbn_rows() -> list[RowKey]:
+    """Of the normal schedule, from batch 16 on, with BN over 16 or 32 images: those the paper calls of one level."""
+    return [key for key in _cgbn_rows() if key[0] >= 16 and key[1] in (16, 32) and key[2] == "normal"]
+
+
+def _some_fail(evidence: Evidence, key: RowKey) -> Verdict:
+    ended, failed = evidence.ended(key), evidence.failed(key)
+    why = f"{row_name(key)}: {len(failed)} of {len(ended)} runs failed"
+    # That none of a few runs failed does not exclude a chance of it.
+    return Verdict(Mark.REPRODUCED if 0 < len(failed) < len(ended) else Mark.NOT_TESTABLE, why)
+
+
+def _few_images(evidence: Evidence) -> Iterator[Finding | Comparison]:
+    for batch, bn_size in ((2, 2), (4, 4), (8, 8), (16, 2)):
+        yield _greater(evidence, SMALL, (batch, bn_size, "normal", 1.0))
+
+
+def _best_bn_size(evidence: Evidence) -> Iterator[Finding | Comparison]:
+    yield _greater(evidence, (32, 32, "normal", 1.0), SMALL)
+    yield _greater(evidence, (64, 32, "normal", 1.0), (64, 64, "normal", 1.0))
+
+
+def _long_is_better(evidence: Evidence) -> Iterator[Finding | Comparison]:
+    for key in _cgbn_rows():
+        if key[2] == "long":
+            yield _greater(evidence, key, (key[0], key[1], "normal", key[3]))
+
+
+def _catches_up(evidence: Evidence) -> Iterator[Finding | Comparison]:
+    large, small = (256, 16, "long", 1.0), (16, 16, "long", 1.0)
+    names = ("16 (long) before the first drop", "256 (long)")
+    yield greater(evidence, small, large, paper=None, measure=_early_mmAP, names=names)
+    yield no_less(evidence, large, small, paper=_paper_gap(large, small))
+
+
+def _early_mmAP(run: RunRecord) -> float | None:
+    """The mean over the epochs before the learning rate first drops."""
+    until = run.milestones[0] if run.milestones else run.schedule_epochs
+    values = [line["mmAP"] for line in run.epochs if (line["epoch"] or 0) <= until and line.get("mmAP") is not None]
+    return sum(value or 0.0 for value in values) / len(values) if len(values) == until else None
+
+
+def _more_balanced(evidence: Evidence) -> Iterator[Finding | Comparison]:
+    paper = {row.key: row.percent for row in ratio_table().rows}
+    small, large = sorted(paper)
+    lasts = {run.schedule_epochs for key in (small, large) for run in evidence.rows.get(key, [])}
+    for epoch, ratio in paper[large].items():
+        own = sorted({beside for last in lasts if (beside := epoch_beside(epoch, last)) not in (None, epoch)})
+        at = f"epoch {epoch}" + (f" (ours: {', '.join(map(str, own))})" if own else "")
+        for name, measure in ratio_table().measures.items():
+            yield greater(
+                evidence,
+                large,
+                small,
+                paper=ratio - paper[small][epoch],
+                measure=_ratio(measure, epoch),
+                names=(f"{name} ratio at {at} of batch {large[0]}", str(small[0])),
+                digits=2,
+            )
+
+
+def _ratio(measure: str, epoch: int) -> Measure:
+    def of(run: RunRecord) -> float | None:
+        own = epoch_beside(epoch, run.schedule_epochs)
+        return next((line.get(measure) for line in run.epochs if line["epoch"] == own), None)
+
+    return of
+
+
+def _falls_as_1_over_k(evidence: Evidence) -> Iterator[Finding]:
+    """At the largest k of each run that was studied: k x Var(mean of k gradients) / Var(gradient) should be 1."""
+    studies = sound_gradient_variances([run for runs in evidence.rows.values() for run in runs])
+    for run, by_module in studies:
+        k, found = max(by_module["all"].items())
+        # The errors are of hundreds of gradients, so a normal distribution's quantile; over all studies together.
+        reach = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / len(studies)) * found.error
+        why = f"{row_name(key_of(run))}, seed {run.seed}: {found.ratio:.2f} ± {reach:.2f} at k = {k} (paper 1)"
+        says_something = found.error <= LARGEST_ERROR
+        yield Finding(False if abs(found.ratio - 1) > reach else True if says_something else None, why)
+
+
+def _faster(evidence: Evidence) -> Verdict:
+    """The paper's speed-up, from runs on the paper's numbers of GPUs alone."""
+    hours = []
+    for key in (BASE, (256, 16, "normal", 1.0)):
+        gpus = _printed()[key].gpus
+        times = [run.train_s / 3600 for run in evidence.rows.get(key, []) if run.final and run.gpus == gpus]
+        hours.append(sum(times) / len(times) if times else None)
+    before, after = hours
+    if before is None or after is None:
+        used = sorted({run.gpus for runs in evidence.rows.values() for run in runs})
+        return Verdict(Mark.NOT_TESTABLE, f"needs 8 and 128 GPUs; these runs had {', '.join(map(str, used))}")
+    speed_up = before / after
+    return Verdict(Mark.REPRODUCED if speed_up >= 8 else Mark.NOT_REPRODUCED, f"{speed_up:.1f} times faster")
+
+
+def _not_here(why: str) -> Callable[[Evidence], Verdict]:
+    return lambda evidence: Verdict(Mark.NOT_TESTABLE, why)
+
+
+CLAIMS = (
+    Claim(
+        "3.2, Eq. 2-4",
+        "The variance of the gradient falls as 1/k",
+        lambda e: verdict(
+            list(_falls_as_1_over_k(e)), missing="no run has been studied by megdet.studies.gradient_variance"
+        ),
+    ),
+    Claim(
+        "4.1, Table 2",
+        "Without BN, batch 32 loses no accuracy against batch 16",
+        lambda e: verdict([no_less(e, _frozen(32), BASE, paper=_paper_gap(_frozen(32), BASE))]),
+    ),
+    Claim("4.1", "Without BN, batch 32 sometimes fails", lambda e: _some_fail(e, _frozen(32))),
+    Claim("4.1, Table 2", "Without BN, batch 64 fails, warm-up or not", lambda e: verdict([fails(e, _frozen(64))])),
+    Claim(
+        "4.1, Table 2",
+        "Without BN, half the learning rate lets batch 64 converge, with a loss of accuracy",
+        lambda e: verdict([converges(e, [_frozen(64, 0.5)]), _greater(e, _frozen(32), _frozen(64, 0.5))]),
+    ),
+    Claim(
+        "4.1, Table 2",
+        "Without BN, batch 128 fails at half the learning rate too",
+        lambda e: verdict([fails(e, _frozen(128, 0.5))]),
+    ),
+    Claim(
+        "4.2, Table 3", "With CGBN and warm-up all trainings converge", lambda e: verdict([converges(e, _cgbn_rows())])
+    ),
+    Claim(
+        "4.2, Table 3",
+        "With CGBN, batches of 16 to 256 are better than the baseline with frozen BN",
+        lambda e: verdict([_greater(e, key, BASE) for key in _large_cgbn_rows()]),
+    ),
+    Claim(
+        "4.2, Table 3",
+        "With CGBN, accuracy stays at one level as the batch grows to 256",
+        lambda e: verdict(
+            [no_less(e, key, SMALL, paper=_paper_gap(key, SMALL)) for key in _large_cgbn_rows() if key != SMALL]
+        ),
+    ),
+    Claim(
+        "4.2, Table 3",
+        "Statistics of 2, 4 or 8 images are too inaccurate: worse than of 16",
+        lambda e: verdict(list(_few_images(e))),
+    ),
+    Claim(
+        "4.2, Table 3",
+        "The best BN size is 32: better than 16, and than 64",
+        lambda e: verdict(list(_best_bn_size(e))),
+    ),
+    Claim("4.2, Table 3", "The long schedule is slightly better", lambda e: verdict(list(_long_is_better(e)))),
+    Claim(
+        "4.2, Figure 4",
+        "256 (long) is worse in the early epochs and catches up with 16 (long)",
+        lambda e: verdict(list(_catches_up(e))),
+    ),
+    Claim(
+        "1, Table 1",
+        "A larger batch makes positive and negative samples more balanced",
+        lambda e: verdict(list(_more_balanced(e))),
+    ),
+    Claim("4.2, Table 3", "256 images a batch on 128 GPUs train 8 times faster than 16 on 8", _faster),
+    Claim(
+        "Appendix, Table 4",
+        "52.5 mmAP on COCO's test-dev",
+        _not_here("an ensemble of four larger detectors with techniques that are not part of this project"),
+    ),
+)

@@ -1,0 +1,31 @@
+"""The paper's claims with their verdicts, as a table; why, in the notes below it."""
+
+from __future__ import annotations
+
+from megdet.analysis.claims.evidence import Evidence
+from megdet.analysis.claims.paper_claims import CLAIMS
+from megdet.analysis.comparable import Group
+from megdet.analysis.tables import Row, Table
+
+LEGEND = (
+    "±: how far chance reaches about a difference of means over seeds, with 95 % confidence for all comparisons of a "
+    "claim together (Student's t, Bonferroni), from the standard deviation pooled over the rows that the claim "
+    "compares, those with failed runs left out; where no such row has two seeds, nothing can be said of a difference. "
+    "Ratios are in percent, the rest in mmAP. failed: diverged, or ended below a tenth of the best run's mmAP. The "
+    "rules: analysis/claims/verdict.py."
+)
+
+
+def claims_table(group: Group) -> Table:
+    """Every claim of CLAIMS, judged by a group's runs."""
+    evidence = Evidence(group)
+    rows = []
+    for claim in CLAIMS:
+        found = claim.judge(evidence)
+        notes = (found.why,) if found.why else ()
+        rows.append(Row((claim.text, claim.where, found.mark.value), notes, key=(claim.text,), runs=group.runs))
+    rows_of = [len(evidence.ended(key)) for key in evidence.rows]
+    about = (
+        f"Rows of runs that have ended: {sum(map(bool, rows_of))}; with several seeds: {sum(n > 1 for n in rows_of)}."
+    )
+    return Table("The paper's claims", group.heading, ("Claim", "Where", "Verdict"), tuple(rows), about, LEGEND)

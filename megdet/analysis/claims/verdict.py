@@ -1,0 +1,141 @@
+"""How a claim is judged: the same few rules for all.
+
+About the difference of two rows chance has a reach: from the standard deviation over seeds of all rows that the claim
+compares, and for all its comparisons together. A comparison bears the claim out where the difference goes its way by
+more than that. It speaks against the claim where the difference goes the other way by as much, or where not even the
+end of the reach comes up to the paper's own difference. Else it says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import fmean
+
+from megdet.analysis.claims.evidence import Evidence, Measure, Sample, Spread, final_mmAP, pooled
+from megdet.analysis.paper import RowKey, row_name
+
+LEVEL = 0.5
+"""mmAP: what the paper calls the same level differs by less (Table 3: 37.0 to 37.3; Table 2: 36.2 and 36.4)."""
+
+
+class Mark(StrEnum):
+    REPRODUCED = "reproduced"
+    NOT_REPRODUCED = "not reproduced"
+    NOT_TESTABLE = "not testable here"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one piece of evidence says of a claim."""
+
+    holds: bool | None
+    """None: it says nothing either way."""
+    why: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim that one row has more of something than another, by more than a bar."""
+
+    names: str
+    measure: Measure
+    more: Sample
+    less: Sample
+    paper: float | None
+    """The paper's own difference; None where it gives no number."""
+    bar: float = 0.0
+    digits: int = 1
+
+    def finding(self, spread: Spread | None, among: int) -> Finding:
+        """What it says of a claim that rests on `among` comparisons of rows with this spread."""
+        difference = fmean(self.more.values) - fmean(self.less.values)
+        printed = "" if self.paper is None else f" (paper {self.paper:+.{self.digits}f})"
+        why = f"{self.names}: {difference:+.{self.digits}f}"
+        if spread is None:
+            return Finding(None, why + printed)
+        reach = spread.reach(self.more, self.less, among=among)
+        why += f" ± {reach:.{self.digits}f}{printed}"
+        if difference - reach > self.bar:
+            return Finding(True, why)
+        claimed = self.bar if self.paper is None or self.bar < 0 else max(self.bar, self.paper)
+        return Finding(False if difference + reach < claimed else None, why)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    mark: Mark
+    why: str
+
+
+def verdict(evidence: Sequence[Finding | Comparison], *, missing: str = "") -> Verdict:
+    """A claim is reproduced where all evidence bears it out, and not where any speaks against it."""
+    compared = [each for each in evidence if isinstance(each, Comparison)]
+    spreads = {each.measure: _spread(each.measure, compared) for each in compared}
+    findings = [
+        each.finding(spreads[each.measure], len(compared)) if isinstance(each, Comparison) else each
+        for each in evidence
+    ]
+    why = "; ".join(dict.fromkeys(finding.why for finding in findings if finding.why)) or missing
+    if any(finding.holds is False for finding in findings):
+        return Verdict(Mark.NOT_REPRODUCED, why)
+    if findings and all(finding.holds for finding in findings):
+        return Verdict(Mark.REPRODUCED, why)
+    return Verdict(Mark.NOT_TESTABLE, why)
+
+
+def greater(
+    evidence: Evidence,
+    more: RowKey,
+    less: RowKey,
+    *,
+    paper: float | None,
+    measure: Measure = final_mmAP,
+    names: tuple[str, str] | None = None,
+    digits: int = 1,
+) -> Finding | Comparison:
+    """Whether `more` has more than `less`; `paper` is the paper's own difference, None where it gives no number."""
+    first, second = names or (row_name(more), row_name(less))
+    larger, smaller = evidence.sample(more, measure), evidence.sample(less, measure)
+    if larger is None or smaller is None:
+        return _not_run(evidence, more, less)
+    return Comparison(f"{first} against {second}", measure, larger, smaller, paper, digits=digits)
+
+
+def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> Finding | Comparison:
+    """Whether `key` is within LEVEL of `than`, or above."""
+    own, other = evidence.sample(key), evidence.sample(than)
+    if own is None or other is None:
+        return _not_run(evidence, key, than)
+    return Comparison(f"{row_name(key)} against {row_name(than)}", final_mmAP, own, other, paper, bar=-LEVEL)
+
+
+def fails(evidence: Evidence, key: RowKey) -> Finding:
+    """Whether every run of the row diverged or collapsed."""
+    ended, failed = evidence.ended(key), evidence.failed(key)
+    if not ended:
+        return Finding(None, f"{row_name(key)} has not been run")
+    return Finding(len(failed) == len(ended), f"{row_name(key)}: {len(failed)} of {len(ended)} runs failed")
+
+
+def converges(evidence: Evidence, keys: Sequence[RowKey]) -> Finding:
+    """Whether no run of the rows diverged or collapsed, and all rows have been run."""
+    ended = [run for key in keys for run in evidence.ended(key)]
+    lost = {key: failed for key in keys if (failed := evidence.failed(key))}
+    if lost:
+        named = (f"{row_name(key)} ({len(failed)} of {len(evidence.ended(key))} runs)" for key, failed in lost.items())
+        return Finding(False, "failed: " + "; ".join(named))
+    missing = [key for key in keys if not evidence.ended(key)]
+    why = f"none of {len(ended)} runs failed" + (f", {len(missing)} of {len(keys)} rows not run" if missing else "")
+    return Finding(None if missing else True, why)
+
+
+def _spread(measure: Measure, compared: Sequence[Comparison]) -> Spread | None:
+    rows = {sample for each in compared if each.measure is measure for sample in (each.more, each.less)}
+    return pooled(rows)
+
+
+def _not_run(evidence: Evidence, *keys: RowKey) -> Finding:
+    missing = [key for key in keys if not any(run.state == "finished" for run in evidence.rows.get(key, []))]
+    return Finding(None, ", ".join(f"{row_name(key)} has no finished run" for key in missing))

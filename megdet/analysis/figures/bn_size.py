@@ -1,0 +1,82 @@
+"""mmAP against BN size: how many images behind a statistic are best, ours and the paper's (Table 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from megdet.analysis.by_row import by_row
+from megdet.analysis.comparable import Group
+from megdet.analysis.figures.style import dress, entitle, legend_below, line_style, new_figure
+from megdet.analysis.paper import paper_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAME = "bn_size"
+
+ASIDE = 1.1
+"""By this factor the batches of one BN size stand beside each other: equal accuracies would hide each other."""
+
+Values = dict[int, dict[int, list[float]]]
+"""Of each batch, of each BN size: mmAP of each seed, in percent."""
+
+
+def draw(group: Group) -> Figure | None:
+    """Ours and the paper's in a panel each, a line per batch; None where no run with BN has finished."""
+    ours: Values = {}
+    finished = [run for run in group.runs if run.final.get("mmAP") is not None]
+    shown = [run for run in finished if run.bn_size > 0 and run.schedule == "normal" and run.lr_scale == 1]
+    for (batch, bn_size, _, _), runs in by_row(shown).items():
+        ours.setdefault(batch, {})[bn_size] = [run.final["mmAP"] or 0.0 for run in runs]
+    if not ours:
+        return None
+    theirs: Values = {}
+    for row in paper_table(3).rows:
+        if row.key[1] > 0 and row.key[2] == "normal" and row.mmAP is not None:
+            theirs.setdefault(row.key[0], {})[row.key[1]] = [row.mmAP]
+    labels = {batch: f"batch {batch}{_seeds(ours.get(batch, {}))}" for batch in sorted(ours.keys() | theirs.keys())}
+    figure = new_figure(8, 4.2)
+    ours_axes, paper_axes = figure.subplots(1, 2, sharey=group.is_like_the_paper)
+    _draw(ours_axes, ours, labels, title="ours")
+    _draw(paper_axes, theirs, labels, title="paper")
+    legend_below(figure, paper_axes, ours_axes)
+    title = (
+        "Accuracy against BN size under the normal schedule, mean over seeds; whiskers: standard deviation over seeds; "
+        "points about a tick are of its BN size"
+    )
+    entitle(figure, title, group, shown)
+    return figure
+
+
+def _seeds(by_size: Mapping[int, list[float]]) -> str:
+    """How many seeds a batch's points have, if it is not one."""
+    counts = sorted({len(mmAPs) for mmAPs in by_size.values()})
+    if not counts or counts[-1] == 1:
+        return ""
+    return f" ({counts[0]} seeds)" if len(counts) == 1 else f" ({counts[0]} to {counts[-1]} seeds)"
+
+
+def _draw(axes: Axes, values: Values, labels: Mapping[int, str], *, title: str) -> None:
+    for batch, by_size in sorted(values.items()):
+        colour, marker, line = line_style(list(labels).index(batch))
+        sizes = sorted(by_size)
+        axes.errorbar(
+            [size * ASIDE ** _steps_aside(values, batch, size) for size in sizes],
+            [fmean(by_size[size]) for size in sizes],
+            [stdev(by_size[size]) if len(by_size[size]) > 1 else 0.0 for size in sizes],
+            color=colour, marker=marker, linestyle=line, markersize=5, linewidth=1.2, capsize=2, label=labels[batch],
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="BN size (images)", ylabel="mmAP (%)")
+    axes.set_title(title, fontsize=9)
+    dress(axes)
+
+
+def _steps_aside(values: Values, batch: int, size: int) -> float:
+    """From the tick of a BN size, such that all batches of that size are in the middle around it."""
+    there = sorted(other for other, by_size in values.items() if size in by_size)
+    return there.index(batch) - (len(there) - 1) / 2

@@ -1,0 +1,117 @@
+"""What all figures share: colours and marks that survive grey print and colour blindness, sizes, axes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from megdet.analysis.commits import commits_text, of_several_commits
+from megdet.analysis.comparable import Group
+from megdet.analysis.runs import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in grey print."""
+MARKERS = "osD^vP*"
+LINES = ("-", "--", ":", "-.")
+"""Told apart by marker as well as colour; the next seven curves by line style, with the markers moved on by one."""
+OURS, PAPER = COLOURS[0], "#8C8C8C"
+"""Of bars and points; the paper's are also hatched or hollow."""
+
+
+def line_style(place: int) -> tuple[str, str, str]:
+    """Colour, marker and line of the curve at `place`: 28 that differ."""
+    return COLOURS[place % 7], MARKERS[(place + place // 7) % 7], LINES[place // 7 % len(LINES)]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches; pyplot is not used: no display and no global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def dress(*all_axes: Axes) -> None:
+    """Grid and frame alike on all axes."""
+    for axes in all_axes:
+        axes.grid(alpha=0.25)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+
+
+def over_epochs(axes: Axes) -> None:
+    """Epochs along the x axis: whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def entitle(figure: Figure, title: str, group: Group, runs: Sequence[RunRecord]) -> None:
+    """What the figure shows, of which group; and the code of the `runs` in it, where it is not one, as committed."""
+    texts = (title, group.title, _code_text(runs))
+    figure.suptitle("\n".join(line for text in texts if text for line in _lines(text, figure)), fontsize=9)
+
+
+def _code_text(runs: Sequence[RunRecord]) -> str:
+    changed = sum(run.dirty for run in runs)
+    parts = [commits_text(runs)] if of_several_commits(runs) else []
+    if changed:
+        parts.append(f"{changed} of {len(runs)} runs with uncommitted changes")
+    return "; ".join(parts)
+
+
+def _lines(text: str, figure: Figure) -> list[str]:
+    """As many characters a line as fit; broken after a semicolon where that is possible."""
+    most = int(14.5 * figure.get_figwidth())
+    parts = "; ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in text.split("; "))
+    lines = textwrap.wrap(parts, most, break_long_words=False, break_on_hyphens=False)
+    if max(map(len, lines)) > most:
+        return textwrap.wrap(text, most)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def legend_below(figure: Figure, *all_axes: Axes) -> None:
+    """One legend under the figure for all axes, each name once, in as many columns as fit."""
+    entries = {
+        label: handle for axes in all_axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if entries:
+        labels, handles = list(entries), list(entries.values())
+        columns = max(1, min(len(labels), int(figure.get_figwidth() / (0.55 + 0.075 * max(map(len, labels))))))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+
+
+def legend_beside(axes: Axes, *, title: str) -> None:
+    """The legend of one panel of many, at its right."""
+    axes.legend(title=title, loc="upper left", bbox_to_anchor=(1.01, 1.03), fontsize=8, title_fontsize=8, frameon=False,
+                alignment="left")  # fmt: skip
+
+
+def panel_height(entries: int) -> float:
+    """Inches of a panel of many, such that a legend of `entries` beside it fits."""
+    return max(1.8, 0.6 + 0.19 * entries)
+
+
+def mark_drops(axes: Axes, runs: Iterable[RunRecord]) -> None:
+    """Dashed lines where the learning rate drops, over epochs."""
+    for epoch in sorted({epoch for run in runs for epoch in run.milestones}):
+        axes.axvline(epoch, color="0.6", linewidth=0.9, linestyle="--", zorder=0)
+
+
+def gpus_label(gpus: int) -> str:
+    return f"{gpus} GPU{'s' if gpus != 1 else ''}"
+
+
+def seeds_label(runs: Sequence[RunRecord]) -> str:
+    """What a legend says of a row's runs, after its name: how many seeds, how many of them diverged or are not over."""
+    diverged = sum(run.state == "diverged" for run in runs)
+    unfinished = sum(run.state not in ("finished", "diverged") for run in runs)
+    if len(runs) == 1:
+        return " (diverged)" if diverged else " (unfinished)" if unfinished else ""
+    words = [f"{diverged} of {len(runs)} diverged" if diverged else f"{len(runs)} seeds"]
+    return f" ({', '.join(words + [f'{unfinished} unfinished'] * bool(unfinished))})"

@@ -1,0 +1,53 @@
+"""The talk's bars: hours of training by mini-batch size, ours and the paper's."""
+
+from __future__ import annotations
+
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from megdet.analysis.by_row import by_row, place_of
+from megdet.analysis.comparable import Group
+from megdet.analysis.figures.bars import FAILED, Bar, Length, draw_bars
+from megdet.analysis.figures.style import entitle, gpus_label, seeds_label
+from megdet.analysis.paper import RowKey, paper_table, row_name
+from megdet.analysis.tables import hours_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAME = "training_time"
+TALK: tuple[RowKey, ...] = ((16, 0, "normal", 1.0), (64, 16, "normal", 1.0), (256, 16, "normal", 1.0))
+"""The rows of Table 3 that the talk shows as 16-batch, 64-batch and 256-batch: 33.2, 11.2 and 4.1 hours."""
+
+
+def draw(group: Group) -> Figure | None:
+    """A bar for each row that has finished, on each number of GPUs, and the talk's three; None if none has finished."""
+    ours: dict[RowKey, list[tuple[str, Length | None]]] = {}
+    finished = [run for run in group.runs if run.state == "finished" and run.train_s > 0]
+    for key, runs in by_row(finished).items():
+        for gpus in sorted({run.gpus for run in runs}):
+            same = [run for run in runs if run.gpus == gpus]
+            hours = [run.train_s / 3600 for run in same]
+            spread = stdev(hours) if len(hours) > 1 else 0.0
+            bar = Length(fmean(hours), _text(fmean(hours), gpus), spread)
+            ours.setdefault(key, []).append((seeds_label(same), bar))
+    if not ours:
+        return None
+    theirs = {
+        row.key: Length(row.hours, _text(row.hours, row.gpus)) if row.hours else FAILED
+        for number in (2, 3)
+        for row in paper_table(number).rows
+    }
+    bars = []
+    for key in sorted({*ours, *TALK}, key=place_of):
+        label = row_name(key) + (" *" if key in TALK else "")
+        for place, (seeds, length) in enumerate(ours.get(key, [("", None)])):
+            bars.append(Bar(label + seeds, length, theirs.get(key) if place == 0 else None))
+    figure = draw_bars(bars, xlabel="training time (h)", one_scale=group.is_like_the_paper)
+    title = "Training time, mean over seeds; *: in the talk's figure; whiskers: standard deviation over seeds"
+    entitle(figure, title, group, finished)
+    return figure
+
+
+def _text(hours: float, gpus: int | None) -> str:
+    return hours_text(hours) + (f" ({gpus_label(gpus)})" if gpus else "")

@@ -1,0 +1,63 @@
+"""The tables and figures of one sweep, written into its folder; MLflow shows them as the sweep's artifacts.
+
+`launch.py -m` calls this when a sweep is over. Asked for again when nothing has changed, it costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from megdet.runs.journal import JOURNAL, STATE
+from megdet.runs.sweep_folder import Sweep
+
+TABLES_TEXT, TABLES_PAGE, FIGURES = "tables.md", "tables.html", "figures"
+
+
+def write_results(folder: Path) -> None:
+    """Write tables.md, tables.html and figures/*.png of the runs of the sweep in `folder`, if any has begun.
+
+    The sweep itself is over and well: what goes wrong here is a warning.
+    """
+    try:
+        newest = _last_change(folder)
+        page = folder / TABLES_PAGE
+        if newest and (not page.exists() or page.stat().st_mtime_ns < newest):
+            _write(folder)
+            # What a run has written meanwhile is newer.
+            os.utime(page, ns=(newest, newest))
+    except Exception as error:
+        print(
+            f"the sweep's tables and figures could not be written ({type(error).__name__}: {error}); "
+            "python analysis/make_tables.py and make_figures.py make them of its runs",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _last_change(folder: Path) -> int:
+    """When a run of the sweep last wrote something, in nanoseconds; 0 where none has begun."""
+    runs_dir, runs = folder.parents[1], Sweep.read(folder).run_ids
+    files = [runs_dir / run / name for run in runs for name in (JOURNAL, STATE)]
+    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+
+
+def _write(folder: Path) -> None:
+    # Imported here: most sweeps that end have nothing new.
+    from megdet.analysis.make_figures import write_figures
+    from megdet.analysis.make_tables import TABLES, tables_of
+    from megdet.analysis.render import html_page, markdown
+    from megdet.analysis.runs import load_runs
+
+    wanted = set(Sweep.read(folder).run_ids)
+    runs = [run for run in load_runs(str(folder.parents[1])) if run.run_id in wanted]
+    tables = tables_of(runs, TABLES)
+    (folder / TABLES_TEXT).write_text(markdown(tables), encoding="utf-8")
+    if any(run.epochs or run.steps for run in runs):
+        for path in write_figures(runs, folder / FIGURES):
+            if path.suffix == ".svg":
+                path.unlink()  # MLflow's pages show PNG
+    # The last of all: without it, what was interrupted or failed is made again.
+    (folder / TABLES_PAGE).write_text(html_page(tables), encoding="utf-8")
+    print(f"tables and figures of the sweep: {folder}", flush=True)

@@ -1,0 +1,45 @@
+"""What the loader hands to the detector: the images of one forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+@dataclass
+class ImageBatch:
+    """The images of one forward pass on one GPU: N images padded to one size.
+
+    Coordinates are pixels of the resized images. In evaluation `boxes` and `labels` are empty lists.
+    """
+
+    images: Tensor
+    """uint8 [N, 3, H, W], RGB, H and W multiples of 32; 0 outside each image's own area."""
+    sizes: list[Size]
+    """Each image's own area inside the padded tensor."""
+    boxes: list[Tensor]
+    """float32 [n_i, 4] as (x1, y1, x2, y2); objects only, crowd regions left out."""
+    labels: list[Tensor]
+    """int64 [n_i], 1..num_classes (0 is background)."""
+    image_ids: list[int]
+    original_sizes: list[Size]
+    """As stored in the annotation file."""
+    sampling_keys: list[int]
+    """Seeds of what the detector samples for each image: a function of seed, epoch and image id alone."""
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def to(self, device: torch.device) -> ImageBatch:
+        """The same batch with its tensors on `device`."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            boxes=[b.to(device, non_blocking=True) for b in self.boxes],
+            labels=[t.to(device, non_blocking=True) for t in self.labels],
+        )

@@ -1,0 +1,120 @@
+"""Plans, runs and records large mini-batch detection experiments (MegDet, arXiv 1711.07240).
+
+  python launch.py experiment=demo                      one run that a laptop can do
+  python launch.py batch=64 bn_size=32 schedule=long    a row of Table 3, on the GPUs of this machine
+  python launch.py -m batch=16,64,256 bn_size=16,32     a sweep: every combination that can be
+  python launch.py -m 'batch=range(16,257,16)' cluster=paper sweep.dry_run=true
+                                                        plans for the paper's 128 GPUs; nothing runs
+  python launch.py -m sweep=table3 cluster=paper seed=0,1
+                                                        the rows of a table of the paper, with two seeds each
+
+What is asked
+  batch            images per optimizer step, over all GPUs
+  bn_size          images behind one BN statistic; 0: BN is frozen, the paper's baseline
+  lr.scale         times the linear rule lr = 0.02 x batch / 16; 0.5 is Table 2's half learning rate
+  seed             another run of the same experiment
+
+Where it runs (never what is learned)
+  gpus             processes that train; auto: the paper's layout, or the most that fit
+  images_per_gpu   images in one forward pass; accumulation makes up the rest of the batch
+  sublinear        activation checkpointing: less memory, slower; auto: from bn_size 32
+  cluster          what there is to run on
+  hydra/launcher   submitit_slurm: jobs of a Slurm cluster; submitit_local: as many runs at a time as fit here
+
+Choose with group=option (the files are in conf/)
+{groups}
+
+Each run lives in runs/<run_id>/. Asked for again, a run that is done is skipped, one that was interrupted goes on,
+and one that failed is left until sweep.on_existing=retry_failed.
+Exit code: 0 all is well, 1 a run failed, 2 a mistake in what was asked, 3 interrupted.
+
+  python launch.py --cfg job                            every key and its value
+  python launch.py --hydra-help                         the command line's other flags
+  eval "$(python launch.py -sc install=bash)"           completion on Tab
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+
+from megdet.config.compose import compose_one, explain, register_schema
+from megdet.config.locations import CONF
+from megdet.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def launch(composed: DictConfig) -> float:
+    """One experiment: ends the program, or gives its final mmAP to another sweeper than ours (Optuna, say).
+
+    Our own sweeps (-m) go through hydra_plugins/megdet_sweeper instead.
+    """
+    from megdet.launchers.named import launcher_named
+    from megdet.sweep.objective import final_mmap
+    from megdet.sweep.points import plan_points
+    from megdet.sweep.sweep import report, run_points
+
+    try:
+        asked = compose_one(composed)
+        launcher = launcher_named(HydraConfig.get().runtime.choices["hydra/launcher"], asked.config)
+    except UserError as error:
+        sys.exit(report(error))
+    code = run_points([asked], launcher=launcher)
+    if HydraConfig.get().mode != RunMode.MULTIRUN or asked.config.sweep.dry_run:
+        sys.exit(code)
+    return final_mmap(plan_points([asked], to_run_here=True, launcher=launcher)[0])
+
+
+def help_text() -> str:
+    """This file's docstring with the options of each group; Hydra's own would take a second to list them."""
+    groups = sorted({file.parent for file in CONF.glob("*/**/*.yaml")})
+    lines = (
+        f"  {group.relative_to(CONF)!s:16} {', '.join(sorted(file.stem for file in group.glob('*.yaml')))}"
+        for group in groups
+    )
+    return (__doc__ or "").format(groups="\n".join(lines))
+
+
+def main() -> int:
+    """Run Hydra so that a user's mistake is one message and exit code 2."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text())
+        return 0
+    traceback_wanted = FULL_ERROR in os.environ
+    # Hydra would print its errors itself and exit with 1; told so, it raises them.
+    os.environ[FULL_ERROR] = "1"
+    register_schema()
+    try:
+        launch()
+    except HydraException as error:
+        if traceback_wanted:
+            raise
+        print(explain(error), file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except ValueError as error:
+        if traceback_wanted or not _is_of_hydra(error):
+            raise
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _is_of_hydra(error: ValueError) -> bool:
+    """Whether Hydra itself raised it: flags that exclude each other, an unknown shell."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return os.path.dirname(hydra.__file__) in frames[-1].filename

@@ -1,0 +1,183 @@
+"""Why a run came to no result: the cause behind its last words, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megdet.launchers.job_states import JobState
+from megdet.launchers.ledger import Submission
+from megdet.launchers.run_status import RunStatus
+from megdet.runs.failure import FAILURE, LAST_LOG_LINES, log_file
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A kind of failure; those of one kind are helped in one way."""
+
+    name: str
+    advice: str
+    pattern: re.Pattern[str] | None = None
+    """What the last words of such a failure have in them; None where it is known otherwise."""
+
+
+def _words(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+DIVERGED = Cause(
+    "divergence",
+    "a result (`failed` in Table 2), not an error: it is never run again. For an experiment that trains, ask for a "
+    "lower rate (lr.scale=0.5), a longer warm-up (schedule.warmup_epochs=2) or BN (bn_size=16).",
+)
+CUDA_MEMORY = Cause(
+    "CUDA out of memory",
+    "put fewer images on a GPU at a time: sublinear=true, cluster.max_images_per_gpu=N below what was tried, or more "
+    "GPUs. The result stays the same.",
+    _words(r"CUDA (error: )?out of memory", r"OutOfMemoryError", r"CUBLAS_STATUS_ALLOC_FAILED", r"HIP out of memory"),
+)
+HOST_MEMORY = Cause(
+    "out of main memory",
+    "give ranks more (cluster.mem_gb_per_gpu=N) or need less (data.workers=N; each loader process holds images).",
+    _words(
+        r"oom[-_ ]?kill", r"out of main memory", r"\bOUT_OF_MEMORY\b", r"can't allocate memory", r"MemoryError",
+        r"cannot allocate memory", r"killed by (signal )?SIGKILL", r"killed by signal: Killed", r"bus error",
+    ),
+)  # fmt: skip
+TIME_LIMIT = Cause(
+    "time limit",
+    "launch again: it goes on from its last checkpoint. Longer jobs: cluster.time_min=N; shorter ones lose less with "
+    "checkpoint_every_min=N.",
+    _words(r"reached its time limit", r"DUE TO TIME LIMIT"),
+)
+NODE = Cause(
+    "node failure",
+    "launch again: it goes on from its last checkpoint. If it is always the same node, keep away from it with "
+    "+cluster.sbatch_options.exclude=NODE.",
+    _words(r"lost a node", r"DUE TO NODE FAILURE", r"node_fail"),
+)
+NETWORK = Cause(
+    "network between ranks (NCCL or gloo)",
+    "look for the rank that stopped first (megdet logs RUN --rank K): the others only waited for it. If none did, the "
+    "network failed: launching again goes on; NCCL_DEBUG=INFO in cluster.setup shows which link NCCL takes.",
+    _words(
+        r"nccl\w* ?error", r"NCCL.*(timed? ?out|abort)", r"Watchdog caught collective",
+        r"gloo.*(timed ?out|connection)", r"timed out waiting \d+ ?ms",
+        r"connection (closed|reset|refused)", r"Dist(Backend|Store|Network)Error", r"broken pipe",
+        r"(rendezvous|TCPStore|socket).*time[d ]*out",
+    ),
+)  # fmt: skip
+CONFIG_OR_DATA = Cause(
+    "configuration or data",
+    "mend what the message names; launching again then goes on or starts anew.",
+    _words(
+        r"FileNotFoundError", r"NotADirectoryError", r"PermissionError", r"JSONDecodeError", r"UnidentifiedImageError",
+        r"no space left on device", r"size mismatch for", r"another version of megdet",
+    ),
+)  # fmt: skip
+ERROR = Cause(
+    "another error",
+    "read the traceback in failure.json of the run folder; once it is mended, sweep.on_existing=retry_failed runs "
+    "these again.",
+)
+LOST = Cause(
+    "lost without a word",
+    "see what Slurm said with `megdet logs RUN --job`; launching again goes on from the last checkpoint.",
+)
+
+BY_WORDS = (CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA)
+"""In this order: the first that fits. A rank out of memory makes the others lose their connection to it."""
+_SLURM_SAYS: dict[str, Cause] = {"node_fail": NODE, "timeout": TIME_LIMIT, "out_of_memory": HOST_MEMORY}
+"""Slurm knows these better than the ranks, which only see each other go."""
+IN_ORDER = (CUDA_MEMORY, HOST_MEMORY, NETWORK, NODE, TIME_LIMIT, CONFIG_OR_DATA, ERROR, LOST, DIVERGED)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is known of a run that came to no result."""
+
+    run: str
+    cause: Cause
+    reason: str
+    rank: int | None
+    log: tuple[str, ...]
+    """The last lines that it wrote."""
+
+
+def read_failure(folder: Path, status: RunStatus, job: JobState | None = None) -> Failure | None:
+    """Why the run of a folder came to no result; None where it did, or was only asked to stop.
+
+    `job` is what Slurm says of its job, where it is one.
+    """
+    written, job_log = _written(folder), _job_log(folder)
+    if status.state == "diverged":
+        return Failure(folder.name, DIVERGED, status.why, None, _log(folder, written, ()))
+    if status.state not in ("failed", "lost", "interrupted"):
+        return None
+    log = _log(folder, written, job_log)
+    said = [status.why, _own_words(written)]
+    if not written or written.get("error") == "RankDied":
+        # The run could not say why itself; the last lines around it may. A tracking server that is down is not why.
+        said.append("\n".join(line for line in (*log, *job_log) if "mlflow" not in line.lower()))
+    cause = _SLURM_SAYS.get(job.state) if job else None
+    cause = cause or _cause_of(written, said)
+    if status.state == "interrupted" and cause not in (TIME_LIMIT, NODE):
+        return None
+    if cause is ERROR and status.state == "lost":
+        cause = LOST
+    reason = str(written.get("reason") or status.why or "it did not say why")
+    return Failure(folder.name, cause, reason.partition("\n")[0], written.get("rank"), log)
+
+
+def group(failures: Sequence[Failure]) -> list[list[Failure]]:
+    """Failures of one cause together; those of no known cause by their words, numbers aside."""
+    groups: dict[tuple[int, str], list[Failure]] = {}
+    for failure in failures:
+        words = re.sub(r"\d+", "0", failure.reason) if failure.cause in (ERROR, CONFIG_OR_DATA) else ""
+        groups.setdefault((IN_ORDER.index(failure.cause), words), []).append(failure)
+    return [groups[key] for key in sorted(groups, key=lambda key: (key[0], -len(groups[key]), key[1]))]
+
+
+def _cause_of(written: dict[str, Any], said: Sequence[str]) -> Cause:
+    if written.get("error") == "UserError":
+        return CONFIG_OR_DATA
+    for text in said:
+        for cause in BY_WORDS:
+            if cause.pattern and cause.pattern.search(text):
+                return cause
+    return ERROR
+
+
+def _own_words(written: dict[str, Any]) -> str:
+    """The failing rank's error, without the source lines of its traceback: they name what did not happen."""
+    traceback = str(written.get("traceback", "")).splitlines()
+    raised = [line for line in traceback if not line.startswith(" ")]
+    return "\n".join([str(written.get("error", "")), str(written.get("reason", "")), *raised])
+
+
+def _written(folder: Path) -> dict[str, Any]:
+    try:
+        written: dict[str, Any] = json.loads((folder / FAILURE).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return written
+
+
+def _log(folder: Path, written: dict[str, Any], job_log: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(written.get("log", ())) or _last_lines(log_file(folder, 0)) or job_log
+
+
+def _job_log(folder: Path) -> tuple[str, ...]:
+    submission = Submission.read(folder)
+    return _last_lines(Path(submission.log)) if submission else ()
+
+
+def _last_lines(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text(errors="replace").splitlines()[-LAST_LOG_LINES:])
+    except OSError:
+        return ()

@@ -1,0 +1,1 @@
+"""From what is asked to a frozen plan; standard library only."""

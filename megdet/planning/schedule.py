@@ -1,0 +1,104 @@
+"""The learning rate of every optimizer step, from epochs and the linear scaling rule (paper section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from megdet.config.schema import LearningRateConfig, ScheduleConfig
+from megdet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate by optimizer step; steps are counted from 0, milestones in steps done."""
+
+    lr: float
+    """After the warm-up and before the first milestone."""
+    warmup_lr: float
+    """Of the very first step, where there is a warm-up."""
+    warmup_steps: int
+    milestones: tuple[tuple[int, float], ...]
+    """(steps done, factor) pairs, in order."""
+    steps_per_epoch: int
+    epochs: int
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.steps_per_epoch * self.epochs
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of the step that follows `step` finished ones.
+
+        The warm-up starts at `warmup_lr` and adds the same amount after every step, so that step
+        `warmup_steps` is the first at the full rate (paper: "constant increment after each iteration").
+        """
+        if step < self.warmup_steps:
+            return self.warmup_lr + (self.lr - self.warmup_lr) * step / self.warmup_steps
+        lr = self.lr
+        for milestone, factor in self.milestones:
+            if step >= milestone:
+                lr *= factor
+        return lr
+
+
+def make_schedule(schedule: ScheduleConfig, *, lr: LearningRateConfig, batch: int, train_images: int) -> Schedule:
+    """The schedule of an experiment: a function of what is asked alone, never of GPUs.
+
+    An epoch has train_images // batch steps; the images left over are dropped. Raises UserError where
+    that is none, where epochs are out of order, or where the warm-up is given twice or ends too late.
+    """
+    _check_epochs(schedule)
+    steps_per_epoch = train_images // batch
+    if steps_per_epoch == 0:
+        raise UserError(
+            f"batch={batch} is larger than data.train_images={train_images}: an epoch would have no step; "
+            f"use batch={train_images} or less"
+        )
+    full = lr.base * batch / lr.base_batch * lr.scale
+    warmup_steps = _warmup_steps(schedule, batch, steps_per_epoch) if full > lr.base else 0
+    milestones = tuple(
+        (epoch * steps_per_epoch, factor) for epoch, factor in zip(schedule.milestones, schedule.factors, strict=True)
+    )
+    first_drop = milestones[0][0] if milestones else schedule.epochs * steps_per_epoch
+    if warmup_steps > first_drop:
+        raise UserError(
+            f"the warm-up of {warmup_steps} steps would end after step {first_drop}, where the learning rate "
+            "is to drop or training ends; shorten schedule.warmup_epochs (or warmup_images)"
+        )
+    return Schedule(
+        lr=full,
+        warmup_lr=lr.base if warmup_steps else full,
+        warmup_steps=warmup_steps,
+        milestones=milestones,
+        steps_per_epoch=steps_per_epoch,
+        epochs=schedule.epochs,
+    )
+
+
+def _warmup_steps(schedule: ScheduleConfig, batch: int, steps_per_epoch: int) -> int:
+    if schedule.warmup_images is not None:
+        return math.ceil(schedule.warmup_images / batch)
+    return round((schedule.warmup_epochs or 0) * steps_per_epoch)
+
+
+def _check_epochs(schedule: ScheduleConfig) -> None:
+    milestones, factors = list(schedule.milestones), list(schedule.factors)
+    if len(milestones) != len(factors):
+        raise UserError(
+            f"schedule.milestones={milestones} and schedule.factors={factors} must be of equal length: "
+            "each milestone has its factor"
+        )
+    if milestones != sorted(set(milestones)) or not all(0 < m < schedule.epochs for m in milestones):
+        raise UserError(
+            f"schedule.milestones={milestones} must rise and lie between 0 and schedule.epochs={schedule.epochs}"
+        )
+    if not all(factor > 0 for factor in factors):
+        raise UserError(f"schedule.factors={factors} must be positive")
+    if schedule.warmup_epochs is not None and schedule.warmup_images is not None:
+        raise UserError(
+            f"schedule.warmup_epochs={schedule.warmup_epochs:g} and "
+            f"schedule.warmup_images={schedule.warmup_images} both set the warm-up's length; "
+            "add schedule.warmup_epochs=null to use images"
+        )

@@ -1,0 +1,143 @@
+"""What a plan will take, predicted from the finished runs of its folder; where there are none, from Table 3."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from megdet.config.schema import Config
+from megdet.errors import UserError
+from megdet.planning.cost import TABLE3
+from megdet.planning.layout import Layout
+from megdet.planning.plan import Plan
+from megdet.runs.journal import PLAN, RunState
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is left to do of a plan."""
+
+    hours: float
+    gpu_hours: float
+    source: str
+    """`runs` or `Table 3`."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A finished run."""
+
+    kind: str
+    layout: Layout
+    step_s: float
+    eval_gpu_s: float
+    """GPU-seconds of one evaluation."""
+
+
+class Predictor:
+    """Predicts plans from the finished runs of a folder, or from Table 3.
+
+    The rule for other layouts: seconds per step are those that the model of Table 3 gives, times the median ratio of
+    measured to modelled seconds over the finished runs of the same model, data and precision; of those with the same
+    layout alone, where there are any. Evaluation takes the same GPU-seconds on every layout.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self._by_kind: dict[str, list[_Measured]] = {}
+        for run in _finished(runs):
+            self._by_kind.setdefault(run.kind, []).append(run)
+
+    def predict(self, plan: Plan, *, steps_done: int = 0) -> Prediction | None:
+        """What the steps that are left take; None where there is nothing to go by."""
+        left = 1 - min(steps_done / plan.schedule.steps, 1.0)
+        runs = self._by_kind.get(_kind_of(asdict(plan.config)), [])
+        if runs:
+            hours, source = _hours_by(runs, plan), "runs"
+        elif _is_like_the_paper(plan.config):
+            hours, source = TABLE3.hours(plan), "Table 3"
+        else:
+            return None
+        return Prediction(hours * left, hours * left * plan.layout.gpus, source)
+
+
+def check_budget(plans: Sequence[Plan], limit: float | None) -> None:
+    """Raise UserError where runs are predicted to take more GPU-hours together than `sweep.max_gpu_hours`."""
+    if limit is None or not plans:
+        return
+    predicted = predict_all(plans)
+    unknown = [plan.run_id for plan, prediction in zip(plans, predicted, strict=True) if prediction is None]
+    if unknown:
+        raise UserError(
+            f"sweep.max_gpu_hours={limit:g}: nothing is known of what {_listed(unknown)} will take; finish one run of "
+            "this model and data first, or set sweep.max_gpu_hours=null"
+        )
+    gpu_hours = [prediction.gpu_hours for prediction in predicted if prediction]
+    total = sum(gpu_hours)
+    if total <= limit:
+        return
+    order = sorted(range(len(plans)), key=lambda i: -gpu_hours[i])
+    worst = [f"{plans[i].run_id} {gpu_hours[i]:,.4g}" for i in order]
+    fitting, spent = 0, 0.0
+    while spent + gpu_hours[fitting] <= limit:
+        spent += gpu_hours[fitting]
+        fitting += 1
+    raise UserError(
+        f"sweep.max_gpu_hours={limit:g}: the {len(plans)} runs to do are predicted to take {total:,.4g} GPU-hours, "
+        f"{total - limit:,.4g} more: {_listed(worst)}. Ask for less (the first {fitting} of them take {spent:,.4g}), "
+        f"or set sweep.max_gpu_hours={math.ceil(total)} or more."
+    )
+
+
+def predict_all(plans: Iterable[Plan]) -> list[Prediction | None]:
+    """The predictions for what each run's folder says is left."""
+    predictors: dict[str, Predictor] = {}
+    predictions = []
+    for plan in plans:
+        runs = plan.config.runs_dir
+        if runs not in predictors:
+            predictors[runs] = Predictor(Path(runs))
+        state = RunState.read(Path(runs) / plan.run_id)
+        goes_on = state is not None and plan.config.sweep.on_existing != "force"
+        predictions.append(predictors[runs].predict(plan, steps_done=state.step if state and goes_on else 0))
+    return predictions
+
+
+def _hours_by(runs: Sequence[_Measured], plan: Plan) -> float:
+    alike = [run for run in runs if run.layout == plan.layout] or runs
+    ratio = statistics.median(run.step_s / TABLE3.step_s(run.layout) for run in alike)
+    eval_s = statistics.median(run.eval_gpu_s for run in alike) / plan.layout.gpus
+    return (plan.schedule.steps * ratio * TABLE3.step_s(plan.layout) + plan.schedule.epochs * eval_s) / 3600
+
+
+def _finished(runs: Path) -> Iterable[_Measured]:
+    for path in runs.glob(f"*/{PLAN}"):
+        state = RunState.read(path.parent)
+        if state is None or state.state != "finished" or not state.step or not state.train_s:
+            continue
+        try:
+            plan = json.loads(path.read_text())
+            layout, kind = Layout(**plan["layout"]), _kind_of(plan["config"])
+            evaluations = plan["schedule"]["epochs"]
+        except (ValueError, TypeError, KeyError):
+            continue  # damaged, or of another version: it says nothing that can be used here
+        yield _Measured(kind, layout, state.train_s / state.step, state.eval_s / evaluations * layout.gpus)
+
+
+def _kind_of(config: Mapping[str, Any]) -> str:
+    """What decides how long an image takes: model, size of the images, precision."""
+    data = {key: config["data"][key] for key in ("name", "min_size", "max_size")}
+    return json.dumps([config["model"], data, config["precision"]], sort_keys=True)
+
+
+def _is_like_the_paper(config: Config) -> bool:
+    return (config.model.name, config.data.name) == ("r50_fpn", "coco2017")
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,77 @@
+"""A run that has trained, opened again in one process to be looked into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from megdet.data.batch import ImageBatch
+from megdet.data.sampler import padding_group
+from megdet.errors import UserError
+from megdet.planning.plan import Plan, make_plan
+from megdet.runs.failure import CHECKPOINT
+from megdet.runs.journal import PLAN, replace_file
+from megdet.tracking.mirror import mirror
+from megdet.training.assemble import detector_of, loaders_of
+from megdet.training.checkpoint import load_checkpoint
+from megdet.training.distributed import Ranks
+from megdet.training.precision import use_precision
+
+
+class TrainedRun:
+    """The detector of a run's last checkpoint, its plan laid out on one GPU, and its loaders.
+
+    The run need not be over: `step` and `epoch` (with its fraction) say how far its weights are trained.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError where the folder is no run's, or has no checkpoint yet."""
+        try:
+            asked = Plan.from_json((folder / PLAN).read_text()).config
+        except FileNotFoundError:
+            raise UserError(f"{folder} is no run folder: it has no plan.json; name one of runs/") from None
+        cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None)
+        self.folder = folder.absolute()
+        group = padding_group(batch=asked.batch, bn_size=asked.bn_size)
+        self.plan = make_plan(replace(asked, gpus=1, images_per_gpu=group, cluster=cluster))
+        self.ranks = replace(Ranks.from_environment(), rank=0, local_rank=0, world_size=1)
+        saved = load_checkpoint(folder / CHECKPOINT, self.ranks.device)
+        if saved is None:
+            raise UserError(f"{folder} has no checkpoint.pt yet; let the run reach the end of an epoch")
+        self.step: int = saved["step"]
+        self.epoch = round(self.step / self.plan.schedule.steps_per_epoch, 4)
+        self.bf16 = use_precision(self.plan.config.precision)
+        self.train_loader, self.eval_loader = loaders_of(self.plan, self.ranks)
+        self.detector = detector_of(self.plan, self.ranks, pretrained=False)
+        self.detector.load_state_dict(saved["model"])
+
+    @property
+    def title(self) -> str:
+        """The run's name, and the epoch of its weights where training has not come to its end."""
+        epochs = self.plan.schedule.epochs
+        return self.folder.name + (f", epoch {self.epoch:g} of {epochs}" if self.epoch < epochs else "")
+
+    def record(self, name: str, found: Mapping[str, object]) -> None:
+        """Leave what was found in the run folder's file `name`, with the step and epoch of the weights.
+
+        MLflow gets it where the run is tracked; where it does not take it, that is a warning.
+        """
+        content = {"step": self.step, "epoch": self.epoch, **found}
+        replace_file(self.folder / name, json.dumps(content, indent=2) + "\n")
+        tracking = self.plan.config.tracking
+        if tracking.enabled and tracking.uri:
+            mirror(self.folder, tracking.uri, tracking.experiment)
+
+    def bn_batches(self, number: int) -> Iterator[tuple[int, ImageBatch]]:
+        """The first `number` BN batches of training (pairs where BN is frozen), each with its epoch, from 0 on."""
+        left = number
+        for epoch in count():
+            for passes in self.train_loader.epoch(epoch):
+                for batch in (batch for one_pass in passes for batch in one_pass):
+                    if not left:
+                        return
+                    left -= 1
+                    yield epoch, batch

@@ -1,0 +1,135 @@
+"""What will be run and what will not, for a reader: the table of a sweep, a few lines for a single run."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from megdet.planning.plan import Plan
+from megdet.runs.journal import RunState
+from megdet.runs.prediction import Prediction, predict_all
+from megdet.sweep.points import DONE, STARTED_BY, Point
+
+MAX_WIDTH = 240
+"""Characters that a table may take; a narrower terminal breaks its lines rather than hide numbers."""
+
+_IN_THE_TABLE = {"sweep", "sweep.rows", "batch", "bn_size", "gpus", "schedule", "seed", "lr.scale"}
+"""What a row shows anyway; a sweep over anything else gets a column of its own."""
+
+
+def print_table(points: Sequence[Point]) -> None:
+    """All points of a sweep, what is wrong with the invalid ones, and how many will run."""
+    # Imported here: a single run has no table, and `--help` should not wait for it.
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    costs = _costs(points)
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    headings = ["#", "run", "batch", "bn_size", "gpus", "nodes", "images_\nper_gpu", "accumu-\nlation", "bn_group"]
+    headings += ["bn_splits", "sub-\nlinear", "lr", "steps", "hours", "GPU-hours", "state"]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("run", "state") else "right", no_wrap=True)
+    swept_elsewhere = any(_keys(point) - _IN_THE_TABLE for point in points)
+    if swept_elsewhere:
+        table.add_column("asked")
+    for number, point in enumerate(points, start=1):
+        asked = [" ".join(point.asked.overrides)] if swept_elsewhere else []
+        table.add_row(str(number), *_cells(point), *_cost_cells(point, costs.get(number)), point.state, *asked)
+    Console(width=MAX_WIDTH, highlight=False, markup=False).print(table)
+    for number, point in enumerate(points, start=1):
+        if point.why:
+            asked_for = " ".join(point.asked.overrides)
+            print(f"{number}. {point.state}: {asked_for}\n   " + point.why.replace("\n", "\n   "))
+    counts = Counter(point.state for point in points)
+    print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    print(_total(points, costs), end="", flush=True)
+
+
+def describe(point: Point) -> None:
+    """A single run in a few lines; what is wrong with it goes to standard error."""
+    if point.plan is None:
+        print(point.why, file=sys.stderr, flush=True)
+        return
+    plan, layout, schedule = point.plan, point.plan.layout, point.plan.schedule
+    print(f"{plan.run_id}: {point.state}" + (f" ({point.why})" if point.why else ""))
+    print(
+        f"  batch {plan.config.batch} = gpus {layout.gpus} x images_per_gpu {layout.images_per_gpu} "
+        f"x accumulation {layout.accumulation}" + (f", on {layout.nodes} nodes" if layout.nodes > 1 else "")
+    )
+    print(f"  {_bn(plan)}")
+    print(f"  lr {schedule.lr:g}, {schedule.steps} steps ({schedule.epochs} epochs of {schedule.steps_per_epoch})")
+    cost = _costs([point]).get(1)
+    if cost:
+        print(f"  about {cost.hours:.3g} hours, {cost.gpu_hours:.3g} GPU-hours (predicted from {cost.source})")
+    for note in plan.notes:
+        print(f"  {note}")
+    sys.stdout.flush()
+
+
+def _cells(point: Point) -> list[str]:
+    config, plan = point.asked.config, point.plan
+    if plan is None:
+        return ["", str(config.batch), str(config.bn_size), *[""] * 9]
+    layout, schedule = plan.layout, plan.schedule
+    numbers = (config.batch, config.bn_size, layout.gpus, layout.nodes, layout.images_per_gpu, layout.accumulation)
+    bn = (layout.bn_group, layout.bn_splits) if config.bn_size else ("frozen", "")
+    sublinear = "on" if layout.sublinear else "off"
+    return [str(cell) for cell in (plan.run_id, *numbers, *bn, sublinear, f"{schedule.lr:g}", schedule.steps)]
+
+
+def _costs(points: Sequence[Point]) -> dict[int, Prediction]:
+    """What is left to do of the points that are no result yet, by their number."""
+    left = {n: point.plan for n, point in enumerate(points, start=1) if point.plan and not _is_over(point)}
+    return {n: cost for n, cost in zip(left, predict_all(left.values()), strict=True) if cost}
+
+
+def _cost_cells(point: Point, cost: Prediction | None) -> tuple[str, str]:
+    if cost:
+        return f"~{_short(cost.hours)}", f"~{_short(cost.gpu_hours)}"
+    state = RunState.read(Path(point.plan.config.runs_dir) / point.plan.run_id) if point.plan else None
+    if point.plan is None or state is None or not _is_over(point):
+        return "", ""
+    hours = (state.train_s + state.eval_s) / 3600
+    return _short(hours), _short(hours * point.plan.layout.gpus)
+
+
+def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
+    """A line on what the runs to do are predicted to take; nothing where there is nothing to do."""
+    to_do = [number for number, point in enumerate(points, start=1) if _is_to_do(point)]
+    known = [costs[number] for number in to_do if number in costs]
+    if not to_do:
+        return ""
+    unknown = f", {len(to_do) - len(known)} not predicted (no run of that model and data is finished)"
+    sources = " and ".join(sorted({"finished runs" if cost.source == "runs" else cost.source for cost in known}))
+    hours, gpu_hours = sum(cost.hours for cost in known), sum(cost.gpu_hours for cost in known)
+    predicted = f": ~{_short(gpu_hours)} GPU-hours, {_short(hours)} hours one after the other (from {sources})"
+    return f"{len(to_do)} to do{predicted if known else ''}{unknown if len(known) < len(to_do) else ''}\n"
+
+
+def _is_to_do(point: Point) -> bool:
+    return point.state in STARTED_BY[point.asked.config.sweep.on_existing]
+
+
+def _is_over(point: Point) -> bool:
+    """Whether nothing is left to predict; the table shows what a result took."""
+    return point.state == "repeated" or (point.state in DONE and not _is_to_do(point))
+
+
+def _short(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+
+
+def _bn(plan: Plan) -> str:
+    bn_size, layout = plan.config.bn_size, plan.layout
+    if bn_size == 0:
+        return "bn_size 0: BN is frozen"
+    if layout.bn_splits > 1:
+        return f"images_per_gpu {layout.images_per_gpu} = bn_splits {layout.bn_splits} x bn_size {bn_size}"
+    return f"bn_size {bn_size} = bn_group {layout.bn_group} x images_per_gpu {layout.images_per_gpu}"
+
+
+def _keys(point: Point) -> set[str]:
+    return {override.partition("=")[0] for override in point.asked.overrides}

@@ -1,0 +1,59 @@
+"""Before any run starts: data is generated or checked, weights are fetched, MLflow's experiment is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from megdet.data.files import check_files, coco_files
+from megdet.launchers.local import run_folder
+from megdet.model.weights import ensure_weights
+from megdet.planning.plan import Plan
+
+
+def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
+    for plan in plans:
+        prepare(plan)
+    if anew:
+        for plan in plans:
+            _put_aside(run_folder(plan))
+    _prepare_tracking(plans)
+
+
+def prepare(plan: Plan) -> None:
+    """See to it that data and weights are there. Raises UserError."""
+    config = plan.config
+    root = Path(config.data.root)
+    if config.data.name != "shapes":
+        check_files(coco_files(root))
+    ensure_weights(config.model.weights, config.model.backbone)
+    if config.data.name == "shapes":
+        # Imported here: it brings numpy, which planning does without.
+        from megdet.data.shapes import generate_shapes
+
+        generate_shapes(
+            root,
+            train_images=config.data.train_images,
+            val_images=config.data.val_images,
+            image_size=config.data.min_size,
+            seed=0,
+        )
+
+
+def _put_aside(folder: Path) -> None:
+    """An old run's folder, out of the way and not lost."""
+    if folder.exists():
+        replaced = folder.parent / ".replaced"
+        replaced.mkdir(exist_ok=True)
+        folder.rename(replaced / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6}")
+
+
+def _prepare_tracking(plans: Sequence[Plan]) -> None:
+    """Once, before many ranks write."""
+    places = {(p.config.tracking.uri, p.config.tracking.experiment) for p in plans if p.config.tracking.enabled}
+    for uri, experiment in sorted(places, key=str):
+        from megdet.tracking.client import prepare as prepare_mlflow
+
+        assert uri is not None, "resolved with the plan"
+        prepare_mlflow(uri, experiment)

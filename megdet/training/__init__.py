@@ -1,0 +1,1 @@
+"""What a rank does: loop, evaluation, checkpoints. Knows a plan in `assemble` and `attempt` alone."""

@@ -1,0 +1,82 @@
+"""Pictures of a run: what it was trained on (Figure 2 of the paper), and what it found in the end (Figure 5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megdet.data.batch import ImageBatch
+from megdet.data.coco import CocoSplit
+from megdet.data.images import UnreadableImage, load_image
+from megdet.model.detector import Detector
+from megdet.model.output import SampledRegions, TrainingOutput
+from megdet.training.drawing import draw_detections, draw_proposals
+
+PICTURES = 6
+"""Of validation images."""
+EXTREMES = 2
+"""Training images of a pass with the fewest and with the most positive proposals."""
+
+
+class LastPass:
+    """Keeps the latest forward pass of training on this rank: the images and the proposals sampled in them."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.batch: ImageBatch | None = None
+        self.regions: SampledRegions | None = None
+        detector.register_forward_hook(self._see)
+
+    def _see(self, detector: Detector, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, TrainingOutput):
+            (self.batch,), self.regions = inputs, output.regions
+
+
+def draw_proposals_of(last: LastPass, folder: Path, *, epoch: int) -> None:
+    """Draw images of the latest training pass with their proposals into `folder`/pictures; nothing before a pass.
+
+    These are the images with the smallest and the largest share of positives: the paper's imbalanced and balanced.
+    """
+    if last.batch is None or last.regions is None:
+        return  # an attempt that resumes at the end of an epoch
+    boxes = last.regions.boxes.float().cpu().numpy()
+    image_of, positive = last.regions.image.cpu().numpy(), last.regions.positive.cpu().numpy()
+    shares = [positive[image_of == place].sum() / max(1, (image_of == place).sum()) for place in range(len(last.batch))]
+    order = np.argsort(shares, kind="stable")
+    for place in sorted({*order[:EXTREMES], *order[-EXTREMES:]}):
+        height, width = last.batch.sizes[place]
+        own = image_of == place
+        draw_proposals(
+            last.batch.images[place, :, :height, :width].permute(1, 2, 0).cpu().numpy(),
+            folder / "pictures" / f"proposals-epoch{epoch:02}-{last.batch.image_ids[place]:012}.png",
+            positive=boxes[own & positive],
+            negative=boxes[own & ~positive],
+        )
+
+
+def draw_detections_of(rows: NDArray[np.float64], folder: Path, split: CocoSplit) -> None:
+    """Draw the split's first images that have objects, with their detections, into `folder`/pictures.
+
+    `rows` are COCO rows, float64 [n, 7], of the whole split. The images are the same for every run of a data set.
+    """
+    label_of = {category_id: label for label, category_id in enumerate(split.category_ids, start=1)}
+    with_objects = [index for index in range(len(split)) if len(split.labels(index))]
+    for index in with_objects[:PICTURES]:
+        file = split.file(index)
+        try:
+            image = load_image(file, split.sizes[index])
+        except UnreadableImage:
+            continue
+        found = rows[rows[:, 0] == split.image_ids[index]]
+        draw_detections(
+            image.permute(1, 2, 0).numpy(),
+            folder / "pictures" / f"detections-{file.stem}.png",
+            boxes=np.concatenate([found[:, 1:3], found[:, 1:3] + found[:, 3:5]], axis=1),
+            labels=[label_of[int(category_id)] for category_id in found[:, 6]],
+            scores=found[:, 5].tolist(),
+            names=split.category_names,
+            truth_boxes=split.boxes(index),
+            truth_labels=split.labels(index).tolist(),
+        )

@@ -1,0 +1,229 @@
+"""Why runs failed: real exceptions and dead processes, recorded as training and launchers record them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from megdet import cli
+from megdet.config.schema import ClusterConfig, Config
+from megdet.data.files import check_files, coco_files
+from megdet.launchers import causes
+from megdet.launchers.causes import Cause, Failure, group, read_failure
+from megdet.launchers.job_states import JobState
+from megdet.launchers.ledger import Submission
+from megdet.launchers.local import devices_here, run_folder, run_local
+from megdet.launchers.run_status import RunStatus, run_status
+from megdet.planning.plan import make_plan
+from megdet.runs.failure import record_failure
+from megdet.runs.journal import RunState
+from tests.runs.fabricate import fabricate_run
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    devices_here.cache_clear()
+    yield
+    devices_here.cache_clear()
+
+
+def cuda_out_of_memory() -> None:
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has 12.00 GiB in total.")
+
+
+def main_memory_is_full() -> None:
+    import torch
+
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def no_other_rank_comes() -> None:
+    import torch.distributed as dist
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    dist.TCPStore("127.0.0.1", port, 2, True, timedelta(seconds=1))
+
+
+def the_data_is_not_there() -> None:
+    check_files(coco_files(Path("no/such/data")))
+
+
+def a_file_is_not_there() -> None:
+    Path("no/such/file").read_text()
+
+
+def a_mistake_of_the_code() -> None:
+    [][3]
+
+
+def fail(folder: Path, error: Exception, *, rank: int = 0) -> None:
+    """As a rank that failed leaves the folder."""
+    (folder / f"log-rank{rank}.txt").write_text("10:00:00 step 20\nW MLflow: Connection refused\n")
+    record_failure(folder, rank, error)
+
+
+def failing(runs: Path, seed: int, action: object, *, rank: int = 0) -> Path:
+    folder = fabricate_run(runs, {"seed": seed}, state="running", epochs=1)
+    assert callable(action)
+    try:
+        action()
+    except Exception as error:
+        fail(folder, error, rank=rank)
+        return folder
+    raise AssertionError("no error")
+
+
+def failure_of(folder: Path, job: JobState | None = None) -> Failure:
+    submission = Submission.read(folder)
+    states = {submission.job: job} if submission and job else None
+    failure = read_failure(folder, run_status(folder, states), job)
+    assert failure is not None
+    return failure
+
+
+@pytest.mark.parametrize(
+    ("action", "cause"),
+    [
+        (cuda_out_of_memory, causes.CUDA_MEMORY),
+        (main_memory_is_full, causes.HOST_MEMORY),
+        (no_other_rank_comes, causes.NETWORK),
+        (the_data_is_not_there, causes.CONFIG_OR_DATA),
+        (a_file_is_not_there, causes.CONFIG_OR_DATA),
+        (a_mistake_of_the_code, causes.ERROR),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_rank_s_own_error_gives_the_cause(action: object, cause: Cause, tmp_path: Path) -> None:
+    failure = failure_of(failing(tmp_path, 0, action, rank=3))
+    assert failure.cause is cause, failure
+    assert failure.rank == 3 and failure.log[0] == "10:00:00 step 20"
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("os.kill(os.getpid(), 9)", causes.HOST_MEMORY),
+        ("print('[rank0]: Watchdog caught collective operation timeout', file=log); os.abort()", causes.NETWORK),
+        ("print('NCCL is the backend; MLflow: Connection refused', file=log); os.abort()", causes.ERROR),
+    ],
+)
+def test_a_rank_that_died_is_judged_by_its_signal_and_last_lines(body: str, cause: Cause, tmp_path: Path) -> None:
+    plan = make_plan(Config(gpus=1, cluster=ClusterConfig(gpus_per_node=1), runs_dir=str(tmp_path)))
+    folder = run_folder(plan)
+    program = f"import os; log = open({str(folder / 'log-rank0.txt')!r}, 'a', buffering=1); {body}"
+    assert run_local(plan, command=(sys.executable, "-c", program)) == "failed"
+    assert failure_of(folder).cause is cause
+
+
+@pytest.mark.parametrize(
+    ("job", "state", "cause"),
+    [
+        (JobState("node_fail"), None, causes.NODE),
+        (JobState("timeout"), "running", causes.TIME_LIMIT),
+        (JobState("out_of_memory"), "running", causes.HOST_MEMORY),
+        (JobState("gone", reason="Slurm does not know the job any more"), "running", causes.LOST),
+        (JobState("failed", exit_code=1), "running", causes.ERROR),
+    ],
+)
+def test_what_slurm_says_of_a_job_gives_the_cause(
+    job: JobState, state: str | None, cause: Cause, tmp_path: Path
+) -> None:
+    folder = fabricate_run(tmp_path, {}, state="running", epochs=1)
+    if state is None:
+        (folder / "state.json").unlink()
+    hand_over(folder, log=tmp_path / "7.log")
+    assert failure_of(folder, job).cause is cause
+
+
+def test_a_lost_node_is_the_cause_even_where_the_other_ranks_blame_the_network(tmp_path: Path) -> None:
+    folder = failing(tmp_path, 0, no_other_rank_comes)
+    hand_over(folder, log=tmp_path / "7.log")
+    assert failure_of(folder).cause is causes.NETWORK
+    assert failure_of(folder, JobState("node_fail")).cause is causes.NODE
+
+
+def test_slurm_s_own_words_in_the_job_s_log_count_where_nobody_else_said_anything(tmp_path: Path) -> None:
+    folder = fabricate_run(tmp_path, {}, state="running", epochs=1)
+    log = tmp_path / "7.log"
+    hand_over(folder, log=log)
+    for line, cause in (
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks", causes.HOST_MEMORY),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 10:00:00 DUE TO TIME LIMIT ***", causes.TIME_LIMIT),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 10:00:00 DUE TO NODE FAILURE, SEE ***", causes.NODE),
+    ):
+        log.write_text(f"step 20\n{line}\n")
+        failure = failure_of(folder, JobState("failed", exit_code=1))
+        assert failure.cause is cause and failure.log[-1] == line
+
+
+def test_runs_that_came_to_a_result_or_were_only_asked_to_stop_are_no_failures(tmp_path: Path) -> None:
+    for seed, state in enumerate(("finished", "interrupted")):
+        folder = fabricate_run(tmp_path, {"seed": seed}, state=state)  # type: ignore[arg-type]
+        assert read_failure(folder, run_status(folder, None)) is None
+    for status in ("planned", "queued", "running", "requeued", "cancelled"):
+        assert read_failure(folder, RunStatus(status)) is None  # type: ignore[arg-type]
+
+
+def test_a_diverged_run_is_a_result_with_its_own_advice(tmp_path: Path) -> None:
+    folder = fabricate_run(tmp_path, {"bn_size": 0}, state="diverged", epochs=1, reason="the loss is nan")
+    failure = failure_of(folder)
+    assert failure.cause is causes.DIVERGED and failure.reason == "the loss is nan"
+    assert "never run again" in failure.cause.advice
+
+
+def test_failures_are_grouped_by_cause_and_unknown_errors_by_their_words(tmp_path: Path) -> None:
+    def index(number: int) -> None:
+        raise KeyError(f"image {number}")
+
+    actions = [cuda_out_of_memory, lambda: index(1), a_mistake_of_the_code, cuda_out_of_memory, lambda: index(22)]
+    found = [failure_of(failing(tmp_path, seed, action)) for seed, action in enumerate(actions)]
+    names = [[found.index(failure) for failure in alike] for alike in group(found)]
+    assert names == [[0, 3], [1, 4], [2]]
+
+
+def test_why_says_which_runs_the_last_lines_and_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (failing(tmp_path, seed, cuda_out_of_memory, rank=seed) for seed in (0, 1))
+    fabricate_run(tmp_path, {"seed": 2})
+    assert cli.main(["why", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "CUDA out of memory: 2 runs" in out
+    assert f"{first.name} (rank 0)" in out and f"{second.name} (rank 1)" in out
+    assert "| 10:00:00 step 20" in out and "sublinear=true" in out
+    assert out.count("What to do") == 1
+
+
+def test_why_of_runs_that_all_went_well_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fabricate_run(tmp_path, {})
+    assert cli.main(["why", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "nothing went wrong with 1 run\n"
+
+
+def test_why_loads_neither_torch_nor_mlflow(tmp_path: Path) -> None:
+    failing(tmp_path, 0, a_mistake_of_the_code)
+    program = (
+        "import sys; from megdet import cli; cli.main(['why', sys.argv[1]]); "
+        "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def hand_over(folder: Path, *, log: Path) -> None:
+    """As the Slurm launcher notes the job of a run, which has begun."""
+    log.touch()
+    state = RunState.read(folder)
+    before = 0 if state is None else state.attempts - 1
+    submission = Submission("slurm", "7", "7", "megdet-x", "2026-11-20T10:00:00+00:00", str(log), "", "")
+    replace(submission, attempts_before=before).write(folder)

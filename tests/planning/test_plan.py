@@ -1,0 +1,349 @@
+"""The plan: layouts, ids, refusals. The rows are the paper's Tables 2 and 3 and the design's table of layouts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from megdet.config.schema import ClusterConfig, Config
+from megdet.errors import UserError
+from megdet.planning.layout import Layout
+from megdet.planning.plan import Plan, experiment_id_of, make_plan, run_id_of
+
+PAPER = ClusterConfig(name="paper", nodes=16, gpus_per_node=8)
+
+
+def config_of(batch: int, bn_size: int, *, cluster: ClusterConfig = PAPER, **asked: object) -> Config:
+    return Config(batch=batch, bn_size=bn_size, cluster=replace(cluster), **asked)  # type: ignore[arg-type]
+
+
+def layout_of(batch: int, bn_size: int, *, cluster: ClusterConfig = PAPER, **asked: object) -> Layout:
+    return make_plan(config_of(batch, bn_size, cluster=cluster, **asked)).layout
+
+
+def refusal_of(batch: int, bn_size: int, *, cluster: ClusterConfig = PAPER, **asked: object) -> str:
+    with pytest.raises(UserError) as refused:
+        layout_of(batch, bn_size, cluster=cluster, **asked)
+    return str(refused.value)
+
+
+def one_node(gpus_per_node: int, **limits: object) -> ClusterConfig:
+    return ClusterConfig(nodes=1, gpus_per_node=gpus_per_node, **limits)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("batch", "bn_size", "gpus", "images_per_gpu", "bn_group"),
+    [
+        (16, 0, 8, 2, 1),
+        (2, 2, 2, 1, 2),
+        (4, 4, 4, 1, 4),
+        (8, 8, 8, 1, 8),
+        (16, 16, 8, 2, 8),
+        (32, 32, 8, 4, 8),
+        (64, 64, 8, 8, 8),
+        (64, 32, 16, 4, 8),
+        (64, 16, 32, 2, 8),
+        (128, 32, 32, 4, 8),
+        (128, 16, 64, 2, 8),
+        (256, 32, 64, 4, 8),
+        (256, 16, 128, 2, 8),
+    ],
+)
+def test_auto_gives_the_gpus_of_the_rows_of_table_3(
+    batch: int, bn_size: int, gpus: int, images_per_gpu: int, bn_group: int
+) -> None:
+    layout = layout_of(batch, bn_size)
+    assert (layout.gpus, layout.images_per_gpu, layout.accumulation) == (gpus, images_per_gpu, 1)
+    assert (layout.bn_group, layout.bn_splits) == (bn_group, 1)
+    assert layout.nodes == max(1, gpus // 8) and layout.gpus_per_node == min(gpus, 8)
+    assert layout.sublinear == (bn_size >= 32)
+
+
+@pytest.mark.parametrize(("batch", "scale"), [(16, 1), (32, 1), (64, 1), (64, 0.5), (128, 0.5)])
+def test_the_rows_of_table_2_plan_with_frozen_bn_and_two_images_a_gpu(batch: int, scale: float) -> None:
+    config = config_of(batch, 0)
+    config.lr.scale = scale
+    plan = make_plan(config)
+    assert (plan.layout.gpus, plan.layout.images_per_gpu, plan.layout.accumulation) == (batch // 2, 2, 1)
+    assert plan.schedule.lr == pytest.approx(0.02 * batch / 16 * scale)
+    assert plan.schedule.steps == 11 * (118287 // batch)
+
+
+def test_the_papers_row_of_bn_2_on_8_gpus_has_groups_of_one_and_auto_has_groups_of_two() -> None:
+    auto, asked = layout_of(16, 2), layout_of(16, 2, gpus=8)
+    assert (auto.gpus, auto.images_per_gpu, auto.bn_group, auto.nodes) == (16, 1, 2, 2)
+    assert (asked.gpus, asked.images_per_gpu, asked.bn_group, asked.bn_splits) == (8, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("images_per_gpu", "gpus", "expected"),
+    [
+        # images_per_gpu, gpus -> accumulation, bn_group, bn_splits
+        (8, 1, (1, 1, 2)),
+        (4, 2, (1, 1, 1)),
+        (2, 4, (1, 2, 1)),
+        (2, 2, (2, 2, 1)),
+        (1, 8, (1, 4, 1)),
+        (4, 1, (2, 1, 1)),
+    ],
+)
+def test_images_per_gpu_is_honoured(images_per_gpu: int, gpus: int, expected: tuple[int, int, int]) -> None:
+    layout = layout_of(8, 4, gpus=gpus, images_per_gpu=images_per_gpu)
+    assert (layout.images_per_gpu, layout.gpus) == (images_per_gpu, gpus)
+    assert (layout.accumulation, layout.bn_group, layout.bn_splits) == expected
+
+
+def test_accumulation_stands_in_for_gpus_in_the_batch() -> None:
+    layout = layout_of(256, 32, gpus=1, cluster=one_node(1))
+    assert (layout.images_per_gpu, layout.accumulation, layout.bn_group) == (32, 8, 1)
+
+
+def test_accumulation_does_not_stand_in_for_gpus_in_the_bn_size() -> None:
+    refusal = refusal_of(256, 32, gpus=1, cluster=one_node(1, max_images_per_gpu=16))
+    assert "bn_size=32" in refusal and "cluster.max_images_per_gpu=16" in refusal
+    assert "cluster.max_images_per_gpu=32" in refusal and "bn_size=16" in refusal
+
+
+def test_auto_on_a_smaller_cluster_takes_all_gpus_and_accumulates() -> None:
+    layout = layout_of(256, 32, cluster=one_node(8))
+    assert (layout.gpus, layout.images_per_gpu, layout.accumulation, layout.bn_group) == (8, 4, 8, 8)
+    alone = layout_of(16, 16, cluster=one_node(1))
+    assert (alone.gpus, alone.images_per_gpu, alone.accumulation) == (1, 16, 1)
+    frozen = layout_of(16, 0, cluster=one_node(1))
+    assert (frozen.gpus, frozen.images_per_gpu, frozen.accumulation) == (1, 2, 8)
+
+
+def test_auto_takes_the_most_gpus_that_divide_evenly() -> None:
+    # 12 GPUs are no whole number of nodes, so the next that fits: 6.
+    layout = layout_of(12, 4)
+    assert (layout.gpus, layout.images_per_gpu, layout.bn_group) == (6, 2, 2)
+
+
+def test_every_layout_keeps_the_promises_of_batch_and_bn_size() -> None:
+    laid_out = 0
+    clusters = [PAPER, one_node(3), ClusterConfig(nodes=2, gpus_per_node=4, max_images_per_gpu=4)]
+    batches, bn_sizes, gpus = (1, 6, 8, 12, 16, 48), (0, 1, 2, 3, 8, 12, 16), ("auto", 1, 3, 8)
+    for cluster, batch, bn_size, asked, images in itertools.product(clusters, batches, bn_sizes, gpus, ("auto", 4)):
+        try:
+            layout = layout_of(batch, bn_size, cluster=cluster, gpus=asked, images_per_gpu=images)
+        except UserError:
+            continue
+        laid_out += 1
+        assert layout.gpus * layout.images_per_gpu * layout.accumulation == batch
+        if bn_size:
+            assert layout.bn_group * layout.images_per_gpu == bn_size * layout.bn_splits
+            assert 1 in (layout.bn_group, layout.bn_splits)
+            assert layout.gpus_per_node % layout.bn_group == 0
+        assert layout.nodes * layout.gpus_per_node == layout.gpus
+        assert layout.nodes <= cluster.nodes and layout.gpus_per_node <= int(cluster.gpus_per_node)
+        assert layout.images_per_gpu <= (cluster.max_images_per_gpu or batch)
+        assert asked in ("auto", layout.gpus) and images in ("auto", layout.images_per_gpu)
+    assert laid_out > 300
+
+
+def test_a_bn_group_leaves_its_node_only_where_that_is_allowed() -> None:
+    inside = ClusterConfig(nodes=4, gpus_per_node=2)
+    refusal = refusal_of(8, 8, gpus=8, images_per_gpu=1, cluster=inside)
+    assert "cluster.bn_across_nodes=false" in refusal and "cluster.bn_across_nodes=true" in refusal
+    layout = layout_of(8, 8, gpus=8, images_per_gpu=1, cluster=replace(inside, bn_across_nodes=True))
+    assert (layout.bn_group, layout.nodes) == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "names", "ways_out"),
+    [
+        ({"batch": 16, "bn_size": 32}, ["batch=16", "bn_size=32"], ["bn_size=16", "batch=32"]),
+        ({"batch": 24, "bn_size": 16}, ["batch=24", "bn_size=16"], ["bn_size=12", "bn_size=24", "batch=32"]),
+        ({"batch": 16, "bn_size": 16, "gpus": 3}, ["gpus=3"], ["gpus=2", "gpus=4", "batch=48"]),
+        ({"batch": 24, "bn_size": 0, "gpus": 12}, ["gpus=12", "cluster.gpus_per_node=8"], ["gpus=8", "gpus=24"]),
+        ({"batch": 512, "bn_size": 16, "gpus": 256}, ["gpus=256", "cluster.nodes=16"], ["cluster.nodes=32"]),
+        ({"batch": 16, "bn_size": 16, "images_per_gpu": 3}, ["images_per_gpu=3"], ["images_per_gpu=2 (or auto)"]),
+        ({"batch": 12, "bn_size": 4, "images_per_gpu": 6}, ["images_per_gpu=6"], ["bn_size=6", "bn_size=3"]),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_knobs_numbers_and_ways_out(
+    asked: dict[str, Any], names: list[str], ways_out: list[str]
+) -> None:
+    refusal = refusal_of(**asked)
+    reason, _, ways = refusal.partition("\nWhat would work: ")
+    assert all(name in reason for name in names), refusal
+    assert all(way in ways for way in ways_out), refusal
+
+
+def test_every_way_out_that_a_refusal_names_can_be_planned() -> None:
+    tried = 0
+    for batch, bn_size, gpus, cluster in itertools.product(
+        (6, 16, 24, 50), (0, 4, 16, 32), (2, 3, 12, 200), (PAPER, one_node(2, max_images_per_gpu=4))
+    ):
+        asked = {"batch": batch, "bn_size": bn_size, "gpus": gpus}
+        try:
+            layout_of(**asked, cluster=cluster)
+            continue
+        except UserError as error:
+            ways = str(error).partition("What would work: ")[2].rstrip(".")
+        assert ways, asked
+        for way in ways.split("; "):
+            config = config_of(**asked, cluster=cluster)
+            for change in way.replace(" (or auto)", "").split(" "):
+                knob, _, value = change.partition("=")
+                owner = config.cluster if knob.startswith("cluster.") else config
+                setattr(owner, knob.removeprefix("cluster."), json.loads(value) if value != "auto" else value)
+            make_plan(config)
+            tried += 1
+    assert tried > 50
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        ("batch", 0), ("batch", -16), ("batch", 16.0), ("batch", "???"), ("batch", True), ("batch", None),
+        ("bn_size", -1), ("bn_size", "16"), ("gpus", 0), ("gpus", "eight"), ("images_per_gpu", 0), ("seed", -1),
+        ("sublinear", "yes"), ("precision", "fp16"), ("checkpoint_every_min", -1),
+        ("lr.base", 0), ("lr.base", float("nan")), ("lr.scale", -1.0), ("lr.base_batch", 0),
+        ("optimizer.momentum", 2.0), ("optimizer.clip_grad_norm", -1.0),
+        ("schedule.epochs", 0), ("schedule.epochs", "???"), ("schedule.milestones", [10, 8]),
+        ("schedule.milestones", [8]), ("schedule.milestones", [8, 11]), ("schedule.factors", [0.1, 0.0]),
+        ("model.backbone", "resnet101"), ("model.frozen_stages", 6), ("model.bn_in", ["heads"]), ("model.bn_in", []),
+        ("model.anchor_sizes", [32, 64]), ("model.anchor_sizes", []), ("model.rpn_nms", 1.5),
+        ("data.train_images", 0), ("data.train_images", 15), ("data.max_size", 400), ("data.workers", -1),
+        ("eval.score_threshold", -0.1), ("cluster.nodes", 0), ("cluster.max_images_per_gpu", 0),
+        ("sweep.on_invalid", "ignore"),
+    ],
+)  # fmt: skip
+def test_a_value_that_makes_no_sense_is_refused_by_its_name(knob: str, value: object) -> None:
+    config = config_of(16, 16)
+    owner, _, name = knob.rpartition(".")
+    setattr(getattr(config, owner) if owner else config, name, value)
+    with pytest.raises(UserError, match=knob.replace(".", r"\.")):
+        make_plan(config)
+
+
+def test_frozen_stages_without_weights_are_refused() -> None:
+    config = config_of(16, 16)
+    config.model.weights = "none"
+    with pytest.raises(UserError, match=r"model\.frozen_stages=2 with model\.weights=none.*model\.frozen_stages=0"):
+        make_plan(config)
+
+
+def test_imagenet_weights_for_a_backbone_without_are_refused() -> None:
+    config = config_of(16, 16)
+    config.model.backbone = "tiny"
+    with pytest.raises(UserError, match=r"model\.weights=imagenet.*model\.backbone=tiny.*model\.weights=none"):
+        make_plan(config)
+
+
+def test_sublinear_is_on_from_bn_32_unless_asked_otherwise_and_never_changes_the_ids() -> None:
+    plans = {s: make_plan(config_of(64, 32, sublinear=s)) for s in ("auto", True, False)}
+    assert [plans[s].layout.sublinear for s in ("auto", True, False)] == [True, True, False]
+    assert len({plan.run_id for plan in plans.values()}) == 1
+    assert not make_plan(config_of(16, 16)).layout.sublinear
+    assert any("sublinear" in note and "bn_size >= 32" in note for note in plans["auto"].notes)
+    assert any("sublinear" in note and "as asked" in note for note in plans[True].notes)
+
+
+def test_a_plan_survives_its_json_unchanged() -> None:
+    for batch, bn_size in ((16, 0), (256, 32)):
+        config = config_of(batch, bn_size, gpus=8)
+        config.schedule.warmup_epochs, config.schedule.warmup_images = None, 4000
+        plan = make_plan(config, commit="0123abc", dirty=True)
+        assert Plan.from_json(plan.to_json()) == plan
+        assert Plan.from_json(plan.to_json()).to_json() == plan.to_json()
+
+
+def test_a_plan_does_not_follow_later_changes_of_its_config() -> None:
+    config = config_of(16, 16)
+    plan = make_plan(config)
+    config.lr.base = 1.0
+    config.schedule.milestones.append(11)
+    assert plan.config.lr.base == 0.02 and plan.config.schedule.milestones == [8, 10]
+
+
+@pytest.mark.parametrize(("old", "new"), [('"base": 0.02', '"base": 0.03'), ('"batch": 16,', '"batch": 16, "b": 1,')])
+def test_an_edited_plan_is_refused(old: str, new: str) -> None:
+    text = make_plan(config_of(16, 16)).to_json()
+    assert old in text
+    with pytest.raises(UserError, match="another version"):
+        Plan.from_json(text.replace(old, new, 1))
+
+
+def test_a_plan_refuses_another_number_of_ranks() -> None:
+    plan = make_plan(config_of(16, 16))
+    plan.check_ranks(8)
+    with pytest.raises(UserError, match=r"8 ranks.*WORLD_SIZE=4"):
+        plan.check_ranks(4)
+
+
+def test_ids_do_not_depend_on_where_a_run_is_or_who_watches() -> None:
+    plain = make_plan(config_of(16, 16))
+    moved = config_of(16, 16, gpus=1, images_per_gpu=16, sublinear=True, runs_dir="/elsewhere", log_every=1)
+    moved.cluster = one_node(1)
+    moved.data.root, moved.data.workers = "/data", 0
+    moved.tracking.enabled, moved.sweep.dry_run, moved.checkpoint_every_min = False, True, 1.0
+    other = make_plan(moved, commit="abc", dirty=True)
+    assert (plain.run_id, plain.experiment_id, plain.name) == (other.run_id, other.experiment_id, other.name)
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        ("batch", 32), ("bn_size", 8), ("precision", "bf16"), ("lr.scale", 0.5), ("optimizer.momentum", 0.8),
+        ("optimizer.clip_grad_norm", 10.0), ("schedule.warmup_epochs", 0.5), ("model.weights", "other.pth"),
+        ("model.bn_in", ["backbone"]), ("data.flip", False), ("data.min_size", 600), ("eval.score_threshold", 0.01),
+    ],
+)  # fmt: skip
+def test_ids_depend_on_everything_that_decides_what_is_learned(knob: str, value: object) -> None:
+    config = config_of(16, 16)
+    owner, _, name = knob.rpartition(".")
+    setattr(getattr(config, owner) if owner else config, name, value)
+    assert experiment_id_of(config) != experiment_id_of(Config())
+    assert run_id_of(config) != run_id_of(Config())
+
+
+def test_the_seed_changes_the_run_and_not_the_experiment() -> None:
+    first, second = make_plan(config_of(16, 16)), make_plan(config_of(16, 16, seed=1))
+    assert first.experiment_id == second.experiment_id
+    assert first.run_id != second.run_id
+    assert (first.name, second.name) == ("b16-bn16-normal-s0", "b16-bn16-normal-s1")
+    assert second.run_id.startswith("b16-bn16-normal-s1-")
+
+
+def test_ids_are_equal_for_equal_meanings() -> None:
+    config = Config()
+    config.lr.scale, config.lr.base_batch = 1, 16
+    config.schedule.warmup_epochs = 1
+    config.model.bn_in = ["fpn", "backbone"]
+    assert run_id_of(config) == run_id_of(Config())
+
+
+def test_the_ids_of_the_default_experiment_stay_what_they_are() -> None:
+    # A change here orphans every finished run: only where the meaning of an experiment has changed.
+    assert (run_id_of(Config()), experiment_id_of(Config())) == ("b16-bn16-normal-s0-ad52133b", "e2d287a2802d")
+
+
+def test_notes_tell_what_a_layout_does() -> None:
+    notes = " ".join(make_plan(config_of(256, 32, cluster=one_node(8))).notes)
+    assert "8 passes per step stand in for 64 GPUs" in notes
+    assert "15 of 118287 images are left over" in notes
+    assert "warm-up from 0.02 to 0.32 over 462 steps" in notes
+
+
+def test_planning_is_instant_and_loads_the_standard_library_alone() -> None:
+    program = (
+        "import sys; before = set(sys.modules)\n"
+        "from megdet.planning.plan import make_plan; from megdet.config.schema import Config\n"
+        "config = Config(); config.cluster.gpus_per_node = 8; make_plan(config)\n"
+        "print(*sorted({m.partition('.')[0] for m in set(sys.modules) - before}))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert set(loaded) <= set(sys.stdlib_module_names) | {"megdet"}, loaded
+    began = time.perf_counter()
+    for batch in range(16, 1616, 16):
+        make_plan(config_of(batch, 16))
+    assert time.perf_counter() - began < 5

@@ -1,0 +1,66 @@
+"""From a plan to the parts of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from megdet.config.schema import Config, ModelConfig
+from megdet.model.cgbn import CrossGPUBatchNorm2d
+from megdet.model.detector import Detector
+from megdet.planning.plan import make_plan
+from megdet.training.assemble import detector_of, optimizer_of
+from megdet.training.distributed import Ranks
+
+ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
+
+
+def detector_for(bn_size: int, bn_in: list[str], backbone: str = "resnet18") -> Detector:
+    config = Config(batch=4, bn_size=bn_size, gpus=1)
+    config.model = ModelConfig(backbone=backbone, weights="none", frozen_stages=0, bn_in=bn_in, box_head_channels=8)
+    config.cluster.gpus_per_node = 1
+    return detector_of(make_plan(config), ALONE)
+
+
+def norms(module: nn.Module) -> Iterator[nn.Module]:
+    return (m for m in module.modules() if "BatchNorm" in type(m).__name__)
+
+
+@pytest.mark.parametrize(
+    ("bn_in", "in_backbone", "in_fpn"),
+    [
+        (["backbone", "fpn"], CrossGPUBatchNorm2d, CrossGPUBatchNorm2d),
+        (["backbone"], CrossGPUBatchNorm2d, None),
+        (["fpn"], FrozenBatchNorm2d, CrossGPUBatchNorm2d),
+    ],
+    ids=["backbone_and_fpn", "backbone", "fpn"],
+)
+def test_bn_goes_where_bn_in_says(bn_in: list[str], in_backbone: type, in_fpn: type | None) -> None:
+    detector = detector_for(4, bn_in)
+    body, fpn = list(norms(detector.backbone.body)), list(norms(detector.backbone.fpn))
+    assert len(body) == 20 and all(isinstance(m, in_backbone) for m in body)  # ResNet-18 has 20 batch norms
+    assert len(fpn) == (8 if in_fpn else 0) and all(isinstance(m, in_fpn) for m in fpn if in_fpn)
+    assert not list(norms(detector.rpn)) and not list(norms(detector.roi_heads))
+
+
+def test_bn_size_0_freezes_statistics_and_affine_and_leaves_the_pyramid_without_a_norm() -> None:
+    detector = detector_for(0, ["backbone", "fpn"])
+    body = list(norms(detector.backbone.body))
+    assert len(body) == 20 and all(isinstance(m, FrozenBatchNorm2d) for m in body)
+    assert not any(list(m.parameters()) for m in body)
+    assert not list(norms(detector.backbone.fpn))
+
+
+def test_the_optimizer_trains_all_that_is_not_frozen_with_the_papers_settings() -> None:
+    config = Config(batch=4, bn_size=4, gpus=1)
+    config.model = ModelConfig(backbone="tiny", weights="none", frozen_stages=0, box_head_channels=8)
+    config.cluster.gpus_per_node = 1
+    plan = make_plan(config)
+    detector = detector_of(plan, ALONE)
+    (group,) = optimizer_of(plan, detector).param_groups
+    assert {id(p) for p in group["params"]} == {id(p) for p in detector.parameters()}
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.02 * 4 / 16, 0.9, 1e-4)

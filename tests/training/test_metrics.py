@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from benchmarks.coco_eval import random_set
+from megdet.runs.journal import COCO_METRICS
+from megdet.training.metrics import coco_metrics
+
+
+def reference(annotation_file: Path, detections: NDArray[np.float64]) -> list[float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotation_file))
+        if len(detections):
+            results = truth.loadRes(detections)
+        else:  # pycocotools' loadRes looks at the first detection, so it cannot take none
+            results = COCO()
+            results.dataset = {k: truth.dataset[k] for k in ("images", "categories")} | {"annotations": []}
+            results.createIndex()
+        evaluation = COCOeval(truth, results, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats]
+
+
+def ours_as_stats(annotation_file: Path, detections: NDArray[np.float64]) -> list[float]:
+    metrics = coco_metrics(annotation_file, detections)
+    assert tuple(metrics) == COCO_METRICS
+    return [-1.0 if value is None else value for value in metrics.values()]
+
+
+def as_percent(stats: list[float]) -> list[float]:
+    return [value if value == -1 else 100 * value for value in stats]
+
+
+@pytest.mark.parametrize(
+    "images, categories, objects, per_image, crowd, seed",
+    [
+        (40, 1, 120, 20, 0.0, 0),
+        (40, 5, 200, 30, 0.1, 1),
+        (60, 80, 400, 40, 0.02, 2),
+        (30, 3, 300, 150, 0.5, 3),  # more than 100 detections an image; half of the objects are crowds
+        (200, 10, 60, 5, 0.0, 4),  # most images have no object
+    ],
+)
+def test_all_12_numbers_are_pycocotools_own(
+    tmp_path: Path, images: int, categories: int, objects: int, per_image: int, crowd: float, seed: int
+) -> None:
+    truth, detections = random_set(
+        images=images, categories=categories, objects=objects, detections_per_image=per_image,
+        crowd=crowd, seed=seed,
+    )  # fmt: skip
+    assert len(np.unique(detections[:, 5])) < len(detections), "no tied scores"
+    annotations = tmp_path / "truth.json"
+    annotations.write_text(json.dumps(truth))
+    expected = reference(annotations, detections)
+    assert max(expected) > 0.1
+    assert ours_as_stats(annotations, detections) == as_percent(expected)
+
+
+def test_without_a_detection_every_number_is_zero_or_absent_as_in_pycocotools(tmp_path: Path) -> None:
+    truth, _ = random_set(images=10, categories=3, objects=20, detections_per_image=1, crowd=0.0, seed=5)
+    annotations = tmp_path / "truth.json"
+    annotations.write_text(json.dumps(truth))
+    none = np.zeros((0, 7))
+    assert ours_as_stats(annotations, none) == as_percent(reference(annotations, none))
+    assert coco_metrics(annotations, none)["mmAP"] == 0
+
+
+def test_a_file_without_objects_has_nothing_to_measure(tmp_path: Path) -> None:
+    truth, detections = random_set(images=5, categories=2, objects=0, detections_per_image=4, crowd=0.0, seed=6)
+    annotations = tmp_path / "truth.json"
+    annotations.write_text(json.dumps(truth))
+    assert reference(annotations, detections) == [-1.0] * 12
+    assert coco_metrics(annotations, detections) == dict.fromkeys(COCO_METRICS)
+
+
+def test_a_file_without_large_objects_has_no_number_for_large(tmp_path: Path) -> None:
+    truth = {
+        "images": [{"id": 7, "width": 100, "height": 100, "file_name": "7.jpg"}],
+        "categories": [{"id": 3, "name": "cup"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 20, 20], "area": 400, "iscrowd": 0}
+        ],
+    }
+    annotations = tmp_path / "truth.json"
+    annotations.write_text(json.dumps(truth))
+    metrics = coco_metrics(annotations, np.array([[7, 10, 10, 20, 20, 0.9, 3]], dtype=np.float64))
+    assert metrics["mmAP"] == pytest.approx(100)
+    assert metrics["AP_small"] == pytest.approx(100)
+    assert metrics["AP_large"] is None and metrics["AR_medium"] is None
+
+
+def test_detections_that_cannot_be_evaluated_are_refused(tmp_path: Path) -> None:
+    truth, detections = random_set(images=3, categories=1, objects=3, detections_per_image=2, crowd=0.0, seed=7)
+    annotations = tmp_path / "truth.json"
+    annotations.write_text(json.dumps(truth))
+    with pytest.raises(ValueError, match=r"\[n, 7\]"):
+        coco_metrics(annotations, detections[:, :6])
+    detections[0, 5] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        coco_metrics(annotations, detections)
+    detections[0, 5], detections[0, 0] = 0.5, 99999
+    with pytest.raises(ValueError, match="99999"):
+        coco_metrics(annotations, detections)
+
+
+def test_metrics_prints_nothing_and_loads_no_torch(tmp_path: Path) -> None:
+    truth, detections = random_set(images=3, categories=1, objects=3, detections_per_image=2, crowd=0.0, seed=8)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    np.save(tmp_path / "detections.npy", detections)
+    program = (
+        "import sys, numpy as np; from pathlib import Path; from megdet.training.metrics import coco_metrics; "
+        f"coco_metrics(Path(r'{tmp_path}/truth.json'), np.load(r'{tmp_path}/detections.npy')); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
