@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from megdet.data.batch import Size
+from megdet.data.size import Size
 
 MEAN_COLOUR = (124, 116, 104)
 """ImageNet's mean RGB, rounded: close to 0 once normalised. Stands in for an image that cannot be read."""
