@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TypeVar, get_type_hints
 
+from megdet.data.split_settings import SplitSettings
 from megdet.errors import UserError
 
 
@@ -87,13 +88,21 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """A data set in COCO's layout; `shapes` is generated where it is missing."""
+    """COCO 2017; `shapes`, which is generated where it is missing; or own images with COCO annotation files."""
 
     name: str = "coco2017"
     root: str = "data/coco2017"
-    train_images: int = 118287
-    val_images: int = 5000
-    num_classes: int = 80
+    train: SplitSettings = field(default_factory=SplitSettings)
+    val: SplitSettings = field(default_factory=SplitSettings)
+    """Both: files of one's own; where none is given, `root` has COCO 2017's layout."""
+    val_fraction: float | None = None
+    """The share of the training images that validate instead, chosen by their file names."""
+    train_images: int | None = 118287
+    """None: as many as the files have, as for the next two."""
+    val_images: int | None = 5000
+    num_classes: int | None = 80
+    fingerprint: str | None = None
+    """What the content is known by, where the name does not say it; found out when planning. Given, it is checked."""
     min_size: int = 800
     """Images are resized so that their shorter side has this many pixels ..."""
     max_size: int = 1333

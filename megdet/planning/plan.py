@@ -18,6 +18,7 @@ from megdet.config.schema import Config, dataclass_from
 from megdet.errors import UserError
 from megdet.planning.layout import Layout, LayoutRequest, make_layout
 from megdet.planning.schedule import Schedule, make_schedule
+from megdet.planning.settings import PLACES
 
 SUBLINEAR_FROM_BN_SIZE = 32
 """Table 3: "When the BN size >= 32, the sublinear memory is applied"."""
@@ -94,7 +95,9 @@ def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -
             sublinear=bool(sublinear),
         )
     )
-    schedule = make_schedule(config.schedule, lr=config.lr, batch=config.batch, train_images=config.data.train_images)
+    train_images = config.data.train_images
+    assert train_images is not None, "resolved from the files, and checked"
+    schedule = make_schedule(config.schedule, lr=config.lr, batch=config.batch, train_images=train_images)
     return Plan(
         run_id=run_id_of(config),
         experiment_id=experiment_id_of(config),
@@ -116,8 +119,8 @@ def semantics_of(config: Config) -> dict[str, Any]:
     values = asdict(config)
     kept = ("batch", "bn_size", "precision", "lr", "optimizer", "schedule", "model", "data", "eval")
     semantics = {key: values[key] for key in kept}
-    for place in ("root", "workers"):
-        del semantics["data"][place]
+    for place in PLACES:
+        del semantics[place.partition(".")[0]][place.partition(".")[2]]
     semantics["model"]["bn_in"] = sorted(set(semantics["model"]["bn_in"]))
     return {key: _canonical(value) for key, value in semantics.items()}
 
@@ -165,9 +168,10 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
         notes.append(f"BN groups of {layout.bn_group} GPUs span nodes: each BN layer talks over the network")
     if schedule.warmup_steps:
         notes.append(f"warm-up from {schedule.warmup_lr:g} to {schedule.lr:g} over {schedule.warmup_steps} steps")
-    left_over = config.data.train_images - schedule.steps_per_epoch * config.batch
+    train_images = config.data.train_images or 0
+    left_over = train_images - schedule.steps_per_epoch * config.batch
     if left_over:
-        notes.append(f"{left_over} of {config.data.train_images} images are left over in every epoch")
+        notes.append(f"{left_over} of {train_images} images are left over in every epoch")
     if dirty:
         notes.append("the code differs from the commit that is recorded")
     return notes

@@ -8,7 +8,7 @@ from typing import Any
 
 SEMANTIC = ("batch", "bn_size", "precision", "lr", "optimizer", "schedule", "model", "data", "eval")
 """The parts of a plan's config that decide what is learned (with the seed, which is kept apart)."""
-PLACES = ("data.root", "data.workers")
+PLACES = ("data.root", "data.train", "data.val", "data.workers")
 """Within them, what says only where and how."""
 
 

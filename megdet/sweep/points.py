@@ -9,13 +9,15 @@ from pathlib import Path
 
 from megdet.config.compose import Asked
 from megdet.config.schema import Config
+from megdet.data.resolve import DataResolver
 from megdet.errors import UserError
 from megdet.launchers.in_turn import InTurn
 from megdet.launchers.interface import Launcher
 from megdet.launchers.local import run_folder
-from megdet.launchers.run_status import RunStatus, run_status, states_of_jobs
+from megdet.launchers.run_status import LIVE, RunStatus, run_status, states_of_jobs
 from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
+from megdet.runs.provenance import check_same_data
 from megdet.tracking.uri import absolute_uri, default_uri
 
 DONE = ("done", "diverged")
@@ -42,17 +44,19 @@ class Point:
     why: str = ""
 
 
-def plan_points(asked: Sequence[Asked], *, to_run_here: bool, launcher: Launcher | None = None) -> list[Point]:
+def plan_points(
+    asked: Sequence[Asked], *, to_run_here: bool, launcher: Launcher | None = None, data: DataResolver | None = None
+) -> list[Point]:
     """The plan of each experiment, or why there is none; nothing is started or written.
 
-    `to_run_here`: what the launcher has no room for is invalid.
+    `to_run_here`: what the launcher has no room for is invalid. `data` then knows the data that was read.
     """
-    launcher = launcher or InTurn()
+    launcher, data = launcher or InTurn(), data or DataResolver()
     commit, dirty = code_version()
     plans: list[Plan | UserError] = []
     for one in asked:
         try:
-            plan = make_plan(_resolved(one.config, launcher), commit=commit, dirty=dirty)
+            plan = make_plan(_resolved(one.config, launcher, data), commit=commit, dirty=dirty)
             if to_run_here:
                 launcher.check(plan)
             plans.append(plan)
@@ -70,7 +74,14 @@ def plan_points(asked: Sequence[Asked], *, to_run_here: bool, launcher: Launcher
             points.append(Point(one, planned, "repeated", why))
         else:
             seen.add(planned.run_id)
-            points.append(Point(one, planned, *_as_a_point(run_status(run_folder(planned), jobs))))
+            state, why = _as_a_point(run_status(run_folder(planned), jobs))
+            goes_on = state not in (*LIVE, "new") and one.config.sweep.on_existing != "force"
+            try:
+                if goes_on and (facts := data.facts(planned.config.data)):
+                    check_same_data(run_folder(planned), facts.fingerprint)
+                points.append(Point(one, planned, state, why))
+            except UserError as error:
+                points.append(Point(one, None, "invalid", str(error)))
     return points
 
 
@@ -89,10 +100,10 @@ def _as_a_point(status: RunStatus) -> tuple[str, str]:
     return {"planned": "new", "finished": "done"}.get(status.state, status.state), status.why
 
 
-def _resolved(config: Config, launcher: Launcher) -> Config:
+def _resolved(config: Config, launcher: Launcher, data: DataResolver) -> Config:
     """The config with what depends on this machine and folder spelled out, so that a plan runs from anywhere."""
     config = copy.deepcopy(launcher.resolve(config))
-    config.data.root = str(Path(config.data.root).expanduser().resolve())
+    config.data = data.resolve(config.data)
     if config.tracking.enabled:
         uri = config.tracking.uri
         config.tracking.uri = absolute_uri(uri) if uri else default_uri(Path.cwd())

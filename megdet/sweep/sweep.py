@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from megdet.config.compose import Asked
+from megdet.data.resolve import DataResolver
 from megdet.errors import UserError
 from megdet.launchers.in_turn import InTurn
 from megdet.launchers.interface import ALL_WELL, RUN_FAILED, USER_ERROR, Launcher
@@ -39,7 +40,10 @@ def run_points(
     launcher = launcher or InTurn()
     if sweep.on_existing not in STARTED_BY:
         return report(UserError(f"sweep.on_existing={sweep.on_existing}: use one of {', '.join(STARTED_BY)}"))
-    points = plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher)
+    data = DataResolver()
+    points = plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher, data=data)
+    for repair in data.repairs:
+        print(repair, file=sys.stderr, flush=True)
     _show(points)
     invalid = [point for point in points if point.state == "invalid"]
     if len(invalid) == len(points) or (invalid and sweep.on_invalid == "error"):

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from megdet.data.data_set import read_data
 from megdet.data.loader import check_bad_images
 from megdet.launchers.ledger import changes_since_submission
 from megdet.launchers.requeue import is_in_own_job, requeue_own_job
 from megdet.planning.plan import Plan
 from megdet.runs.failure import CHECKPOINT
 from megdet.runs.journal import State
+from megdet.runs.provenance import check_same_data
 from megdet.training.assemble import detector_of, loaders_of, optimizer_of
 from megdet.training.checkpoint import load_checkpoint, save_checkpoint
 from megdet.training.distributed import Ranks, sum_over_ranks
@@ -41,7 +43,9 @@ class Attempt:
 
     def __init__(self, plan: Plan, folder: Path, ranks: Ranks, stop: StopSignals) -> None:
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
-        self.train_loader, self.eval_loader = loaders_of(plan, ranks)
+        self.data = read_data(plan.config.data)
+        check_same_data(folder, self.data.facts.fingerprint)
+        self.train_loader, self.eval_loader = loaders_of(plan, ranks, self.data)
         self.pretrained = not (folder / CHECKPOINT).exists()
         self.detector = detector_of(plan, ranks, pretrained=self.pretrained)
         self.last_pass = LastPass(self.detector)
@@ -72,7 +76,10 @@ class Attempt:
     def go(self) -> int:
         """Train and evaluate what is left of the run; its exit code."""
         if self.recorder:
-            self.recorder.started(pretrained=self.pretrained, **self._seconds())
+            facts = self.data.facts
+            self.recorder.started(pretrained=self.pretrained, data_sha256=facts.fingerprint, **self._seconds())
+            for what in facts.repairs:
+                self.recorder.note("data_repaired", step=self.step, what=what)
             for what in changes_since_submission(self.folder):
                 self.recorder.note("edited_while_queued", step=self.step, what=what)
         epochs = self.plan.schedule.epochs

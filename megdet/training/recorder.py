@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from megdet.data.files import coco_files
 from megdet.model.weights import path_of
 from megdet.planning.plan import Plan
 from megdet.runs.failure import FAILURE
@@ -48,14 +47,14 @@ class Recorder:
         if tracking.enabled:
             self._mirror = Mirror(folder, tracking.uri or default_uri(Path.cwd()), tracking.experiment)
 
-    def started(self, *, pretrained: bool, train_s: float, eval_s: float) -> None:
+    def started(self, *, pretrained: bool, data_sha256: str, train_s: float, eval_s: float) -> None:
         """The first step of the attempt is about to be made: by which code, on which data, from which weights.
 
         `pretrained`: whether the attempt began from the file of `model.weights`, not from a checkpoint.
+        `data_sha256`: the fingerprint of the data.
         """
         event = "resumed" if self._state.step else "started"
-        files = coco_files(self.plan.config.data.root)
-        values = {"data_sha256": _sha256_of(files.train_annotations, files.val_annotations)}
+        values = {"data_sha256": data_sha256}
         model = self.plan.config.model
         weights = path_of(model.weights, model.backbone) if pretrained else None
         if weights:
@@ -161,13 +160,10 @@ def epochs_recorded(folder: Path, *, step: int) -> list[dict[str, Any]]:
     return [line for line in read_journal(folder) if line["kind"] == "epoch" and line["step"] <= step]
 
 
-def _sha256_of(*files: Path) -> str:
-    """The first 12 hex digits of the SHA-256 of the files' content, one after the other."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()[:12]
+def _sha256_of(path: Path) -> str:
+    """The first 12 hex digits of the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _ratio_percent(samples: dict[str, float], part: str) -> float | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from megdet import cli
-from megdet.config.schema import ClusterConfig, Config
-from megdet.data.files import check_files, coco_files
+from megdet.config.schema import ClusterConfig, Config, DataConfig
+from megdet.data.files import check_files
 from megdet.launchers import causes
 from megdet.launchers.causes import Cause, Failure, group, read_failure
 from megdet.launchers.job_states import JobState
@@ -57,7 +57,7 @@ def no_other_rank_comes() -> None:
 
 
 def the_data_is_not_there() -> None:
-    check_files(coco_files(Path("no/such/data")))
+    check_files(DataConfig(root="no/such/data"))
 
 
 def a_file_is_not_there() -> None:
