@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from megdet.data.batch import ImageBatch
 from megdet.data.coco import CocoSplit
-from megdet.data.images import MEAN_COLOUR, UnreadableImage, load_image, resize, resized_size
+from megdet.data.image_header import UnreadableImage
+from megdet.data.images import MEAN_COLOUR, load_image, resize, resized_size
 from megdet.data.sampler import epoch_order, is_flipped, padding_group, sampling_key
 from megdet.data.size import Size
 from megdet.errors import UserError
