@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from megdet.cli import cancel, logs, status, sync, wait, why
+from megdet.cli import cancel, data, logs, status, sync, wait, why
 from megdet.errors import UserError
 
 WHICH_RUNS = """
@@ -45,11 +45,12 @@ COMMANDS: dict[str, Command] = {
     "logs": logs,
     "cancel": cancel,
     "sync": sync,
+    "data": data,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 all is well, 1 a run failed (or could not be reached), 2 a mistake in what was asked."""
+    """Run the command line; 0 all is well, 1 a run or an image is not, 2 a mistake in what was asked."""
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
@@ -66,13 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="megdet",
-        description="Look after runs that `python launch.py` has started.",
+        description="Look after runs that `python launch.py` has started, and look into data before.",
         epilog=EPILOG,
         formatter_class=raw,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        description = command.HELP + WHICH_RUNS
+        description = command.HELP + (WHICH_RUNS if command is not data else "")
         one = commands.add_parser(name, help=command.SUMMARY, description=description, formatter_class=raw)
         command.add_arguments(one)
     return parser

@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from megdet.config.locations import CONF
 from megdet.config.schema import Config
 from megdet.config.sweep_file import read_rows
 from megdet.errors import UserError
@@ -68,6 +70,17 @@ def compose_one(composed: DictConfig) -> Asked:
             f"python launch.py -m sweep.rows={config.sweep.rows} ..."
         )
     return Asked((), config)
+
+
+def compose_for_command(overrides: list[str]) -> Config:
+    """The config that a command other than `launch.py` asks for. Raises UserError."""
+    register_schema()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            # The sweeper is not needed, and its plugin not always in reach.
+            return to_config(compose("config", ["hydra/sweeper=basic", *overrides]))
+    except HydraException as error:
+        raise UserError(explain(error)) from error
 
 
 def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str]) -> list[Asked]:
