@@ -17,6 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from megdet.config.locations import LAUNCH
 from megdet.config.schema import Config
 from megdet.config.sweep_file import read_rows
 from megdet.errors import UserError
@@ -65,7 +66,7 @@ def compose_one(composed: DictConfig) -> Asked:
     if config.sweep.rows is not None:
         raise UserError(
             f"sweep.rows={config.sweep.rows} asks for the rows of a table; add -m to run them all: "
-            f"python launch.py -m sweep.rows={config.sweep.rows} ..."
+            f"{LAUNCH} -m sweep.rows={config.sweep.rows} ..."
         )
     return Asked((), config)
 
@@ -214,7 +215,7 @@ def _explain_value(override: str, error: OmegaConfBaseException) -> str:
 
 
 def _no_such_key(key: str) -> str:
-    return f"there is no such key.{_near(key, _known_keys())} `python launch.py --cfg job` lists all keys."
+    return f"there is no such key.{_near(key, _known_keys())} `{LAUNCH} --cfg job` lists all keys."
 
 
 def _quoted_key(text: str) -> str | None:
