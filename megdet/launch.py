@@ -125,10 +125,11 @@ def main(arguments: Sequence[str] | None = None, *, command: str = "python launc
 def _name_unused(own: Path) -> None:
     """Hydra takes the first file of a name that it finds, and looks into megdet's own folder first."""
     files = (file.relative_to(own) for file in sorted(own.rglob("*.yaml")))
-    hidden = [file for file in files if (CONF / file).exists()]
+    hidden = [f"conf/{file}" for file in files if (CONF / file).exists()]
     if hidden:
-        more = f" (and {len(hidden) - 1} more)" if len(hidden) > 1 else ""
-        print(f"conf/{hidden[0]}{more} is not used: megdet has a file of that name; rename yours", file=sys.stderr)
+        more = f" and {len(hidden) - 3} more" if len(hidden) > 3 else ""
+        named = ", ".join(hidden[:3]) + more
+        print(f"not used: {named}; megdet has files of the same names, so rename yours", file=sys.stderr)
 
 
 def _is_of_hydra(error: ValueError) -> bool:
