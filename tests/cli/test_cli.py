@@ -433,7 +433,7 @@ def test_the_shell_is_told_commands_and_what_launch_can_be_asked(
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--version"])
-    assert re.fullmatch(r"megdet \d+\.\d+\.\d+\n", capsys.readouterr().out)
+    assert re.fullmatch(r"megdet \d+\.\d+\.\d+(\.dev\d+)?\n", capsys.readouterr().out)
 
 
 def _read_until(terminal: int, word: str) -> str:
