@@ -182,7 +182,10 @@ def test_a_rank_that_does_not_stop_is_killed(plan: Plan, ranks: Ranks, monkeypat
         wait_for("up")
         sys.exit(1)
     """
+    began = time.monotonic()
     assert run_local(plan, command=ranks(body)) == "failed"
+    assert time.monotonic() - began < 20
+    assert not is_alive(int((run_folder(plan) / "pid0").read_text()))
     assert failure_of(plan)["rank"] == 1
 
 

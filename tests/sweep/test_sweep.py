@@ -232,7 +232,7 @@ def test_a_plan_for_a_cluster_can_be_shown_and_not_run_here(ask: Ask) -> None:
     assert point.shown == "invalid" and "cluster=local" in point.why
 
 
-def test_the_journal_of_a_plan_is_where_its_id_says(ask: Ask) -> None:
+def test_a_run_is_in_the_folder_that_its_id_names(ask: Ask) -> None:
     launcher = Launcher()
     run_points([ask(8, 8)], launcher=InTurn(launcher))
     plan = make_plan(plan_points([ask(8, 8)], to_run_here=True)[0].plan.config)  # type: ignore[union-attr]
