@@ -16,7 +16,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "megdet needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	@touch $@
+	@echo 'megdet is installed in $(VENV), for this shell by: . $(BIN)/activate'
 
 demo: $(INSTALLED) ## a small sweep by real training, the paper's tables of it, figures: all in demo/ (some minutes)
 	mkdir -p demo
