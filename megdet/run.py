@@ -9,13 +9,33 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from megdet.launchers.ledger import changes_since_submission
+from megdet.launchers.requeue import is_in_own_job, requeue_own_job
 from megdet.planning.plan import Plan
 from megdet.runs.failure import record_failure, start_log
 from megdet.training.attempt import Attempt
 from megdet.training.distributed import Ranks
 from megdet.training.stop_signals import StopSignals
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """The job that a run was submitted in, as the launchers know it (`JobEnvironment`)."""
+
+    run: Path
+
+    @property
+    def can_requeue(self) -> bool:
+        return is_in_own_job(self.run)
+
+    def edits_since_submission(self) -> list[str]:
+        return changes_since_submission(self.run)
+
+    def requeue(self) -> bool:
+        return requeue_own_job(self.run)
 
 
 def main() -> int:
@@ -30,7 +50,7 @@ def main() -> int:
         plan = Plan.from_json(path.read_text())
         plan.check_ranks(ranks.world_size)
         with ranks:
-            return Attempt(plan, path.parent, ranks, stop).go()
+            return Attempt(plan, path.parent, ranks, stop, SubmittedJob(path.parent)).go()
     except Exception as error:
         return record_failure(path.parent, ranks.rank, error)
 
