@@ -122,11 +122,6 @@ class CrossGPUBatchNorm2d(nn.Module):
         self._seen.clear()
         return total
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Checkpoints older than torch 0.4.1, and FrozenBatchNorm2d, have no such counter.
-        state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
 
 def update_running_statistics(model: nn.Module) -> None:
     """Move every CGBN layer's running statistics by one step; call once per optimizer step, on every rank.

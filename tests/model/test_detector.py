@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
+from megdet.model.backbones import NormLayers
+from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.model.output import TrainingOutput
 from tests.model.detectors import (
@@ -224,6 +227,16 @@ def test_a_detectors_file_sets_everything(tmp_path: Path, wrapped: bool) -> None
     path = save_state({"model": trained, "step": 7} if wrapped else trained, tmp_path / "detector.pt")
     loaded = small_detector(weights=str(path)).state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in trained.items())
+
+
+def test_weights_that_count_no_batches_load_into_layers_that_do(tmp_path: Path) -> None:
+    """Those of frozen norms, and torchvision's oldest files."""
+    trained = small_detector(init_seed=3).backbone.body.state_dict()
+    assert not any(name.endswith("num_batches_tracked") for name in trained)
+    norm = NormLayers(backbone=partial(CrossGPUBatchNorm2d, bn_size=2), fpn=None)
+    loaded = small_detector(norm=norm, weights=save_state(trained, tmp_path / "body.pt")).backbone.body.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in trained.items())
+    assert loaded["bn1.num_batches_tracked"] == 0
 
 
 def test_weights_that_do_not_fit_say_which_and_what_to_do(tmp_path: Path) -> None:
