@@ -149,6 +149,7 @@ def test_bfloat16_autocast_stays_near_float32_and_keeps_losses_in_float32(detect
     torch.stack(list(output.losses.values())).sum().backward()
     assert all(loss.dtype == torch.float32 for loss in output.losses.values())
     torch.testing.assert_close(loss_values(output), exact, rtol=0.05, atol=0.02)
+    assert not torch.equal(loss_values(output), exact), "nothing was rounded"
     assert all(bool(g.isfinite().all()) for g in gradients(low).values())
 
 
