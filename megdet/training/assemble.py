@@ -17,6 +17,7 @@ from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector, build_detector
 from megdet.model.weights import path_of
 from megdet.planning.plan import Plan
+from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import Mirror
 from megdet.tracking.uri import default_uri
 from megdet.training.distributed import Ranks, bn_group_of
@@ -130,7 +131,7 @@ def optimizer_of(plan: Plan, detector: Detector) -> torch.optim.Optimizer:
     )
 
 
-def recorder_of(plan: Plan, folder: Path, *, step: int) -> Recorder:
+def recorder_of(plan: Plan, folder: RunFolder, *, step: int) -> Recorder:
     """What writes the run's records into `folder`, and into MLflow where that is asked for; for rank 0 alone.
 
     `step`: optimizer steps that the attempt's checkpoint has done.

@@ -10,10 +10,11 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from megdet.data.loader import check_bad_images
+from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
-from megdet.runs.failure import CHECKPOINT
+from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment, NoJob
-from megdet.runs.journal import State
+from megdet.runs.status import Status
 from megdet.training.assemble import detector_of, loaders_of, optimizer_of, recorder_of
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import Ranks, any_over_ranks, union_over_ranks
@@ -46,7 +47,7 @@ class Attempt:
     """
 
     def __init__(
-        self, plan: Plan, folder: Path, ranks: Ranks, stop: StopSignals, job: JobEnvironment | None = None
+        self, plan: Plan, folder: RunFolder, ranks: Ranks, stop: StopSignals, job: JobEnvironment | None = None
     ) -> None:
         """Set up. `job`: what this rank is part of; none where it was started by hand.
 
@@ -56,7 +57,7 @@ class Attempt:
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.job = job or NoJob()
         self.train_loader, self.eval_loader = loaders_of(plan, ranks)
-        checkpoint = Checkpoint.read(folder / CHECKPOINT, ranks.device, of_run=plan.run_id)
+        checkpoint = Checkpoint.read(folder.checkpoint, ranks.device, of_run=plan.run_id)
         self.pretrained = checkpoint is None
         self.detector = detector_of(plan, ranks, pretrained=self.pretrained)
         self.last_pass = LastPass(self.detector)
@@ -78,7 +79,7 @@ class Attempt:
             plan.name, steps=plan.schedule.steps, log_every=plan.config.log_every, enabled=ranks.rank == 0
         )
 
-    def go(self) -> int:
+    def go(self) -> ExitCode:
         """Train and evaluate what is left of the run; the exit code."""
         if self.recorder:
             self.recorder.started(self.state, made_from=made_from(self.plan, pretrained=self.pretrained))
@@ -92,13 +93,13 @@ class Attempt:
                     self._record(epoch, rows)
                     self.state.end_epoch()
         except Diverged as diverged:
-            return self._end("diverged", reason=str(diverged), code=0)
+            return self._end(Status.DIVERGED, ExitCode.OK, reason=str(diverged))
         except Interrupted:
             self._save()
             return self._make_room(requeue=any_over_ranks(self.stop.requeue_wanted(), self.ranks.device))
         except TimeIsUp:
             return self._make_room(requeue=True)
-        return self._end("finished", code=0)
+        return self._end(Status.FINISHED, ExitCode.OK)
 
     def _train(self, epoch: int) -> None:
         """What is left of an epoch (from 0 on), and a checkpoint of it."""
@@ -179,24 +180,26 @@ class Attempt:
         if epoch + 1 == self.plan.schedule.epochs:
             draw_detections_of(rows, self.folder, self.eval_loader.split)
 
-    def _make_room(self, *, requeue: bool) -> int:
+    def _make_room(self, *, requeue: bool) -> ExitCode:
         """The checkpoint is written; rank 0 sees to it that the run goes on later, if that is wanted."""
         if requeue and self.recorder and self.job.requeue():
             self.recorder.note("requeued", step=self.state.step)
-        code = self._end("interrupted", reason="asked to make room" if requeue else "asked to stop", code=3)
+        reason = "asked to make room" if requeue else "asked to stop"
+        code = self._end(Status.INTERRUPTED, ExitCode.INTERRUPTED, reason=reason)
         if requeue and not self.recorder and self.job.can_requeue:
             # A rank that ended now would take rank 0 with it; Slurm ends this one once the job is requeued.
             self.stop.ignore_no_more()
             time.sleep(REQUEUE_WAIT_S)
         return code
 
-    def _end(self, state: State, *, reason: str | None = None, code: int) -> int:
+    def _end(self, status: Status, code: ExitCode, *, reason: str | None = None) -> ExitCode:
         if self.recorder:
-            self.recorder.ended(state, self.state, reason=reason)
+            self.recorder.ended(status, self.state, reason=reason)
         return code
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()
         if self.ranks.rank == 0:
             checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state)
-            checkpoint.write(self.folder / CHECKPOINT)
+            self.folder.check_owner()
+            checkpoint.write(self.folder.checkpoint)

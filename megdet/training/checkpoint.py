@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from megdet.errors import UserError
+from megdet.runs.files import replacing
 from megdet.training.divergence import LossWatch
 from megdet.training.state import TrainingState
 from megdet.training.totals import EpochTotals
@@ -39,7 +39,9 @@ class Checkpoint:
         return self.state
 
     def write(self, path: Path) -> None:
-        """Replace the file at `path`."""
+        """Replace the file at `path`, and remove what writers that were killed have left beside it."""
+        for left_over in path.parent.glob(f".{path.name}.*"):
+            left_over.unlink(missing_ok=True)
         content = {
             "run_id": self.run_id,
             "model": self.model,
@@ -77,9 +79,5 @@ class Checkpoint:
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values to `path`: the old file or the new one is there, never half of one."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
+    with replacing(path) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

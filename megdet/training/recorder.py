@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from megdet.runs.failure import FAILURE
-from megdet.runs.journal import Journal, RunState, State, read_journal
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import Journal, read_journal
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
+from megdet.runs.times import now
 from megdet.tracking.mirror import Mirror
 from megdet.training.state import TrainingState
 from megdet.training.totals import Step
@@ -19,24 +20,20 @@ log = logging.getLogger("megdet")
 CLOSE_MIRROR_S = 60.0
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 class Recorder:
     """The records of one attempt; used by rank 0 alone."""
 
-    def __init__(self, folder: Path, *, name: str, step: int, mirror: Mirror | None) -> None:
+    def __init__(self, folder: RunFolder, *, name: str, step: int, mirror: Mirror | None) -> None:
         """`name` is for people. `step` is where the attempt's checkpoint stands; lines beyond it are written again."""
         self.folder, self.name = folder, name
-        (folder / FAILURE).unlink(missing_ok=True)
-        before = RunState.read(folder)
+        folder.forget_failure()
+        before = folder.state()
         self._journal = Journal(folder)
         self._journal.drop_after(step)
         self._state = RunState(
-            "running",
+            Status.RUNNING,
             attempts=before.attempts + 1 if before else 1,
-            started=before.started if before else _now(),
+            started=before.started if before else now(),
             step=step,
         )
         self._bad_images: set[str] = set()
@@ -46,7 +43,7 @@ class Recorder:
         """The first step of the attempt is about to be made. `made_from`: its code, data and weights."""
         event = "resumed" if training.step else "started"
         self._journal.event(event, step=training.step, attempt=self._state.attempts, **made_from)
-        self._move_to("running", training)
+        self._move_to(Status.RUNNING, training)
 
     def note(self, event: str, *, step: int, **values: str) -> None:
         """Something about the run that a reader of its journal should know."""
@@ -99,22 +96,22 @@ class Recorder:
             bad_images=len(bad_images),
             **metrics,
         )
-        self._move_to("running", training)
+        self._move_to(Status.RUNNING, training)
 
-    def ended(self, state: State, training: TrainingState, *, reason: str | None = None) -> None:
+    def ended(self, status: Status, training: TrainingState, *, reason: str | None = None) -> None:
         """The attempt is over; waits a while for MLflow to take the rest."""
-        self._journal.event(state, step=training.step, **({"reason": reason} if reason else {}))
-        self._move_to(state, training, reason=reason, ended=_now())
+        self._journal.event(status, step=training.step, **({"reason": reason} if reason else {}))
+        self._move_to(status, training, reason=reason, ended=now())
         self._journal.close()
-        log.info("%s %s%s", self.name, state, f": {reason}" if reason else "")
+        log.info("%s %s%s", self.name, status, f": {reason}" if reason else "")
         if self._mirror:
             self._mirror.close(CLOSE_MIRROR_S)
 
     def _move_to(
-        self, state: State, training: TrainingState, *, reason: str | None = None, ended: str | None = None
+        self, status: Status, training: TrainingState, *, reason: str | None = None, ended: str | None = None
     ) -> None:
         self._state = RunState(
-            state,
+            status,
             attempts=self._state.attempts,
             started=self._state.started,
             ended=ended,
@@ -123,12 +120,12 @@ class Recorder:
             step=training.step,
             reason=reason,
         )
-        self._state.write(self.folder)
+        self.folder.write_state(self._state)
         if self._mirror:
             self._mirror.push()
 
 
-def epochs_recorded(folder: Path, *, step: int) -> list[dict[str, Any]]:
+def epochs_recorded(folder: RunFolder, *, step: int) -> list[dict[str, Any]]:
     """The journal's lines on the epochs that are trained, evaluated and recorded, up to optimizer step `step`."""
     return [line for line in read_journal(folder) if line["kind"] == "epoch" and line["step"] <= step]
 

@@ -31,6 +31,7 @@ def make_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 def test_a_training_goes_on_from_its_checkpoint_bit_for_bit(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
+    (tmp_path / ".checkpoint.pt.123-left-by-a-killed-writer").write_bytes(b"half")
     model, optimizer = training(0)
     make_step(model, optimizer)
     totals = EpochTotals(

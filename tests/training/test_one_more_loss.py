@@ -19,6 +19,7 @@ from megdet.data.batch import ImageBatch
 from megdet.model.detector import IMAGE_MEAN, IMAGE_STD, Detector
 from megdet.model.output import Detections, TrainingOutput
 from megdet.planning.plan import Plan, make_plan
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
 from megdet.training.attempt import Attempt
 from megdet.training.distributed import Ranks
@@ -26,6 +27,7 @@ from megdet.training.divergence import LossWatch
 from megdet.training.loop import data_parallel, train_epoch
 from megdet.training.totals import EpochTotals, Step
 from tests.ranks import run_ranks
+from tests.runs.folders import owned
 from tests.tiny import tiny_detector, tiny_loader
 from tests.tracking.databases import new_database
 from tests.training.test_run import EPOCHS, STEPS_PER_EPOCH, config_of, folder_of
@@ -122,7 +124,7 @@ class NeverStopped:
 def attempt(plan: Plan) -> int:
     """A whole run of the detector with one more loss, as one of two ranks."""
     ranks = Ranks(dist.get_rank(), dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
-    attempt = Attempt(plan, folder_of(plan), ranks, NeverStopped())  # type: ignore[arg-type]
+    attempt = Attempt(plan, RunFolder(folder_of(plan)).owned_by("test"), ranks, NeverStopped())  # type: ignore[arg-type]
     attempt.detector.__class__ = QuietStem
     return attempt.go()
 
@@ -135,9 +137,8 @@ def test_a_run_with_one_more_loss_and_count_has_both_in_its_journal_and_in_mlflo
     config.gpus = 2
     config.tracking.enabled, config.tracking.uri = True, uri
     plan = make_plan(config)
-    folder = folder_of(plan)
-    folder.mkdir(parents=True)
-    (folder / "plan.json").write_text(plan.to_json())
+    folder = owned(folder_of(plan))
+    folder.write_plan(plan.to_json())
     assert run_ranks(2, attempt, plan) == [0, 0]
 
     lines = read_journal(folder)

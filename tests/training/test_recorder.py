@@ -8,17 +8,20 @@ from pathlib import Path
 
 from megdet.config.schema import Config
 from megdet.planning.plan import Plan, make_plan
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
+from megdet.runs.status import Status
 from megdet.training.assemble import recorder_of
 from megdet.training.provenance import made_from
 from megdet.training.recorder import ratios_percent
 from megdet.training.state import TrainingState
+from tests.runs.folders import owned
 
 
 def begin(plan: Plan, folder: Path, *, step: int, pretrained: bool) -> None:
-    recorder = recorder_of(plan, folder, step=step)
+    recorder = recorder_of(plan, owned(folder), step=step)
     recorder.started(TrainingState(step=step), made_from=made_from(plan, pretrained=pretrained))
-    recorder.ended("interrupted", TrainingState(step=step))
+    recorder.ended(Status.INTERRUPTED, TrainingState(step=step))
 
 
 def sha256(*files: Path) -> str:
@@ -43,7 +46,7 @@ def test_each_attempt_names_its_code_and_the_content_of_what_it_read(tmp_path: P
     weights.unlink()  # a checkpoint needs it no more
     begin(replace(plan, commit="b", dirty=False), tmp_path, step=7, pretrained=False)
 
-    started, resumed = [line for line in read_journal(tmp_path) if line["event"] in ("started", "resumed")]
+    started, resumed = [line for line in read_journal(RunFolder(tmp_path)) if line["event"] in ("started", "resumed")]
     assert (started["commit"], started["dirty"], resumed["commit"], resumed["dirty"]) == ("a", True, "b", False)
     assert (started["data_sha256"], resumed["data_sha256"]) == (first_data, sha256(train, val))
     assert started["weights_sha256"] == "9a129038d9a0", "what `printf weights | sha256sum` begins with"
