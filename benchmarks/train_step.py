@@ -88,12 +88,14 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
     import torch
 
     from megdet.config.schema import ModelConfig
+    from megdet.data.batch import TrainingStep
     from megdet.model.backbones import NormLayers
     from megdet.model.cgbn import CrossGPUBatchNorm2d
     from megdet.model.detector import build_detector
     from megdet.training.distributed import Ranks
     from megdet.training.divergence import LossWatch
-    from megdet.training.loop import EpochTotals, data_parallel, train_epoch
+    from megdet.training.loop import data_parallel, train_epoch
+    from megdet.training.totals import EpochTotals
 
     knobs = vars(ModelConfig())
     for not_a_knob in ("name", "backbone", "weights", "frozen_stages", "bn_in"):
@@ -116,7 +118,7 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
         ).to(ranks.device)
         train_epoch(
             data_parallel(detector),
-            ([[batch]] for _ in range(steps)),
+            (TrainingStep([[batch]]) for _ in range(steps)),
             optimizer=torch.optim.SGD(detector.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
             lr_at=lambda step: 1e-3,
             first_step=0,

@@ -1,9 +1,10 @@
-"""From a plan to the parts of a run: loaders, detector, optimizer. The only place that knows both sides."""
+"""From a plan to the parts of a run: loaders, detector, optimizer, recorder. The only place that knows both sides."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,7 +17,11 @@ from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector, build_detector
 from megdet.model.weights import path_of
 from megdet.planning.plan import Plan
+from megdet.runs.folder import RunFolder
+from megdet.tracking.mirror import Mirror
+from megdet.tracking.uri import default_uri
 from megdet.training.distributed import Ranks, bn_group_of
+from megdet.training.recorder import Recorder
 
 
 def loaders_of(plan: Plan, ranks: Ranks) -> tuple[TrainLoader, EvalLoader]:
@@ -124,3 +129,13 @@ def optimizer_of(plan: Plan, detector: Detector) -> torch.optim.Optimizer:
         momentum=plan.config.optimizer.momentum,
         weight_decay=plan.config.optimizer.weight_decay,
     )
+
+
+def recorder_of(plan: Plan, folder: RunFolder, *, step: int) -> Recorder:
+    """What writes the run's records into `folder`, and into MLflow where that is asked for; for rank 0 alone.
+
+    `step`: optimizer steps that the attempt's checkpoint has done.
+    """
+    tracking = plan.config.tracking
+    mirror = Mirror(folder, tracking.uri or default_uri(Path.cwd()), tracking.experiment) if tracking.enabled else None
+    return Recorder(folder, name=plan.name, step=step, mirror=mirror)

@@ -26,7 +26,7 @@ def plan(tmp_path: Path, shapes_root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(plan.to_json())
     submission = folder.parent / ".submissions" / "sweep-1"
-    write_intent(submission, [folder])
+    write_intent(submission, [RunFolder(folder)])
     book(submission, "7")
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -86,7 +86,7 @@ def test_what_was_edited_while_the_run_was_queued_is_in_its_journal(plan: Plan) 
     folder = folder_of(plan)
     submission = Submission.read(RunFolder(folder))
     assert submission is not None
-    replace(submission, code_sha256="another", plan_sha256="another").write(folder)
+    replace(submission, code_sha256="another", plan_sha256="another").write(RunFolder(folder))
     process = start(plan)
     wait_for_step(process, plan, 1)
     process.terminate()
