@@ -12,7 +12,7 @@ from pathlib import Path
 from megdet.errors import UserError
 from megdet.launchers.job_states import JobState
 from megdet.launchers.run_status import run_status, states_of_jobs
-from megdet.planning.settings import semantic_settings
+from megdet.planning.identity import semantic_settings
 from megdet.runs.journal import COCO_METRICS, KINDS, PLAN, RunState, read_journal, run_folders
 from megdet.runs.provenance import provenance_of
 from megdet.runs.sweep_folder import Sweep, sweep_folders

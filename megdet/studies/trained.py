@@ -11,7 +11,7 @@ from pathlib import Path
 from megdet.data.batch import ImageBatch
 from megdet.data.sampler import padding_group
 from megdet.errors import UserError
-from megdet.planning.plan import Plan, make_plan
+from megdet.planning.plan import config_in, make_plan
 from megdet.runs.failure import CHECKPOINT
 from megdet.runs.journal import PLAN, replace_file
 from megdet.tracking.mirror import mirror
@@ -30,7 +30,7 @@ class TrainedRun:
     def __init__(self, folder: Path) -> None:
         """Raises UserError where the folder is no run's, or has no checkpoint yet."""
         try:
-            asked = Plan.from_json((folder / PLAN).read_text()).config
+            asked = config_in((folder / PLAN).read_text())
         except FileNotFoundError:
             raise UserError(f"{folder} is no run folder: it has no plan.json; name one of runs/") from None
         cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None)

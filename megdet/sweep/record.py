@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from megdet.planning.identity import semantic_settings
 from megdet.planning.plan import Plan
-from megdet.planning.settings import semantic_settings
 from megdet.runs.sweep_folder import Sweep, record_sweep
 
 HEADLINES = ("batch", "bn_size", "schedule", "lr.scale", "seed", "model", "data", "precision")

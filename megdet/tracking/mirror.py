@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet.errors import UserError
-from megdet.planning.settings import semantic_settings
+from megdet.planning.identity import semantic_settings
 from megdet.runs.journal import PLAN, RunState, read_journal
 from megdet.runs.provenance import Provenance, provenance_of
 from megdet.tracking.client import (

@@ -15,7 +15,7 @@ from megdet.launchers.requeue import is_in_own_job, requeue_own_job
 from megdet.planning.plan import Plan
 from megdet.runs.failure import CHECKPOINT
 from megdet.runs.journal import State
-from megdet.training.assemble import detector_of, loaders_of, optimizer_of
+from megdet.training.assemble import detector_of, learning_rate_of, loaders_of, optimizer_of
 from megdet.training.checkpoint import load_checkpoint, save_checkpoint
 from megdet.training.distributed import Ranks, sum_over_ranks
 from megdet.training.divergence import Diverged, LossWatch
@@ -47,6 +47,7 @@ class Attempt:
         self.last_pass = LastPass(self.detector)
         self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
+        self.learning_rate = learning_rate_of(plan)
         self.bf16 = use_precision(plan.config.precision)
         self.watch = LossWatch()
         self.totals = EpochTotals()
@@ -114,7 +115,7 @@ class Attempt:
             self.model,
             self.train_loader.epoch(epoch, first_step=self.step - epoch * steps_per_epoch),
             optimizer=self.optimizer,
-            lr_at=self.plan.schedule.lr_at,
+            lr_at=self.learning_rate.lr_at,
             first_step=self.step,
             batch=self.plan.config.batch,
             device=self.ranks.device,
@@ -163,7 +164,7 @@ class Attempt:
                 step=self.step,
                 totals=self.totals,
                 metrics=metrics,
-                lr=self.plan.schedule.lr_at(self.step - 1),
+                lr=self.learning_rate.lr_at(self.step - 1),
                 peak_memory_gb=memory_gb,
                 bad_images=bad_images,
                 **self._seconds(),

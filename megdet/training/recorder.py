@@ -51,13 +51,13 @@ class Recorder:
     def started(self, *, pretrained: bool, train_s: float, eval_s: float) -> None:
         """The first step of the attempt is about to be made: by which code, on which data, from which weights.
 
-        `pretrained`: whether the attempt began from the file of `model.weights`, not from a checkpoint.
+        `pretrained`: whether the attempt began from the file of `model.backbone.weights`, not from a checkpoint.
         """
         event = "resumed" if self._state.step else "started"
         files = coco_files(self.plan.config.data.root)
         values = {"data_sha256": _sha256_of(files.train_annotations, files.val_annotations)}
-        model = self.plan.config.model
-        weights = path_of(model.weights, model.backbone) if pretrained else None
+        backbone = self.plan.config.model.backbone
+        weights = path_of(backbone.weights, backbone.name) if pretrained else None
         if weights:
             values["weights_sha256"] = _sha256_of(weights)
         self._journal.event(

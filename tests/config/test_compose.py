@@ -80,7 +80,7 @@ def test_the_demo_is_batch_16_on_two_processes_with_the_tiny_detector_on_shapes(
     config = config_of("experiment=demo")
     assert (config.batch, config.bn_size, config.gpus) == (16, 16, 2)
     assert (config.model.name, config.data.name, config.tracking.experiment) == ("tiny", "shapes", "demo")
-    assert (config.model.weights, config.model.frozen_stages) == ("none", 0)
+    assert (config.model.backbone.weights, config.model.backbone.frozen_stages) == ("none", 0)
     assert config_of("experiment=demo", "batch=32", "data=coco2017").data.name == "coco2017"
 
 
@@ -150,7 +150,13 @@ def test_without_a_sweep_there_is_one_point() -> None:
     [
         ("schedule=normal,long", "schedule.epochs=20,30"),
         ("schedule.epochs=20,30", "schedule=normal,long"),
-        ("experiment=demo", "batch=8,16", "model=tiny,r18_fpn", "model.weights=none", "model.frozen_stages=0"),
+        (
+            "experiment=demo",
+            "batch=8,16",
+            "model=tiny,r18_fpn",
+            "model.backbone.weights=none",
+            "model.backbone.frozen_stages=0",
+        ),
         ("++lr.scale=0.5,1", "schedule=long"),
         ("schedule.milestones.0=7,6", "batch=16,32"),
         ("+cluster.sbatch_options.exclude=a,b", "batch=16,32"),

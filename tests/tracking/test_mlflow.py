@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from megdet.errors import UserError
+from megdet.planning.identity import semantic_settings
 from megdet.planning.plan import Plan, semantics_of
-from megdet.planning.settings import semantic_settings
 from megdet.runs.journal import JOURNAL, Journal, RunState
 from megdet.tracking.client import prepare
 from megdet.tracking.mirror import Mirror, mirror
