@@ -225,6 +225,8 @@ def _explain_value(override: str, error: OmegaConfBaseException) -> str:
 
 
 def _no_such_key(key: str) -> str:
+    if ".custom." in key:
+        return f"there is no such argument. A part of your own gets another with +{key}=..., beside its _target_."
     return f"there is no such key.{_near(key, _known_keys())} `python launch.py --cfg job` lists all keys."
 
 

@@ -23,7 +23,7 @@ class OptimizerSettings(Settings):
         None, Number(above=0, why="0 would stop all learning; null means not clipped")
     )
     """Largest norm of the whole gradient; None: not clipped, as in the paper."""
-    custom: dict[str, Any] | None = setting(None, OwnPart())
+    custom: Any = setting(None, OwnPart())
     """One's own, as `megdet.training.optimizer.OptimizerFactory` says."""
 
     def check_together(self, prefix: str) -> None:

@@ -36,7 +36,7 @@ class ScheduleSettings(Settings):
     warmup_epochs: float | None = setting(1.0, Number())
     """Length of the rise from lr.base to lr; to give it in images, set this to null and the next one."""
     warmup_images: int | None = setting(None, Whole())
-    custom: dict[str, Any] | None = setting(None, OwnPart())
+    custom: Any = setting(None, OwnPart())
     """One's own, as `megdet.training.learning_rate.LearningRate` says."""
 
     def check_together(self, prefix: str) -> None:

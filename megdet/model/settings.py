@@ -32,7 +32,7 @@ class NormSettings(Settings):
 
     name: str = setting("cgbn", Name())
     """cgbn: Cross-GPU Batch Normalization."""
-    custom: dict[str, Any] | None = setting(None, OwnPart())
+    custom: Any = setting(None, OwnPart())
     """One's own, as `megdet.model.norms.NormLayer` says."""
 
     def check_together(self, prefix: str) -> None:
@@ -49,7 +49,7 @@ class BackboneSettings(Settings):
     """imagenet (torchvision's file), none, or the path of a state dict."""
     frozen_stages: int = setting(2, Whole(most=5))
     """How many of stem, stage 1 .. 4 (in this order) are never trained."""
-    custom: dict[str, Any] | None = setting(None, OwnPart())
+    custom: Any = setting(None, OwnPart())
     """One's own, as `megdet.model.backbones.Backbone` says."""
 
     def check_together(self, prefix: str) -> None:
@@ -124,7 +124,7 @@ class RoIPoolSettings(Settings):
     """align: RoIAlign (He et al. 2017)."""
     resolution: int = setting(7, Whole(least=1, most=64))
     """A region's features are resolution x resolution bins."""
-    custom: dict[str, Any] | None = setting(None, OwnPart())
+    custom: Any = setting(None, OwnPart())
     """One's own, as `megdet.model.roi_pool.RoIPool` says."""
 
     def check_together(self, prefix: str) -> None:

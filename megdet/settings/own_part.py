@@ -30,7 +30,7 @@ EXAMPLE = "{_target_: my_package.MyPart, width: 64}"
 
 @dataclass(frozen=True)
 class OwnPart:
-    """The rule of a `custom` setting."""
+    """The rule of a `custom` setting, whose type is Any: OmegaConf does not let a mapping take the place of a null."""
 
     def instead_of(self, value: object) -> str | None:
         if not isinstance(value, Mapping) or TARGET not in value:
@@ -130,6 +130,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _last_words(error: Exception) -> str:
-    """An error of a user's code in one line, with the place it comes from."""
+    """An error of a user's code in one line, with its place where that is in the user's code."""
+    words = ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {' '.join(str(error).split())} ({frame.filename}, line {frame.lineno})"
+    return words if frame.filename == __file__ else f"{words} ({frame.filename}, line {frame.lineno})"

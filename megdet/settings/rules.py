@@ -4,7 +4,8 @@
     class Anchors(Settings):
         sizes: list[int] = setting([32, 64], Each(Whole(least=1)))
 
-A field that may be null says so by its type (`int | None`). Standard library only, so that planning stays instant.
+A field that may be null says so by its type (`int | None`, or `Any`). Standard library only, so that planning stays
+instant.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Settings:
                 value.check(f"{key}.")
                 continue
             may_be_null = type(None) in get_args(hint)
-            if value is None and may_be_null:
+            if value is None and (may_be_null or hint is Any):
                 continue
             instead = declared.metadata[RULE].instead_of(value)
             if instead:

@@ -1,4 +1,4 @@
-"""From a plan to the parts of a run: loaders, detector, optimizer, learning rate. The only place that knows both sides."""
+"""From a plan to the parts of a run: loaders, detector, optimizer, learning rate. Nothing else knows both sides."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,8 @@ import pytest
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.planning.layout import Layout
 from megdet.planning.identity import experiment_id_of, run_id_of
+from megdet.planning.layout import Layout
 from megdet.planning.plan import Plan, config_in, make_plan
 
 PAPER = ClusterSettings(name="paper", nodes=16, gpus_per_node=8)
@@ -288,12 +289,78 @@ def test_a_plan_does_not_follow_later_changes_of_its_config() -> None:
     assert plan.config.lr.base == 0.02 and plan.config.schedule.milestones == [8, 10]
 
 
-@pytest.mark.parametrize(("old", "new"), [('"base": 0.02', '"base": 0.03'), ('"batch": 16,', '"batch": 16, "b": 1,')])
-def test_an_edited_plan_is_refused(old: str, new: str) -> None:
-    text = make_plan(config_of(16, 16)).to_json()
-    assert old in text
-    with pytest.raises(UserError, match="another version"):
-        Plan.from_json(text.replace(old, new, 1))
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("config.lr.base", 0.03, ["schedule.lr is 0.02", "0.03 by the config"]),
+        ("config.batch", 32, ["b16-bn16", "b32-bn16"]),
+        ("schedule.lr", 0.04, ["schedule.lr is 0.04 there, and 0.02 by the config"]),
+        ("schedule.milestones", [[1, 0.1]], ["schedule.milestones is [[1, 0.1]]"]),
+        ("layout.accumulation", 2, ["layout.accumulation is 2 there, and 1"]),
+        ("layout.images_per_gpu", 2.0, ["layout.images_per_gpu is 2.0 there, and 2"]),
+        ("layout.extra", 1, ["layout.extra is 1 there, and no part of a plan"]),
+        ("notes", [], ["notes"]),
+        ("name", "best", ["name is best"]),
+        ("run_id", "b16-bn16-normal-s0-00000000", ["run_id"]),
+        ("experiment_id", "0" * 12, ["experiment_id"]),
+        ("dirty", "no", ["dirty is no"]),
+        ("config.bn", 16, ["config has bn, which this megdet does not know"]),
+        ("config.model.rpn.nms2", 16, ["rpn has nms2"]),
+        ("config.model", 5, ["model is 5"]),
+        ("config.cluster.gpus_per_node", "auto", ["cluster.gpus_per_node=auto"]),
+        ("config.log_every", 0, ["log_every=0"]),
+        ("config.model.backbone", "resnet50", ["before settings were nested"]),
+        ("config", None, ["config is null"]),
+    ],
+)
+def test_an_edited_plan_is_refused_with_what_differs(key: str, value: object, words: list[str]) -> None:
+    values = json.loads(make_plan(config_of(16, 16)).to_json())
+    place = values
+    *path, last = key.split(".")
+    for part in path:
+        place = place[part]
+    place[last] = value
+    with pytest.raises(UserError) as refused:
+        Plan.from_json(json.dumps(values))
+    assert all(word in str(refused.value) for word in words), refused.value
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("key", ["run_id", "layout", "layout.gpus", "schedule.steps_per_epoch", "config.lr", "config"])
+def test_a_plan_with_something_missing_is_refused(key: str) -> None:
+    values = json.loads(make_plan(config_of(16, 16)).to_json())
+    place = values
+    *path, last = key.split(".")
+    for part in path:
+        place = place[part]
+    del place[last]
+    with pytest.raises(UserError, match=re.escape(key)):
+        Plan.from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", "\x00"])
+def test_a_damaged_plan_is_one_message(text: str) -> None:
+    for read in (Plan.from_json, config_in):
+        with pytest.raises(UserError, match=r"plan\.json is damaged"):
+            read(text)
+
+
+def test_what_was_asked_can_be_read_of_a_plan_whose_notes_another_version_wrote() -> None:
+    config = config_of(16, 16)
+    values = json.loads(make_plan(config).to_json())
+    values["notes"] = ["in other words"]
+    assert config_in(json.dumps(values)) == config
+    values["config"]["batch"] = 32
+    with pytest.raises(UserError, match=r"its config now means b32-bn16"):
+        config_in(json.dumps(values))
+
+
+def test_facts_of_the_machine_that_planned_are_kept() -> None:
+    config = config_of(16, 16, cluster=one_node(3))
+    config.data.root, config.tracking.uri = "/elsewhere", "sqlite:////elsewhere/mlflow.db"
+    plan = make_plan(config, commit="0123abc", dirty=True)
+    assert Plan.from_json(plan.to_json()) == plan
+    assert (plan.commit, plan.dirty, plan.config.cluster.gpus_per_node) == ("0123abc", True, 3)
 
 
 def test_a_plan_refuses_another_number_of_ranks() -> None:
@@ -355,6 +422,36 @@ def test_notes_tell_what_a_layout_does() -> None:
     assert "8 passes per step stand in for 64 GPUs" in notes
     assert "15 of 118287 images are left over" in notes
     assert "warm-up from 0.02 to 0.32 over 462 steps" in notes
+
+
+def test_own_parts_are_named_in_the_notes_and_nothing_is_imported_for_them() -> None:
+    config = config_of(16, 16)
+    config.model.backbone.name, config.model.backbone.custom = "mine", {"_target_": "no_such_package.Net", "width": 64}
+    config.model.backbone.weights, config.model.backbone.frozen_stages = "none", 0
+    config.optimizer.name, config.optimizer.custom = "mine", {"_target_": "no_such_package.Optimizer"}
+    plan = make_plan(config)
+    [note] = [note for note in plan.notes if "your own" in note]
+    assert "optimizer no_such_package.Optimizer" in note and "model.backbone no_such_package.Net" in note
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"batch": 98280, "bn_size": 98280}, {"batch": 83160, "bn_size": 41580, "gpus": 41580},
+        {"batch": 16, "bn_size": 16, "gpus": 99_991}, {"batch": 99_991, "bn_size": 16},
+        {"batch": 16, "bn_size": 16, "gpus": 99_991, "images_per_gpu": 99_991}, {"batch": 16, "bn_size": 100_000},
+        {"batch": 2**63 - 1, "bn_size": 16}, {"batch": 16, "bn_size": 2**63 - 1}, {"batch": 16, "bn_size": 0,
+        "gpus": 2**63 - 1},
+    ],
+)  # fmt: skip
+def test_huge_numbers_are_answered_at_once(asked: dict[str, Any]) -> None:
+    sparse = ClusterSettings(nodes=100_000, gpus_per_node=1, max_images_per_gpu=1)
+    for cluster in (one_node(1), one_node(8, max_images_per_gpu=3), sparse):
+        began = time.process_time()
+        with suppress(UserError):
+            layout_of(**asked, cluster=cluster)
+        assert time.process_time() - began < 0.5, (asked, cluster)
 
 
 def test_planning_is_instant_and_loads_the_standard_library_alone() -> None:
