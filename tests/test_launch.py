@@ -47,7 +47,7 @@ def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
         (["--config-name", "nope"], ["nope"]),
         (["data.root=nowhere", "gpus=1"], ["nowhere", "data.root"]),
         (["-m", "batch=16,32", "data.root=nowhere"], ["nowhere"]),
-        (["experiment=demo", "model.weights=no/such.pth"], ["model.weights=no/such.pth"]),
+        (["experiment=demo", "model.backbone.weights=no/such.pth"], ["model.backbone.weights=no/such.pth"]),
         (["experiment=demo", "tracking.uri=ftp://host"], ["ftp://host"]),
     ],
     ids=" ".join,

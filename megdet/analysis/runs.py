@@ -12,7 +12,7 @@ from pathlib import Path
 from megdet.errors import UserError
 from megdet.launchers.job_states import JobState
 from megdet.launchers.run_status import run_status, states_of_jobs
-from megdet.planning.settings import semantic_settings
+from megdet.planning.identity import semantic_settings
 from megdet.runs.folder import RunFolder, run_folders
 from megdet.runs.journal import COCO_METRICS, KINDS, read_journal
 from megdet.runs.provenance import provenance_of
@@ -42,7 +42,7 @@ class RunRecord:
     """finished or diverged: a result. Else planned, running, failed or interrupted, and of a run that was handed over
     to a cluster also queued, requeued, cancelled or lost."""
     settings: Mapping[str, str] = field(repr=False)
-    """All that decides the result except the seed, flat, as text (`megdet.planning.settings`)."""
+    """All that decides the result except the seed, flat, as text (`megdet.planning.identity`)."""
     seed: int
     gpus: int
     commit: str

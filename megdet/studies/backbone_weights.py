@@ -1,7 +1,7 @@
-"""The backbone of a trained run, as a file that other runs can start from: `model.weights=FILE`.
+"""The backbone of a trained run, as a file that other runs can start from: `model.backbone.weights=FILE`.
 
     python -m megdet.studies.backbone_weights runs/b16-bn16-normal-s0-155e27ec data/tiny-backbone.pt
-    python launch.py experiment=demo model.weights=data/tiny-backbone.pt model.frozen_stages=2
+    python launch.py experiment=demo model.backbone.weights=data/tiny-backbone.pt model.backbone.frozen_stages=2
 
 Stands in for ImageNet's weights where there are none: for the `tiny` backbone, or without a network. The file's path
 is a setting of the runs that start from it, part of their ids; what is in the file is not.
@@ -53,7 +53,7 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{arguments.file}: {numbers:,} numbers; use it with model.weights={arguments.file}")
+    print(f"{arguments.file}: {numbers:,} numbers; use it with model.backbone.weights={arguments.file}")
     return 0
 
 

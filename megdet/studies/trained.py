@@ -10,7 +10,7 @@ from pathlib import Path
 from megdet.data.batch import ImageBatch
 from megdet.data.sampler import padding_group
 from megdet.errors import UserError
-from megdet.planning.plan import Plan, make_plan
+from megdet.planning.plan import config_in, make_plan
 from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import mirror
 from megdet.training.assemble import detector_of, loaders_of
@@ -30,7 +30,7 @@ class TrainedRun:
         folder = RunFolder(path.absolute())
         if not folder.exists:
             raise UserError(f"{path} is no run folder: it has no plan.json; name one of runs/")
-        asked = Plan.from_json(folder.plan.read_text()).config
+        asked = config_in(folder.plan.read_text())
         cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None)
         self.folder = folder
         group = padding_group(batch=asked.batch, bn_size=asked.bn_size)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet.config.locations import LAUNCH
+from megdet.planning.identity import semantic_settings
 from megdet.planning.plan import Plan
-from megdet.planning.settings import semantic_settings
 from megdet.runs.folder import run_folder
 from megdet.runs.sweep_folder import Sweep, record_sweep
 

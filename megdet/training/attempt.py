@@ -15,7 +15,7 @@ from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment, NoJob
 from megdet.runs.status import Status
-from megdet.training.assemble import detector_of, loaders_of, optimizer_of, recorder_of
+from megdet.training.assemble import detector_of, learning_rate_of, loaders_of, optimizer_of, recorder_of
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import Ranks, any_over_ranks, union_over_ranks
 from megdet.training.divergence import Diverged
@@ -63,6 +63,7 @@ class Attempt:
         self.last_pass = LastPass(self.detector)
         self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
+        self.learning_rate = learning_rate_of(plan)
         self.state = checkpoint.restore(self.detector, self.optimizer) if checkpoint else TrainingState()
         self.bf16 = use_precision(plan.config.precision)
         recorded = epochs_recorded(folder, step=self.state.step)
@@ -108,7 +109,7 @@ class Attempt:
             self.model,
             self.train_loader.epoch(epoch, first_step=self.state.step - epoch * self.plan.schedule.steps_per_epoch),
             optimizer=self.optimizer,
-            lr_at=self.plan.schedule.lr_at,
+            lr_at=self.learning_rate.lr_at,
             first_step=self.state.step,
             batch=self.plan.config.batch,
             device=self.ranks.device,
@@ -171,7 +172,7 @@ class Attempt:
             epoch + 1,
             self.state,
             metrics=metrics,
-            lr=self.plan.schedule.lr_at(self.state.step - 1),
+            lr=self.learning_rate.lr_at(self.state.step - 1),
             images_per_s=totals.steps * self.plan.config.batch / totals.train_s,
             peak_memory_gb=memory_gb,
             bad_images=bad_images,

@@ -13,7 +13,7 @@ from megdet.planning.plan import Plan
 def made_from(plan: Plan, *, pretrained: bool) -> dict[str, str | bool]:
     """`commit`, `dirty`, `data_sha256` (of the annotations), and `weights_sha256` of the file that it began from.
 
-    `pretrained`: whether the attempt begins from the file of `model.weights`, not from a checkpoint.
+    `pretrained`: whether the attempt begins from the file of `model.backbone.weights`, not from a checkpoint.
     """
     files = coco_files(plan.config.data.root)
     found: dict[str, str | bool] = {
@@ -21,7 +21,8 @@ def made_from(plan: Plan, *, pretrained: bool) -> dict[str, str | bool]:
         "dirty": plan.dirty,
         "data_sha256": _sha256_of(files.train_annotations, files.val_annotations),
     }
-    weights = path_of(plan.config.model.weights, plan.config.model.backbone) if pretrained else None
+    backbone = plan.config.model.backbone
+    weights = path_of(backbone.weights, backbone.name) if pretrained else None
     if weights:
         found["weights_sha256"] = _sha256_of(weights)
     return found

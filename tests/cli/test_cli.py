@@ -24,7 +24,9 @@ from mlflow import MlflowClient
 from megdet import cli
 from megdet.cli import table
 from megdet.cli.runs import select_runs
-from megdet.config.schema import ClusterConfig, Config, TrackingConfig
+from megdet.config.cluster import ClusterSettings
+from megdet.config.schema import Config
+from megdet.config.tracking import TrackingSettings
 from megdet.errors import UserError
 from megdet.launchers.ledger import Submission
 from megdet.launchers.local import is_being_run
@@ -85,7 +87,7 @@ run.write_state(RunState(Status.FINISHED, 1, started))
 @contextmanager
 def launched(runs: Path) -> Iterator[Path]:
     """The folder of a run under way: a real launcher with a rank that counts until a file `enough` is there."""
-    cluster, tracking = ClusterConfig(gpus_per_node=1), TrackingConfig(enabled=False)
+    cluster, tracking = ClusterSettings(gpus_per_node=1), TrackingSettings(enabled=False)
     plan = make_plan(Config(gpus=1, cluster=cluster, tracking=tracking, runs_dir=str(runs)))
     (runs.parent / "plan.json").write_text(plan.to_json())
     command = [sys.executable, "-c", LAUNCHER, str(runs.parent / "plan.json"), RANK]

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.schema import ClusterConfig, Config
+from megdet.config.cluster import ClusterSettings
+from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers import processes
 from megdet.launchers.local import check_fits_here, devices_here, folder_of, is_being_run, resolve_cluster, run_local
@@ -62,7 +63,7 @@ def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     """Two ranks."""
-    cluster = ClusterConfig(gpus_per_node=2)
+    cluster = ClusterSettings(gpus_per_node=2)
     return make_plan(Config(batch=4, bn_size=4, gpus=2, cluster=cluster, runs_dir=str(tmp_path / "runs")))
 
 
@@ -185,7 +186,7 @@ def test_a_rank_that_does_not_stop_is_killed(plan: Plan, ranks: Ranks, monkeypat
     began = time.monotonic()
     assert run_local(plan, command=ranks(body)) == "failed"
     assert time.monotonic() - began < 20
-    assert not is_alive(int((run_folder(plan) / "pid0").read_text()))
+    assert not is_alive(int((folder_of(plan).path / "pid0").read_text()))
     assert failure_of(plan)["rank"] == 1
 
 
@@ -350,7 +351,7 @@ def test_without_a_gpu_a_node_has_as_many_cpu_ranks_as_are_asked_for() -> None:
     assert resolve_cluster(Config(gpus=2)).cluster.gpus_per_node == 2
     assert resolve_cluster(Config(gpus=1000)).cluster.gpus_per_node == 64
     assert resolve_cluster(Config(gpus=-1)).cluster.gpus_per_node == 1
-    untouched = Config(cluster=ClusterConfig(gpus_per_node=8))
+    untouched = Config(cluster=ClusterSettings(gpus_per_node=8))
     assert resolve_cluster(untouched).cluster.gpus_per_node == 8
 
 
@@ -363,11 +364,11 @@ def test_with_gpus_a_node_has_those(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_plan_for_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    paper = make_plan(Config(batch=256, cluster=ClusterConfig(nodes=16, gpus_per_node=8)))
+    paper = make_plan(Config(batch=256, cluster=ClusterSettings(nodes=16, gpus_per_node=8)))
     with pytest.raises(UserError, match=r"gpus=128 on 16 nodes.*none.*cluster=local"):
         check_fits_here(paper)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     devices_here.cache_clear()
-    two = make_plan(Config(gpus=2, cluster=ClusterConfig(gpus_per_node=2)))
+    two = make_plan(Config(gpus=2, cluster=ClusterSettings(gpus_per_node=2)))
     with pytest.raises(UserError, match=r"gpus=2 .* has 1;"):
         check_fits_here(two)

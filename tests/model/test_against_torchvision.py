@@ -40,7 +40,7 @@ def named_as_torchvision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[Detector, FasterRCNN]:
-    ours = small_detector(backbone="resnet18", fpn_channels=CHANNELS, box_head_channels=HIDDEN, score_threshold=0.2)
+    ours = small_detector(backbone="resnet18", channels=CHANNELS, head_channels=HIDDEN, score_threshold=0.2)
     spread_scores(ours)
     ratios = ((0.5, 1.0, 2.0),) * 5
     theirs = FasterRCNN(

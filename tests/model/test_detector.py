@@ -201,10 +201,10 @@ def test_frozen_stages_change_neither_weights_nor_statistics() -> None:
 def test_initial_weights_are_a_function_of_the_seed_and_leave_the_generator_alone() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first = small_detector(init_seed=5)
+    first = small_detector(seed=5)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    again, other = small_detector(init_seed=5).state_dict(), small_detector(init_seed=6).state_dict()
+    again, other = small_detector(seed=5).state_dict(), small_detector(seed=6).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in first.state_dict().items())
     assert not torch.equal(again["roi_heads.box_head.fc6.weight"], other["roi_heads.box_head.fc6.weight"])
 
@@ -224,7 +224,7 @@ def test_a_torchvision_resnet_file_sets_the_backbone_alone(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_detectors_file_sets_everything(tmp_path: Path, wrapped: bool) -> None:
-    trained = small_detector(init_seed=3).state_dict()
+    trained = small_detector(seed=3).state_dict()
     path = save_state({"model": trained, "step": 7} if wrapped else trained, tmp_path / "detector.pt")
     loaded = small_detector(weights=str(path)).state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in trained.items())
@@ -254,13 +254,6 @@ def test_a_damaged_weights_file_is_named(content: bytes, tmp_path: Path) -> None
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"damaged\.pt holds no weights that torch can read"):
         small_detector(weights=path)
-
-
-def test_an_unknown_backbone_and_too_few_anchor_levels_name_the_choices() -> None:
-    with pytest.raises(UserError, match="resnet50, resnet18, tiny"):
-        small_detector(backbone="vgg")
-    with pytest.raises(UserError, match="anchor_sizes has 2 levels; the pyramid has 5"):
-        small_detector(anchor_sizes=((8,), (16,)))
 
 
 def test_the_tiny_detector_learns_an_image_from_scratch_with_its_norm_frozen() -> None:

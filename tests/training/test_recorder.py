@@ -38,7 +38,7 @@ def test_each_attempt_names_its_code_and_the_content_of_what_it_read(tmp_path: P
     weights.write_text("weights")
     config = Config()
     config.cluster.gpus_per_node, config.tracking.enabled = 8, False
-    config.data.root, config.model.weights = str(tmp_path), str(weights)
+    config.data.root, config.model.backbone.weights = str(tmp_path), str(weights)
     plan = make_plan(config, commit="a", dirty=True)
     begin(plan, tmp_path, step=0, pretrained=True)
     first_data = sha256(train, val)

@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from megdet.analysis.paper import SWEEPS, measured
-from megdet.config.schema import Config, DataConfig, ModelConfig
+from megdet.config.schema import Config
+from megdet.data.settings import DataSettings
 from megdet.launchers.local import run_local
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
+from tests.tiny import tiny_model
 
 EPOCHS = 3
 STEPS_PER_EPOCH = 4
@@ -29,13 +31,8 @@ def config_of(tmp_path: Path, shapes_root: Path) -> Config:
     config = Config(batch=8, bn_size=4, gpus=1, seed=1, runs_dir=str(tmp_path / "runs"), log_every=1)
     config.schedule.epochs = EPOCHS
     config.schedule.milestones, config.schedule.factors = [2], [0.1]
-    config.model = ModelConfig(
-        name="tiny", backbone="tiny", weights="none", frozen_stages=0,
-        fpn_channels=16, box_head_channels=32, anchor_sizes=[12, 24, 36, 48, 60],
-        rpn_pre_nms_train=60, rpn_pre_nms_test=60, rpn_post_nms_train=60, rpn_post_nms_test=60,
-        rpn_samples=32, roi_samples=32,
-    )  # fmt: skip
-    config.data = DataConfig(
+    config.model = tiny_model()
+    config.data = DataSettings(
         name="shapes", root=str(shapes_root), train_images=32, val_images=8, num_classes=6,
         min_size=64, max_size=107, workers=0,
     )  # fmt: skip
