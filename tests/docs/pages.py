@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("[!_]*.md"))]
 
-COMMANDS = ("", "sh", "bash", "console")
+COMMANDS = ("", "sh", "bash", "shell", "console")
 """The languages of blocks that hold commands; a block without one does."""
 
 
