@@ -21,6 +21,7 @@ from megdet.launchers.local import run_local
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
+from megdet.training.checkpoint import Checkpoint
 from tests.tiny import tiny_model
 
 EPOCHS = 3
@@ -133,12 +134,21 @@ def test_a_run_that_was_asked_to_stop_resumes_to_the_same_weights(
     assert_same_run(plan, finished)
 
 
-def test_a_run_that_was_killed_resumes_to_the_same_weights(finished: Plan, tmp_path: Path, shapes_root: Path) -> None:
-    plan = make_plan(config_of(tmp_path, shapes_root))
+@pytest.mark.parametrize(
+    ("checkpoint_every_min", "kept"), [(10.0, STEPS_PER_EPOCH), (1e-9, STEPS_PER_EPOCH + 1)], ids=["epochs", "steps"]
+)
+def test_a_run_that_was_killed_resumes_to_the_same_weights(
+    checkpoint_every_min: float, kept: int, finished: Plan, tmp_path: Path, shapes_root: Path
+) -> None:
+    config = config_of(tmp_path, shapes_root)
+    config.checkpoint_every_min = checkpoint_every_min
+    plan = make_plan(config)
     process = start(plan)
     wait_for_step(plan, STEPS_PER_EPOCH + 2)
     process.kill()
     process.communicate(timeout=60)
+    checkpoint = Checkpoint.read(folder_of(plan) / "checkpoint.pt", torch.device("cpu"))
+    assert checkpoint is not None and checkpoint.state.step >= kept
     process = start(plan)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
