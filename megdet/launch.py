@@ -47,7 +47,7 @@ from hydra.types import RunMode
 
 from megdet.config.compose import compose_one, explain, register_schema
 from megdet.config.locations import CONF
-from megdet.errors import UserError
+from megdet.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -91,7 +91,7 @@ def main() -> int:
     """Run Hydra so that a user's mistake is one message and exit code 2."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text())
-        return 0
+        return ExitCode.OK
     traceback_wanted = FULL_ERROR in os.environ
     # Hydra would print its errors itself and exit with 1; told so, it raises them.
     os.environ[FULL_ERROR] = "1"
@@ -102,16 +102,16 @@ def main() -> int:
         if traceback_wanted:
             raise
         print(explain(error), file=sys.stderr)
-        return 2
+        return ExitCode.USER_ERROR
     except UserError as error:
         print(error, file=sys.stderr)
-        return 2
+        return ExitCode.USER_ERROR
     except ValueError as error:
         if traceback_wanted or not _is_of_hydra(error):
             raise
         print(error, file=sys.stderr)
-        return 2
-    return 0
+        return ExitCode.USER_ERROR
+    return ExitCode.OK
 
 
 def _is_of_hydra(error: ValueError) -> bool:

@@ -38,7 +38,7 @@ from megdet.analysis.table2_3 import empty_table, make_table
 from megdet.analysis.table4 import make_leaderboard
 from megdet.analysis.tables import Table
 from megdet.errors import UserError
-from megdet.runs.journal import BN_STUDY, GRADIENT_VARIANCE
+from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE
 
 TABLES = ("1", "2", "3", "4")
 """The paper's."""

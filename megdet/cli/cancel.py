@@ -14,7 +14,8 @@ from megdet.errors import UserError
 from megdet.launchers.client import SlurmError, call
 from megdet.launchers.job_states import JobState
 from megdet.launchers.ledger import Submission, mark_cancelled
-from megdet.launchers.run_status import LIVE, run_status, states_of_jobs
+from megdet.launchers.run_status import run_status, states_of_jobs
+from megdet.runs.folder import RunFolder
 
 SUMMARY = "stop queued and running runs"
 HELP = """\
@@ -36,7 +37,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Cancel what is queued or running; 0, or 1 where that failed."""
     folders = select_runs(parsed.runs)
     states = states_of_jobs(folders)
-    live = [folder for folder in folders if run_status(folder, states).state in LIVE]
+    live = [folder for folder in folders if run_status(folder, states).status.is_live]
     if not parsed.runs and not parsed.all:
         names = ", ".join(folder.name for folder in live) or "none now"
         raise UserError(f"name the runs to cancel, or --all for those that are queued or running: {names}")
@@ -51,7 +52,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _cancel(folder: Path, states: Mapping[str, JobState]) -> str | None:
+def _cancel(folder: RunFolder, states: Mapping[str, JobState]) -> str | None:
     """Stop one run; what went wrong, if anything did."""
     submission = Submission.read(folder)
     if submission and states[submission.job].is_live:
@@ -68,10 +69,10 @@ def _cancel(folder: Path, states: Mapping[str, JobState]) -> str | None:
     return None
 
 
-def launcher_here(folder: Path) -> int | None:
+def launcher_here(folder: RunFolder) -> int | None:
     """The process of this machine that holds a run folder's lock, where the system tells."""
     try:
-        inode = (folder / ".lock").stat().st_ino
+        inode = folder.lock.stat().st_ino
         locks = Path("/proc/locks").read_text()
     except OSError:
         return None

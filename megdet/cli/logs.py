@@ -11,8 +11,8 @@ from pathlib import Path
 from megdet.cli.runs import select_runs
 from megdet.errors import UserError
 from megdet.launchers.ledger import Submission
-from megdet.launchers.run_status import LIVE, run_status, states_of_jobs
-from megdet.runs.failure import log_file
+from megdet.launchers.run_status import run_status, states_of_jobs
+from megdet.runs.folder import RunFolder
 
 SUMMARY = "what a run says; -f: as it says it"
 HELP = """\
@@ -42,9 +42,9 @@ def run(parsed: argparse.Namespace) -> int:
         names = ", ".join(folder.name for folder in folders)
         raise UserError(f"{parsed.run_name}: logs are of one run, and these are meant: {names}")
     [folder] = folders
-    path = _job_log(folder) if parsed.job else log_file(folder, parsed.rank)
+    path = _job_log(folder) if parsed.job else folder.log(parsed.rank)
     if not path.exists() and not parsed.follow:
-        there = sorted(file.name for file in folder.glob("log-rank*.txt"))
+        there = [file.name for file in folder.logs()]
         raise UserError(
             f"{path} does not exist; " + (f"there is {', '.join(there)}" if there else "the run has not said anything")
         )
@@ -57,12 +57,12 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _follow(folder: Path, path: Path, position: int) -> None:
+def _follow(folder: RunFolder, path: Path, position: int) -> None:
     ask_at, live = 0.0, True
     while True:
         if time.monotonic() > ask_at:
             # Asked before the last reading, so that nothing of a run that ends in between is missed.
-            live = run_status(folder, states_of_jobs([folder])).state in LIVE
+            live = run_status(folder, states_of_jobs([folder])).status.is_live
             ask_at = time.monotonic() + ASK_SLURM_EVERY_S
         if path.exists():
             with path.open("rb") as file:
@@ -74,7 +74,7 @@ def _follow(folder: Path, path: Path, position: int) -> None:
         time.sleep(POLL_S)
 
 
-def _job_log(folder: Path) -> Path:
+def _job_log(folder: RunFolder) -> Path:
     submission = Submission.read(folder)
     if submission is None:
         raise UserError(f"{folder.name} was not handed over to Slurm; leave --job out")

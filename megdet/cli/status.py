@@ -33,7 +33,7 @@ def run(parsed: argparse.Namespace) -> int:
     from rich.live import Live
 
     from megdet.cli.table import table_of
-    from megdet.launchers.run_status import LIVE, states_of_jobs
+    from megdet.launchers.run_status import states_of_jobs
 
     folders = select_runs(parsed.runs)
     console = Console()
@@ -46,7 +46,7 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     try:
         with Live(table, console=console, auto_refresh=False) as live:
-            while any(status.state in LIVE for status in statuses):
+            while any(status.status.is_live for status in statuses):
                 time.sleep(max(MIN_POLL_S, parsed.every))
                 table, statuses = table_of(folders, states_of_jobs(folders), live_first=True)
                 live.update(table, refresh=True)

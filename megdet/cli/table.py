@@ -13,10 +13,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from megdet.cli.runs import plan_of
 from megdet.launchers.job_states import JobState
-from megdet.launchers.run_status import LIVE, RunStatus, run_status
-from megdet.runs.journal import JOURNAL, STATE, RunState, read_journal
+from megdet.launchers.run_status import RunStatus, run_status
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import read_journal
+from megdet.runs.status import Status
 
 QUIET_AFTER_S = 3600
 """A run that writes nothing for this long may hang; the table says so."""
@@ -25,7 +26,7 @@ STYLES = {
     "finished": "green", "running": "cyan", "queued": "blue", "requeued": "blue", "diverged": "magenta",
     "failed": "red", "lost": "red", "interrupted": "yellow", "cancelled": "yellow",
 }  # fmt: skip
-COLUMNS = ("run", "state", "epoch", "step", "mmAP", "hours", "left", "why")
+COLUMNS = ("run", "status", "epoch", "step", "mmAP", "hours", "left", "why")
 """`hours` of training so far, `left` at the present speed."""
 
 
@@ -41,7 +42,7 @@ class Progress(NamedTuple):
 
 
 def table_of(
-    folders: Sequence[Path], states: Mapping[str, JobState], *, live_first: bool = False
+    folders: Sequence[RunFolder], states: Mapping[str, JobState], *, live_first: bool = False
 ) -> tuple[Group, list[RunStatus]]:
     """The table under a line of counts, and the runs' statuses.
 
@@ -49,36 +50,36 @@ def table_of(
     """
     table = Table()
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("run", "state", "why") else "right")
+        table.add_column(name, justify="left" if name in ("run", "status", "why") else "right")
     statuses = [run_status(folder, states) for folder in folders]
     rows = list(zip(folders, statuses, strict=True))
     if live_first:
-        rows.sort(key=lambda row: row[1].state not in LIVE)
+        rows.sort(key=lambda row: not row[1].status.is_live)
     for folder, status in rows:
         cells = _cells(folder, status)
-        styles = ("", STYLES.get(status.state, "")) + len(cells[2:]) * ("",)
+        styles = ("", STYLES.get(status.status, "")) + len(cells[2:]) * ("",)
         table.add_row(*(Text(cell, style) for cell, style in zip(cells, styles, strict=True)))
-    counts = Counter(status.state for status in statuses)
+    counts = Counter(status.status for status in statuses)
     return Group(Text(", ".join(f"{count} {state}" for state, count in counts.most_common())), table), statuses
 
 
-def _cells(folder: Path, status: RunStatus) -> tuple[str, ...]:
-    plan, state = plan_of(folder), RunState.read(folder)
+def _cells(folder: RunFolder, status: RunStatus) -> tuple[str, ...]:
+    plan, state = folder.read_plan(), folder.state()
     epochs = plan["schedule"]["epochs"]
     if state is None:
-        return folder.name, status.state, f"0/{epochs}", "", "", "", "", status.why
-    done = _progress(folder, _stamp(folder / JOURNAL))
+        return folder.name, status.status, f"0/{epochs}", "", "", "", "", status.why
+    done = _progress(folder, _stamp(folder.journal))
     why = status.why
-    quiet_s = time.time() - (done.time or (folder / STATE).stat().st_mtime)
-    if status.state == "running" and quiet_s > QUIET_AFTER_S:
+    quiet_s = time.time() - (done.time or folder.state_file.stat().st_mtime)
+    if status.status == Status.RUNNING and quiet_s > QUIET_AFTER_S:
         why = f"nothing written for {quiet_s / 3600:.1f} h: does it hang? ({why})"
     left = ""
-    if status.state == "running" and done.images_per_s:
+    if status.status == Status.RUNNING and done.images_per_s:
         steps = plan["schedule"]["steps_per_epoch"] * epochs
         left = f"{(steps - done.step) * plan['config']['batch'] / done.images_per_s / 3600:.3g}"
     return (
         folder.name,
-        status.state,
+        status.status,
         f"{done.epoch}/{epochs}",
         str(done.step or state.step),
         "" if done.mmAP is None else f"{done.mmAP:.1f}",
@@ -89,7 +90,7 @@ def _cells(folder: Path, status: RunStatus) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _progress(folder: Path, stamp: tuple[int, int]) -> Progress:
+def _progress(folder: RunFolder, stamp: tuple[int, int]) -> Progress:
     """Of the journal as it was at `stamp`: read again only when it has changed."""
     lines = read_journal(folder)
     epochs = [line for line in lines if line["kind"] == "epoch"]

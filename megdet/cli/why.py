@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Print the groups; always 0."""
-    from megdet.launchers.causes import group, read_failure
+    from megdet.launchers.causes import diagnose, group
     from megdet.launchers.ledger import Submission
     from megdet.launchers.run_status import run_status, states_of_jobs
 
@@ -29,7 +29,7 @@ def run(parsed: argparse.Namespace) -> int:
     states = states_of_jobs(folders)
     jobs = [Submission.read(folder) for folder in folders]
     found = [
-        read_failure(folder, run_status(folder, states), states.get(job.job) if job else None)
+        diagnose(folder, run_status(folder, states), states.get(job.job) if job else None)
         for folder, job in zip(folders, jobs, strict=True)
     ]
     groups = group([failure for failure in found if failure])

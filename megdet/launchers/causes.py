@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from megdet.launchers.job_states import JobState
 from megdet.launchers.ledger import Submission
 from megdet.launchers.run_status import RunStatus
-from megdet.runs.failure import FAILURE, LAST_LOG_LINES, log_file
+from megdet.runs.failure import Failure
+from megdet.runs.folder import RunFolder, last_lines
+from megdet.runs.status import Status
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ IN_ORDER = (CUDA_MEMORY, HOST_MEMORY, NETWORK, NODE, TIME_LIMIT, CONFIG_OR_DATA,
 
 
 @dataclass(frozen=True)
-class Failure:
-    """What is known of a run that came to no result."""
+class Diagnosis:
+    """Why a run came to no result."""
 
     run: str
     cause: Cause
@@ -108,42 +108,42 @@ class Failure:
     """The last lines that it wrote."""
 
 
-def read_failure(folder: Path, status: RunStatus, job: JobState | None = None) -> Failure | None:
+def diagnose(folder: RunFolder, status: RunStatus, job: JobState | None = None) -> Diagnosis | None:
     """Why the run of a folder came to no result; None where it did, or was only asked to stop.
 
     `job` is what Slurm says of its job, where it is one.
     """
-    written, job_log = _written(folder), _job_log(folder)
-    if status.state == "diverged":
-        return Failure(folder.name, DIVERGED, status.why, None, _log(folder, written, ()))
-    if status.state not in ("failed", "lost", "interrupted"):
+    written, job_log = folder.failure(), _job_log(folder)
+    if status.status == Status.DIVERGED:
+        return Diagnosis(folder.name, DIVERGED, status.why, None, _log(folder, written, ()))
+    if status.status not in (Status.FAILED, Status.LOST, Status.INTERRUPTED):
         return None
     log = _log(folder, written, job_log)
     said = [status.why, _own_words(written)]
-    if not written or written.get("error") == "RankDied":
+    if not written or not written.says_why:
         # The run could not say why itself; the last lines around it may. A tracking server that is down is not why.
         said.append("\n".join(line for line in (*log, *job_log) if "mlflow" not in line.lower()))
     cause = _SLURM_SAYS.get(job.state) if job else None
     cause = cause or _cause_of(written, said)
-    if status.state == "interrupted" and cause not in (TIME_LIMIT, NODE):
+    if status.status == Status.INTERRUPTED and cause not in (TIME_LIMIT, NODE):
         return None
-    if cause is ERROR and status.state == "lost":
+    if cause is ERROR and status.status == Status.LOST:
         cause = LOST
-    reason = str(written.get("reason") or status.why or "it did not say why")
-    return Failure(folder.name, cause, reason.partition("\n")[0], written.get("rank"), log)
+    reason = (written.reason if written else "") or status.why or "it did not say why"
+    return Diagnosis(folder.name, cause, reason.partition("\n")[0], written.rank if written else None, log)
 
 
-def group(failures: Sequence[Failure]) -> list[list[Failure]]:
+def group(failures: Sequence[Diagnosis]) -> list[list[Diagnosis]]:
     """Failures of one cause together; those of no known cause by their words, numbers aside."""
-    groups: dict[tuple[int, str], list[Failure]] = {}
+    groups: dict[tuple[int, str], list[Diagnosis]] = {}
     for failure in failures:
         words = re.sub(r"\d+", "0", failure.reason) if failure.cause in (ERROR, CONFIG_OR_DATA) else ""
         groups.setdefault((IN_ORDER.index(failure.cause), words), []).append(failure)
     return [groups[key] for key in sorted(groups, key=lambda key: (key[0], -len(groups[key]), key[1]))]
 
 
-def _cause_of(written: dict[str, Any], said: Sequence[str]) -> Cause:
-    if written.get("error") == "UserError":
+def _cause_of(written: Failure | None, said: Sequence[str]) -> Cause:
+    if written and written.error == "UserError":
         return CONFIG_OR_DATA
     for text in said:
         for cause in BY_WORDS:
@@ -152,32 +152,18 @@ def _cause_of(written: dict[str, Any], said: Sequence[str]) -> Cause:
     return ERROR
 
 
-def _own_words(written: dict[str, Any]) -> str:
+def _own_words(written: Failure | None) -> str:
     """The failing rank's error, without the source lines of its traceback: they name what did not happen."""
-    traceback = str(written.get("traceback", "")).splitlines()
-    raised = [line for line in traceback if not line.startswith(" ")]
-    return "\n".join([str(written.get("error", "")), str(written.get("reason", "")), *raised])
+    if written is None:
+        return ""
+    raised = [line for line in written.traceback.splitlines() if not line.startswith(" ")]
+    return "\n".join([written.error, written.reason, *raised])
 
 
-def _written(folder: Path) -> dict[str, Any]:
-    try:
-        written: dict[str, Any] = json.loads((folder / FAILURE).read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return written
+def _log(folder: RunFolder, written: Failure | None, job_log: tuple[str, ...]) -> tuple[str, ...]:
+    return (written.log if written else ()) or folder.last_log_lines(0) or job_log
 
 
-def _log(folder: Path, written: dict[str, Any], job_log: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(written.get("log", ())) or _last_lines(log_file(folder, 0)) or job_log
-
-
-def _job_log(folder: Path) -> tuple[str, ...]:
+def _job_log(folder: RunFolder) -> tuple[str, ...]:
     submission = Submission.read(folder)
-    return _last_lines(Path(submission.log)) if submission else ()
-
-
-def _last_lines(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(path.read_text(errors="replace").splitlines()[-LAST_LOG_LINES:])
-    except OSError:
-        return ()
+    return last_lines(Path(submission.log)) if submission else ()

@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from megdet.config.schema import Config
+from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
-
-ALL_WELL, RUN_FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 3
-"""Exit codes of launch.py."""
 
 
 class Launcher(Protocol):
@@ -24,7 +22,7 @@ class Launcher(Protocol):
     def preview(self, plans: Sequence[Plan]) -> str:
         """What would be handed over, for a reader of a dry run; may be empty."""
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> int:
+    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
         """Start plans, and wait for them and those that are under way already where that is wished; the exit code.
 
         `mirror` is to be called for each run whose ranks could not tell their end themselves.

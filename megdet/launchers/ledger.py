@@ -19,9 +19,9 @@ from pathlib import Path
 import megdet
 from megdet.errors import UserError
 from megdet.launchers.sbatch import submissions_folder
-from megdet.runs.journal import PLAN, RunState, replace_file
+from megdet.runs.files import json_text, replace_file
+from megdet.runs.folder import RunFolder
 
-SUBMISSION = "submission.json"
 SCRIPT = "submission.sh"
 RUNS = "runs.json"
 """In a submission's folder: what it hands over (`Handed`)."""
@@ -55,28 +55,28 @@ class Submission:
     history: tuple[str, ...] = ()
     """Jobs that the run had before, oldest first."""
 
-    def write(self, folder: Path) -> None:
-        replace_file(folder / SUBMISSION, json.dumps(asdict(self), indent=2) + "\n")
+    def write(self, folder: RunFolder) -> None:
+        replace_file(folder.submission, json_text(asdict(self)))
 
     @classmethod
-    def read(cls, folder: Path) -> Submission | None:
+    def read(cls, folder: RunFolder) -> Submission | None:
         """None where the run was never handed over, or was run on this machine since."""
         try:
-            text = (folder / SUBMISSION).read_text()
+            text = (folder.submission).read_text()
         except FileNotFoundError:
             return None
         try:
             values = json.loads(text)
             return cls(**{**values, "history": tuple(values["history"])})
         except (TypeError, KeyError, ValueError) as error:
-            raise UserError(f"{folder / SUBMISSION} is damaged ({error}); move the run folder away") from None
+            raise UserError(f"{folder.submission} is damaged ({error}); move the run folder away") from None
 
 
 @dataclass(frozen=True)
 class Handed:
     """What a submission hands over: written before sbatch, read by the job's ranks and by the bookkeeping."""
 
-    runs: tuple[Path, ...]
+    runs: tuple[RunFolder, ...]
     """Run folders, in the order of the array's elements."""
     submitted: str
     code_sha256: str
@@ -87,7 +87,7 @@ class Handed:
     def read(cls, path: Path) -> Handed:
         values = json.loads(path.read_text())
         return cls(
-            runs=tuple(Path(run) for run in values["runs"]),
+            runs=tuple(RunFolder(Path(run)) for run in values["runs"]),
             submitted=values["submitted"],
             code_sha256=values["code_sha256"],
             plan_sha256=tuple(values["plan_sha256"]),
@@ -95,15 +95,15 @@ class Handed:
         )
 
 
-def write_intent(folder: Path, runs: Sequence[Path]) -> None:
+def write_intent(folder: Path, runs: Sequence[RunFolder]) -> None:
     """Before sbatch: what the submission in `folder` is about to run; the runs' plans are there."""
     folder.mkdir(parents=True)
-    states = [RunState.read(run) for run in runs]
+    states = [run.state() for run in runs]
     handed = {
         "submitted": _now(),
         "code_sha256": code_sha256(),
-        "runs": [str(run.resolve()) for run in runs],
-        "plan_sha256": [_sha256_of(run / PLAN) for run in runs],
+        "runs": [str(run.path.resolve()) for run in runs],
+        "plan_sha256": [_sha256_of(run.plan) for run in runs],
         "attempts_before": [state.attempts if state else 0 for state in states],
     }
     replace_file(folder / RUNS, json.dumps(handed, indent=1) + "\n")
@@ -148,7 +148,7 @@ def withdraw(folder: Path) -> None:
     _token(folder).unlink(missing_ok=True)
 
 
-def mark_cancelled(run: Path) -> None:
+def mark_cancelled(run: RunFolder) -> None:
     """Note that a run's job is cancelled on purpose."""
     submission = Submission.read(run)
     if submission:
@@ -189,12 +189,12 @@ def submitting(runs_dir: Path) -> Iterator[None]:
         yield
 
 
-def changes_since_submission(run: Path) -> list[str]:
+def changes_since_submission(run: RunFolder) -> list[str]:
     """What has been edited since the run was handed over: `plan`, `code`."""
     submission = Submission.read(run)
     if submission is None:
         return []
-    now = {"plan": _sha256_of(run / PLAN), "code": code_sha256()}
+    now = {"plan": _sha256_of(run.plan), "code": code_sha256()}
     then = {"plan": submission.plan_sha256, "code": submission.code_sha256}
     return [what for what in now if now[what] != then[what]]
 

@@ -5,25 +5,24 @@ from __future__ import annotations
 import copy
 import fcntl
 import os
+import secrets
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.launchers.ledger import SUBMISSION
 from megdet.launchers.processes import STOP_GRACE_S, RankProcesses
 from megdet.planning.plan import Plan
-from megdet.runs.failure import FAILURE
-from megdet.runs.journal import PLAN, State, replace_file
+from megdet.runs.folder import RunFolder, run_folder
+from megdet.runs.status import Status
 
 RANK_COMMAND = (sys.executable, "-m", "megdet.run")
 MAX_CPU_RANKS = 64
-LOCK = ".lock"
 LOCK_PATIENCE_S = 0.5
 """Who only looks whether a run is being run holds its lock for an instant."""
 
@@ -66,15 +65,15 @@ def check_fits_here(plan: Plan) -> None:
     )
 
 
-def run_folder(plan: Plan) -> Path:
-    """Where a run keeps everything."""
-    return Path(plan.config.runs_dir) / plan.run_id
+def folder_of(plan: Plan) -> RunFolder:
+    """Where a plan's run keeps everything."""
+    return run_folder(plan.config.runs_dir, plan.run_id)
 
 
-def is_being_run(folder: Path) -> bool:
+def is_being_run(folder: RunFolder) -> bool:
     """Whether a launcher, or a rank of one, is at work in a run folder, which may be read-only."""
     try:
-        lock = os.open(folder / LOCK, os.O_RDONLY)
+        lock = os.open(folder.lock, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
@@ -86,7 +85,7 @@ def is_being_run(folder: Path) -> bool:
     return False
 
 
-def run_local(plan: Plan, *, command: Sequence[str] = RANK_COMMAND, stop_grace_s: float = STOP_GRACE_S) -> State:
+def run_local(plan: Plan, *, command: Sequence[str] = RANK_COMMAND, stop_grace_s: float = STOP_GRACE_S) -> Status:
     """Run (or go on with) a plan on this machine until it ends; how it ended.
 
     Writes plan.json and starts `command PLAN` once per rank. A rank that dies takes the others with it.
@@ -94,16 +93,17 @@ def run_local(plan: Plan, *, command: Sequence[str] = RANK_COMMAND, stop_grace_s
 
     Raises UserError where the run is being run already.
     """
-    folder = run_folder(plan)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_of(plan)
+    folder.path.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(folder, patience_s=LOCK_PATIENCE_S) as lock:
-            replace_file(folder / PLAN, plan.to_json())
-            (folder / FAILURE).unlink(missing_ok=True)
+            owned = folder.claim(f"local-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+            owned.write_plan(plan.to_json())
+            owned.forget_failure()
             # From here on it is this machine's word that counts, not that of a job it once was.
-            (folder / SUBMISSION).unlink(missing_ok=True)
+            folder.submission.unlink(missing_ok=True)
             ranks = RankProcesses(
-                folder,
+                owned,
                 command=command,
                 ranks=plan.layout.gpus,
                 on_gpus=devices_here() > 0,
@@ -113,17 +113,17 @@ def run_local(plan: Plan, *, command: Sequence[str] = RANK_COMMAND, stop_grace_s
             return ranks.run()
     except BlockingIOError:
         raise UserError(
-            f"{plan.run_id} is being run by another launcher (folder {folder}); wait for it, or stop it first"
+            f"{plan.run_id} is being run by another launcher (folder {folder.path}); wait for it, or stop it first"
         ) from None
 
 
 @contextmanager
-def _locked(folder: Path, *, patience_s: float) -> Iterator[int]:
+def _locked(folder: RunFolder, *, patience_s: float) -> Iterator[int]:
     """The folder's lock; ranks inherit it, so that it is held until the last of them is gone.
 
     Raises BlockingIOError where another process holds it for longer than `patience_s`.
     """
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
     until = time.monotonic() + patience_s
     try:
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -12,20 +11,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 import megdet
-from megdet.runs.failure import FAILURE, LAST_LOG_LINES, log_file
-from megdet.runs.journal import PLAN, RunState, State, replace_file
+from megdet.errors import ExitCode
+from megdet.runs.failure import Failure
+from megdet.runs.folder import ATTEMPT, RunFolder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
+from megdet.runs.times import now
 
 STOP_GRACE_S = 30.0
 """For ranks that are asked to stop: they finish a step and write a checkpoint."""
 FAILURE_GRACE_S = 5.0
 """For the ranks left when one has failed: most of them wait in a collective and cannot go on."""
-INTERRUPTED_EXIT = 3
-"""What a rank that was asked to stop exits with (see megdet.run)."""
 
 NO_TRIM = {
     "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
@@ -41,7 +41,7 @@ class RankProcesses:
     """One process per rank, for one attempt; a rank that dies takes the others with it."""
 
     def __init__(
-        self, folder: Path, *, command: Sequence[str], ranks: int, on_gpus: bool, lock: int, stop_grace_s: float
+        self, folder: RunFolder, *, command: Sequence[str], ranks: int, on_gpus: bool, lock: int, stop_grace_s: float
     ) -> None:
         """`lock` is a file descriptor that the ranks hold open as long as they live."""
         self.folder, self.command, self.ranks, self.on_gpus = folder, command, ranks, on_gpus
@@ -51,10 +51,10 @@ class RankProcesses:
         self._kill_at: float | None = None
         self._first_dead: int | None = None
 
-    def run(self) -> State:
+    def run(self) -> Status:
         """Start the ranks, wait for all of them; how the run ended. Only for the main thread."""
-        before = RunState.read(self.folder)
-        started = _now()
+        before = self.folder.state()
+        started = now()
         with handling_signals(self._on_signal):
             try:
                 self._start()
@@ -66,9 +66,9 @@ class RankProcesses:
     def _start(self) -> None:
         port = _free_port()
         for rank in range(self.ranks):
-            with log_file(self.folder, rank).open("ab") as log:
+            with self.folder.log(rank).open("ab") as log:
                 process = subprocess.Popen(
-                    [*DIE_WITH_PARENT, str(os.getpid()), *self.command, str(self.folder / PLAN)],
+                    [*DIE_WITH_PARENT, str(os.getpid()), *self.command, str(self.folder.plan)],
                     env=self._environment(rank, port),
                     # Rank 0 has the terminal, for its progress, and writes its own log.
                     stdout=log if rank else None,
@@ -89,7 +89,7 @@ class RankProcesses:
             if dead and self._first_dead is None:
                 self._first_dead = min(dead, key=lambda rank: _blame(codes[rank] or 0))
                 if not self._signals_received:
-                    asked_to_stop = codes[self._first_dead] == INTERRUPTED_EXIT
+                    asked_to_stop = codes[self._first_dead] == ExitCode.INTERRUPTED
                     self._terminate(self.stop_grace_s if asked_to_stop else FAILURE_GRACE_S)
             if None not in codes:
                 return
@@ -120,31 +120,28 @@ class RankProcesses:
         for process in self._processes:
             process.wait()
 
-    def _settle(self, before: RunState | None, started: str) -> State:
+    def _settle(self, before: RunState | None, started: str) -> Status:
         """The state that the ranks left, or the one that they could not write any more."""
         codes = [process.returncode for process in self._processes]
-        state = RunState.read(self.folder)
+        state = self.folder.state()
         if state is None or state == before:
             attempts = before.attempts + 1 if before else 1
-            state = replace(before or RunState("running", attempts, started), state="running", attempts=attempts)
-        if not any(codes) and state.state in ("finished", "diverged"):
-            return state.state
+            state = replace(
+                before or RunState(Status.RUNNING, attempts, started), status=Status.RUNNING, attempts=attempts
+            )
+        if not any(codes) and state.status.is_result:
+            return state.status
         rank = self._first_dead or 0
-        if self._signals_received or codes[rank] == INTERRUPTED_EXIT:
-            if state.state != "interrupted":
+        if self._signals_received or codes[rank] == ExitCode.INTERRUPTED:
+            if state.status != Status.INTERRUPTED:
                 reason = "stopped by a signal to the launcher"
-                replace(state, state="interrupted", ended=_now(), reason=reason).write(self.folder)
-            return "interrupted"
-        if codes[rank] <= 0 or not (self.folder / FAILURE).exists():
+                self.folder.write_state(replace(state, status=Status.INTERRUPTED, ended=now(), reason=reason))
+            return Status.INTERRUPTED
+        if codes[rank] <= 0 or not self.folder.failure_file.exists():
             reason = _reason(rank, codes[rank])
-            self._write_failure(rank, reason)
-            replace(state, state="failed", ended=_now(), reason=reason).write(self.folder)
-        return "failed"
-
-    def _write_failure(self, rank: int, reason: str) -> None:
-        lines = log_file(self.folder, rank).read_text(errors="replace").splitlines()[-LAST_LOG_LINES:]
-        failure = {"rank": rank, "error": "RankDied", "reason": reason, "traceback": "", "log": lines, "time": _now()}
-        replace_file(self.folder / FAILURE, json.dumps(failure, indent=2) + "\n")
+            self.folder.write_failure(Failure.of_death(rank, reason, log=self.folder.last_log_lines(rank)))
+            self.folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=reason))
+        return Status.FAILED
 
     def _environment(self, rank: int, port: int) -> Mapping[str, str]:
         """What a rank finds in its environment; thread and malloc settings of the user's stay."""
@@ -155,6 +152,7 @@ class RankProcesses:
             **defaults,
             **os.environ,
             "PYTHONPATH": python_path(),
+            ATTEMPT: str(self.folder.owner),
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(self.ranks),
@@ -172,7 +170,7 @@ def python_path() -> str:
 def _blame(code: int) -> int:
     """Of ranks that are found dead together, who is the cause: one that was killed (the others only lost their
     connection to it), then one that failed, then one that was asked to stop."""
-    return 0 if code < 0 else 2 if code == INTERRUPTED_EXIT else 1
+    return 0 if code < 0 else 2 if code == ExitCode.INTERRUPTED else 1
 
 
 def _reason(rank: int, code: int) -> str:
@@ -206,7 +204,3 @@ def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterat
     finally:
         for number, old in zip(numbers, before, strict=True):
             signal.signal(number, old)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

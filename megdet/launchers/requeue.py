@@ -6,10 +6,10 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from megdet.launchers.client import SlurmError, call
 from megdet.launchers.ledger import Submission
+from megdet.runs.folder import RunFolder
 
 log = logging.getLogger("megdet")
 
@@ -44,13 +44,13 @@ class SlurmJob:
         return f"{self.id}.{self.restarts}"
 
 
-def is_in_own_job(run: Path) -> bool:
+def is_in_own_job(run: RunFolder) -> bool:
     """Whether this process is part of the job that was submitted for a run (and not of somebody's shell in a job)."""
     job, submission = SlurmJob.from_environment(os.environ), Submission.read(run)
     return job is not None and submission is not None and submission.job == job.id
 
 
-def requeue_own_job(run: Path) -> bool:
+def requeue_own_job(run: RunFolder) -> bool:
     """Put the job that a run's ranks are part of back into the queue; Slurm ends what is left of it.
 
     False where that cannot be: outside of such a job, or where Slurm refuses.

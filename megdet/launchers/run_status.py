@@ -6,20 +6,14 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from megdet.errors import UserError
 from megdet.launchers.job_states import JobState, job_states
 from megdet.launchers.ledger import Submission
 from megdet.launchers.local import is_being_run
-from megdet.runs.journal import RunState
-
-Status = Literal[
-    "planned", "queued", "running", "requeued", "finished", "diverged", "failed", "interrupted", "cancelled", "lost",
-]  # fmt: skip
-
-LIVE: tuple[Status, ...] = ("queued", "running", "requeued")
-"""Such a run is under way: it is never started a second time."""
+from megdet.runs.folder import RunFolder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 
 NOT_STARTED_WAITS = ("Priority", "Resources", "None", "")
 
@@ -28,38 +22,38 @@ NOT_STARTED_WAITS = ("Priority", "Resources", "None", "")
 class RunStatus:
     """Where a run stands and, in a line, why."""
 
-    state: Status
+    status: Status
     why: str = ""
 
 
-def states_of_jobs(folders: Iterable[Path]) -> dict[str, JobState]:
+def states_of_jobs(folders: Iterable[RunFolder]) -> dict[str, JobState]:
     """The states of the jobs that runs were handed over to and may not be done with; one question to Slurm."""
     jobs = []
     for folder in folders:
         with suppress(UserError, OSError):  # damaged: `run_status` says so, of that run alone
             submission = Submission.read(folder)
-            if submission and not ((state := RunState.read(folder)) and state.state in ("finished", "diverged")):
+            if submission and not ((state := folder.state()) and state.status.is_result):
                 jobs.append(submission.job)
     return job_states(jobs)
 
 
-def run_status(folder: Path, states: Mapping[str, JobState] | None) -> RunStatus:
+def run_status(folder: RunFolder, states: Mapping[str, JobState] | None) -> RunStatus:
     """Where the run of a folder stands; `states` are those of the jobs (`states_of_jobs`), None where nobody asked."""
-    state, submission = RunState.read(folder), Submission.read(folder)
-    if state and state.state in ("finished", "diverged"):
-        return RunStatus(state.state, state.reason or "")
+    state, submission = folder.state(), Submission.read(folder)
+    if state and state.status.is_result:
+        return RunStatus(state.status, state.reason or "")
     if is_being_run(folder):
-        return RunStatus("running", "on this machine")
+        return RunStatus(Status.RUNNING, "on this machine")
     if submission:
         job = (states or {}).get(submission.job, JobState("unknown"))
         if job.name and job.name != submission.name:
             job = JobState("gone", reason="the number of its job belongs to another one now")
         return _of_a_job(state, submission, job)
     if state is None:
-        return RunStatus("planned")
-    if state.state == "running":
-        return RunStatus("interrupted", "its launcher is gone")
-    return RunStatus(state.state, state.reason or "")
+        return RunStatus(Status.NEW)
+    if state.status == Status.RUNNING:
+        return RunStatus(Status.INTERRUPTED, "its launcher is gone")
+    return RunStatus(state.status, state.reason or "")
 
 
 def _of_a_job(state: RunState | None, submission: Submission, job: JobState) -> RunStatus:
@@ -67,22 +61,22 @@ def _of_a_job(state: RunState | None, submission: Submission, job: JobState) -> 
     name = f"job {submission.job}"
     if job.state == "pending":
         waits = f"{name} waits" + (f": {job.reason}" if job.reason not in NOT_STARTED_WAITS else "")
-        return RunStatus("requeued", waits) if own else RunStatus("queued", waits)
+        return RunStatus(Status.REQUEUED, waits) if own else RunStatus(Status.QUEUED, waits)
     if job.state in ("running", "completing"):
-        if job.state == "completing" and own and own.state in ("failed", "interrupted"):
-            return RunStatus(own.state, own.reason or "")
-        return RunStatus("running", name if own and own.state == "running" else f"{name} starts")
+        if job.state == "completing" and own and own.status in (Status.FAILED, Status.INTERRUPTED):
+            return RunStatus(own.status, own.reason or "")
+        return RunStatus(Status.RUNNING, name if own and own.status == Status.RUNNING else f"{name} starts")
     if job.state == "unknown":
         if own is None:
-            return RunStatus("queued", job.reason or f"{name} was submitted")
-        return RunStatus(own.state, own.reason or job.reason)
+            return RunStatus(Status.QUEUED, job.reason or f"{name} was submitted")
+        return RunStatus(own.status, own.reason or job.reason)
     if submission.cancelled or job.state == "cancelled":
-        return RunStatus("cancelled", f"{name} was cancelled")
-    if own and own.state in ("failed", "interrupted"):
-        return RunStatus(own.state, own.reason or "")
+        return RunStatus(Status.CANCELLED, f"{name} was cancelled")
+    if own and own.status in (Status.FAILED, Status.INTERRUPTED):
+        return RunStatus(own.status, own.reason or "")
     if job.state == "gone" and not Path(submission.log).exists():
         # Slurm forgets at once what is cancelled before it has begun.
-        return RunStatus("cancelled", f"{name} is gone and never began")
+        return RunStatus(Status.CANCELLED, f"{name} is gone and never began")
     return _without_a_word(job, name)
 
 
@@ -90,15 +84,15 @@ def _without_a_word(job: JobState, name: str) -> RunStatus:
     """The job is over and its ranks did not say how."""
     match job.state:
         case "timeout":
-            return RunStatus("interrupted", f"{name} reached its time limit")
+            return RunStatus(Status.INTERRUPTED, f"{name} reached its time limit")
         case "preempted":
-            return RunStatus("interrupted", f"{name} had to make room")
+            return RunStatus(Status.INTERRUPTED, f"{name} had to make room")
         case "node_fail":
-            return RunStatus("interrupted", f"{name} lost a node")
+            return RunStatus(Status.INTERRUPTED, f"{name} lost a node")
         case "out_of_memory":
-            return RunStatus("failed", f"{name} was killed: out of main memory")
+            return RunStatus(Status.FAILED, f"{name} was killed: out of main memory")
         case "gone":
-            return RunStatus("lost", f"{name}: {job.reason}")
+            return RunStatus(Status.LOST, f"{name}: {job.reason}")
         case _:
             code = "" if job.exit_code is None else f" with exit code {job.exit_code}"
-            return RunStatus("failed", f"{name} ended{code} and did not say why")
+            return RunStatus(Status.FAILED, f"{name} ended{code} and did not say why")

@@ -16,16 +16,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from megdet.config.schema import Config
+from megdet.errors import ExitCode
 from megdet.launchers.in_turn import outcome_of
-from megdet.launchers.interface import ALL_WELL, INTERRUPTED, RUN_FAILED
-from megdet.launchers.local import check_fits_here, devices_here, resolve_cluster, run_folder, run_local
+from megdet.launchers.local import check_fits_here, devices_here, folder_of, resolve_cluster, run_local
 from megdet.launchers.processes import DIE_WITH_PARENT, cores_here, handling_signals, python_path
 from megdet.planning.plan import Plan
-from megdet.runs.journal import PLAN, State, replace_file
+from megdet.runs.files import replace_file
+from megdet.runs.status import Status
 
-LOG = "log-launcher.txt"
-"""In the run folder: what the launcher of that one run said."""
-EXITS: dict[State, int] = {"finished": 0, "diverged": 0, "failed": RUN_FAILED, "interrupted": INTERRUPTED}
+EXITS: dict[Status, ExitCode] = {
+    Status.FINISHED: ExitCode.OK,
+    Status.DIVERGED: ExitCode.OK,
+    Status.FAILED: ExitCode.RUN_FAILED,
+    Status.INTERRUPTED: ExitCode.INTERRUPTED,
+}
 
 
 class SideBySide:
@@ -46,7 +50,7 @@ class SideBySide:
     def preview(self, plans: Sequence[Plan]) -> str:
         return ""
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> int:
+    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
         """What is under way is another launcher's. Only for the main thread."""
         waiting, ended = list(plans), 0
         codes = set()
@@ -57,7 +61,7 @@ class SideBySide:
                         break  # in their order: a large run is not kept waiting by small ones
                     waiting.remove(plan)
                     self._start(plan)
-                    print(f"{plan.run_id}: started; {run_folder(plan)}", flush=True)
+                    print(f"{plan.run_id}: started; {folder_of(plan).path}", flush=True)
                 for process in [process for process in self._running if process.poll() is not None]:
                     plan, slots = self._running.pop(process)
                     self._free += slots
@@ -68,24 +72,24 @@ class SideBySide:
                         mirror(plan)
                 time.sleep(0.05)
         if self._stopped:
-            return INTERRUPTED
-        return RUN_FAILED if codes - {0} else ALL_WELL
+            return ExitCode.INTERRUPTED
+        return ExitCode.RUN_FAILED if codes - {0} else ExitCode.OK
 
     def _needs(self, plan: Plan) -> int:
         """Where CPU ranks outnumber the cores, they have all of them to themselves."""
         return min(plan.layout.gpus, self._slots)
 
     def _start(self, plan: Plan) -> None:
-        folder = run_folder(plan)
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / PLAN, plan.to_json())
+        folder = folder_of(plan)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        replace_file(folder.plan, plan.to_json())
         slots = [self._free.pop(0) for _ in range(self._needs(plan))]
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": python_path()}
         if devices_here():
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(slots)
-        with (folder / LOG).open("ab") as log:
+        with folder.launcher_log.open("ab") as log:
             process = subprocess.Popen(
-                [*DIE_WITH_PARENT, str(os.getpid()), *one_run(folder / PLAN)],
+                [*DIE_WITH_PARENT, str(os.getpid()), *one_run(folder.plan)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -119,12 +123,12 @@ def _slots() -> list[str]:
 
 def _outcome(plan: Plan, code: int) -> str:
     for state, number in EXITS.items():
-        if number == code and state != "diverged":
+        if number == code and state != Status.DIVERGED:
             return outcome_of(plan, state)
-    return f"its launcher ended with exit code {code}; see {run_folder(plan) / LOG}"
+    return f"its launcher ended with exit code {code}; see {folder_of(plan).launcher_log}"
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> ExitCode:
     """One run, on what this process may use; how it ended, as an exit code."""
     return EXITS[run_local(Plan.from_json(Path(words[0]).read_text()))]
 

@@ -14,18 +14,16 @@ from pathlib import Path
 from submitit.slurm.slurm import _make_sbatch_string
 
 from megdet.config.schema import Config
-from megdet.errors import UserError
+from megdet.errors import ExitCode, UserError
 from megdet.launchers.client import SlurmError, max_array_size, submit
-from megdet.launchers.interface import ALL_WELL
 from megdet.launchers.job_states import jobs_named
 from megdet.launchers.ledger import SCRIPT, book, reconcile, submitting, withdraw, write_intent
-from megdet.launchers.local import run_folder
+from megdet.launchers.local import folder_of
 from megdet.launchers.monitor import watch
-from megdet.launchers.run_status import LIVE, run_status, states_of_jobs
+from megdet.launchers.run_status import run_status, states_of_jobs
 from megdet.launchers.sbatch import Array, Resources, arrays_of, command_of, sbatch_parameters, submissions_folder
 from megdet.planning.plan import Plan
-from megdet.runs.failure import FAILURE
-from megdet.runs.journal import PLAN, replace_file
+from megdet.runs.files import replace_file
 from megdet.runs.prediction import predict_all
 
 MANY = 1_000_000
@@ -63,15 +61,15 @@ class SlurmLauncher:
             parts.append(f"--- {array.resources.describe()}: {runs}\n{text}")
         return "\n".join(parts)
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> int:
+    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
         """Submit plans and, if asked to, watch them together with those that are under way; the exit code."""
         for line in submit_runs(plans) if plans else ():
             print(line, flush=True)
         if not self.wait:
             print("they go on by themselves: megdet status, megdet wait, megdet cancel", flush=True)
-            return ALL_WELL
+            return ExitCode.OK
         watched = [*under_way, *plans]
-        return watch([run_folder(plan) for plan in watched], mirror=lambda number: mirror(watched[number]))
+        return watch([folder_of(plan) for plan in watched], mirror=lambda number: mirror(watched[number]))
 
 
 def submit_runs(plans: Sequence[Plan]) -> Iterator[str]:
@@ -115,11 +113,11 @@ def _arrays(plans: Sequence[Plan], *, max_array_size: int) -> list[Array]:
 
 
 def _submit(array: Array, folder: Path) -> str:
-    runs = [run_folder(plan) for plan in array.plans]
+    runs = [folder_of(plan) for plan in array.plans]
     for plan, run in zip(array.plans, runs, strict=True):
-        run.mkdir(parents=True, exist_ok=True)
-        replace_file(run / PLAN, plan.to_json())
-        (run / FAILURE).unlink(missing_ok=True)
+        run.path.mkdir(parents=True, exist_ok=True)
+        replace_file(run.plan, plan.to_json())
+        run.failure_file.unlink(missing_ok=True)
     write_intent(folder, runs)
     script = folder / SCRIPT
     script.write_text(sbatch_script(array, name=folder.name, folder=folder))
@@ -144,9 +142,9 @@ def _array_named(name: str) -> str | None:
 
 def _not_under_way(plans: Sequence[Plan]) -> list[Plan]:
     """Looked at again under the lock: another launcher may have submitted some since they were planned."""
-    folders = [run_folder(plan) for plan in plans]
+    folders = [folder_of(plan) for plan in plans]
     states = states_of_jobs(folders)
-    return [p for p, folder in zip(plans, folders, strict=True) if run_status(folder, states).state not in LIVE]
+    return [p for p, folder in zip(plans, folders, strict=True) if not run_status(folder, states).status.is_live]
 
 
 def _runs_dir(plans: Sequence[Plan]) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from megdet.errors import UserError
-from megdet.runs.failure import CHECKPOINT
+from megdet.runs.folder import RunFolder
 from megdet.training.checkpoint import load_checkpoint, save_checkpoint
 
 BODY = "backbone.body."
@@ -27,7 +27,7 @@ def save_backbone(folder: Path, file: Path) -> int:
 
     Raises UserError where the folder has no checkpoint, or `file` exists: runs may have started from it.
     """
-    saved = load_checkpoint(folder / CHECKPOINT, torch.device("cpu"))
+    saved = load_checkpoint(RunFolder(folder).checkpoint, torch.device("cpu"))
     if saved is None:
         raise UserError(f"{folder} has no checkpoint.pt; name the folder of a run that has trained, one of runs/")
     if file.exists():

@@ -35,7 +35,7 @@ from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.planning.plan import Plan
-from megdet.runs.journal import BN_STUDY
+from megdet.runs.folder import BN_STUDY
 from megdet.studies.trained import TrainedRun
 from megdet.training.evaluate import detect
 from megdet.training.metrics import coco_metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
@@ -12,8 +11,7 @@ from megdet.data.batch import ImageBatch
 from megdet.data.sampler import padding_group
 from megdet.errors import UserError
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.failure import CHECKPOINT
-from megdet.runs.journal import PLAN, replace_file
+from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import mirror
 from megdet.training.assemble import detector_of, loaders_of
 from megdet.training.checkpoint import load_checkpoint
@@ -27,20 +25,20 @@ class TrainedRun:
     The run need not be over: `step` and `epoch` (with its fraction) say how far its weights are trained.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, path: Path) -> None:
         """Raises UserError where the folder is no run's, or has no checkpoint yet."""
-        try:
-            asked = Plan.from_json((folder / PLAN).read_text()).config
-        except FileNotFoundError:
-            raise UserError(f"{folder} is no run folder: it has no plan.json; name one of runs/") from None
+        folder = RunFolder(path.absolute())
+        if not folder.exists:
+            raise UserError(f"{path} is no run folder: it has no plan.json; name one of runs/")
+        asked = Plan.from_json(folder.plan.read_text()).config
         cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None)
-        self.folder = folder.absolute()
+        self.folder = folder
         group = padding_group(batch=asked.batch, bn_size=asked.bn_size)
         self.plan = make_plan(replace(asked, gpus=1, images_per_gpu=group, cluster=cluster))
         self.ranks = replace(Ranks.from_environment(), rank=0, local_rank=0, world_size=1)
-        saved = load_checkpoint(folder / CHECKPOINT, self.ranks.device)
+        saved = load_checkpoint(folder.checkpoint, self.ranks.device)
         if saved is None:
-            raise UserError(f"{folder} has no checkpoint.pt yet; let the run reach the end of an epoch")
+            raise UserError(f"{path} has no checkpoint.pt yet; let the run reach the end of an epoch")
         self.step: int = saved["step"]
         self.epoch = round(self.step / self.plan.schedule.steps_per_epoch, 4)
         self.bf16 = use_precision(self.plan.config.precision)
@@ -59,8 +57,7 @@ class TrainedRun:
 
         MLflow gets it where the run is tracked; where it does not take it, that is a warning.
         """
-        content = {"step": self.step, "epoch": self.epoch, **found}
-        replace_file(self.folder / name, json.dumps(content, indent=2) + "\n")
+        self.folder.write_study(name, {"step": self.step, "epoch": self.epoch, **found})
         tracking = self.plan.config.tracking
         if tracking.enabled and tracking.uri:
             mirror(self.folder, tracking.uri, tracking.experiment)

@@ -10,11 +10,12 @@ import torch
 import torch.distributed as dist
 
 from megdet.data.loader import check_bad_images
+from megdet.errors import ExitCode
 from megdet.launchers.ledger import changes_since_submission
 from megdet.launchers.requeue import is_in_own_job, requeue_own_job
 from megdet.planning.plan import Plan
-from megdet.runs.failure import CHECKPOINT
-from megdet.runs.journal import State
+from megdet.runs.folder import RunFolder
+from megdet.runs.status import Status
 from megdet.training.assemble import detector_of, loaders_of, optimizer_of
 from megdet.training.checkpoint import load_checkpoint, save_checkpoint
 from megdet.training.distributed import Ranks, sum_over_ranks
@@ -39,10 +40,10 @@ class TimeIsUp(Exception):
 class Attempt:
     """One attempt at a run, on one rank; goes on from the last attempt's checkpoint."""
 
-    def __init__(self, plan: Plan, folder: Path, ranks: Ranks, stop: StopSignals) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, ranks: Ranks, stop: StopSignals) -> None:
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.train_loader, self.eval_loader = loaders_of(plan, ranks)
-        self.pretrained = not (folder / CHECKPOINT).exists()
+        self.pretrained = not folder.checkpoint.exists()
         self.detector = detector_of(plan, ranks, pretrained=self.pretrained)
         self.last_pass = LastPass(self.detector)
         self.model = data_parallel(self.detector)
@@ -69,7 +70,7 @@ class Attempt:
             plan.name, steps=plan.schedule.steps, log_every=plan.config.log_every, enabled=ranks.rank == 0
         )
 
-    def go(self) -> int:
+    def go(self) -> ExitCode:
         """Train and evaluate what is left of the run; its exit code."""
         if self.recorder:
             self.recorder.started(pretrained=self.pretrained, **self._seconds())
@@ -84,28 +85,30 @@ class Attempt:
                         draw_proposals_of(self.last_pass, self.folder, epoch=epoch + 1)
                     self._evaluate(epoch, last=epoch + 1 == epochs)
         except Diverged as diverged:
-            return self._ended("diverged", str(diverged), code=0)
+            return self._ended(Status.DIVERGED, str(diverged), code=ExitCode.OK)
         except Interrupted:
             self._save()
             return self._interrupted(requeue=_any_over_ranks(self.stop.requeue_wanted(), self.ranks.device))
         except TimeIsUp:
             return self._interrupted(requeue=True)
-        return self._ended("finished", None, code=0)
+        return self._ended(Status.FINISHED, None, code=ExitCode.OK)
 
-    def _interrupted(self, *, requeue: bool) -> int:
+    def _interrupted(self, *, requeue: bool) -> ExitCode:
         """The checkpoint is written; rank 0 sees to it that the run goes on later, if that is wanted."""
         if requeue and self.recorder and requeue_own_job(self.folder):
             self.recorder.note("requeued", step=self.step)
-        code = self._ended("interrupted", "asked to make room" if requeue else "asked to stop", code=3)
+        code = self._ended(
+            Status.INTERRUPTED, "asked to make room" if requeue else "asked to stop", code=ExitCode.INTERRUPTED
+        )
         if requeue and not self.recorder and is_in_own_job(self.folder):
             # A rank that ended now would take rank 0 with it; Slurm ends this one once the job is requeued.
             self.stop.ignore_no_more()
             time.sleep(REQUEUE_WAIT_S)
         return code
 
-    def _ended(self, state: State, reason: str | None, *, code: int) -> int:
+    def _ended(self, status: Status, reason: str | None, *, code: ExitCode) -> ExitCode:
         if self.recorder:
-            self.recorder.ended(state, step=self.step, reason=reason, **self._seconds())
+            self.recorder.ended(status, step=self.step, reason=reason, **self._seconds())
         return code
 
     def _train(self, epoch: int) -> None:
@@ -188,7 +191,7 @@ class Attempt:
         if self.ranks.rank != 0:
             return
         save_checkpoint(
-            self.folder / CHECKPOINT,
+            self.folder.checkpoint,
             {
                 "run_id": self.plan.run_id,
                 "model": self.detector.state_dict(),
@@ -202,7 +205,7 @@ class Attempt:
         )
 
     def _load(self) -> None:
-        saved = load_checkpoint(self.folder / CHECKPOINT, self.ranks.device)
+        saved = load_checkpoint(self.folder.checkpoint, self.ranks.device)
         if saved is None:
             return
         self.detector.load_state_dict(saved["model"])

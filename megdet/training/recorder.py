@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from megdet.data.files import coco_files
 from megdet.model.weights import path_of
 from megdet.planning.plan import Plan
-from megdet.runs.failure import FAILURE
-from megdet.runs.journal import Journal, RunState, State, read_journal
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import Journal, read_journal
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
+from megdet.runs.times import now
 from megdet.tracking.mirror import Mirror
 from megdet.tracking.uri import default_uri
 from megdet.training.loop import EpochTotals, Step
@@ -22,24 +24,20 @@ log = logging.getLogger("megdet")
 CLOSE_MIRROR_S = 60.0
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 class Recorder:
     """The records of one attempt; used by rank 0 alone."""
 
-    def __init__(self, plan: Plan, folder: Path, *, step: int) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, *, step: int) -> None:
         """`step` is where the attempt's checkpoint stands; the journal's lines beyond it will be written again."""
         self.plan, self.folder = plan, folder
-        (folder / FAILURE).unlink(missing_ok=True)
-        before = RunState.read(folder)
+        folder.forget_failure()
+        before = folder.state()
         self._journal = Journal(folder)
         self._journal.drop_after(step)
         self._state = RunState(
-            "running",
+            Status.RUNNING,
             attempts=before.attempts + 1 if before else 1,
-            started=before.started if before else _now(),
+            started=before.started if before else now(),
             step=step,
         )
         self._bad_images: set[str] = set()
@@ -68,7 +66,7 @@ class Recorder:
             dirty=self.plan.dirty,
             **values,
         )
-        self._move_to("running", step=self._state.step, train_s=train_s, eval_s=eval_s)
+        self._move_to(Status.RUNNING, step=self._state.step, train_s=train_s, eval_s=eval_s)
 
     def note(self, event: str, *, step: int, **values: str) -> None:
         """Something about the run that a reader of its journal should know."""
@@ -120,20 +118,20 @@ class Recorder:
             bad_images=len(bad_images),
             **metrics,
         )
-        self._move_to("running", step=step, train_s=train_s, eval_s=eval_s)
+        self._move_to(Status.RUNNING, step=step, train_s=train_s, eval_s=eval_s)
 
-    def ended(self, state: State, *, step: int, reason: str | None, train_s: float, eval_s: float) -> None:
+    def ended(self, status: Status, *, step: int, reason: str | None, train_s: float, eval_s: float) -> None:
         """The attempt is over; waits a while for MLflow to take the rest."""
-        self._journal.event(state, step=step, **({"reason": reason} if reason else {}))
-        self._move_to(state, step=step, train_s=train_s, eval_s=eval_s, reason=reason, ended=_now())
+        self._journal.event(status, step=step, **({"reason": reason} if reason else {}))
+        self._move_to(status, step=step, train_s=train_s, eval_s=eval_s, reason=reason, ended=now())
         self._journal.close()
-        log.info("%s %s%s", self.plan.name, state, f": {reason}" if reason else "")
+        log.info("%s %s%s", self.plan.name, status, f": {reason}" if reason else "")
         if self._mirror:
             self._mirror.close(CLOSE_MIRROR_S)
 
     def _move_to(
         self,
-        state: State,
+        status: Status,
         *,
         step: int,
         train_s: float,
@@ -142,7 +140,7 @@ class Recorder:
         ended: str | None = None,
     ) -> None:
         self._state = RunState(
-            state,
+            status,
             attempts=self._state.attempts,
             started=self._state.started,
             ended=ended,
@@ -151,12 +149,12 @@ class Recorder:
             step=step,
             reason=reason,
         )
-        self._state.write(self.folder)
+        self.folder.write_state(self._state)
         if self._mirror:
             self._mirror.push()
 
 
-def epochs_recorded(folder: Path, *, step: int) -> list[dict[str, Any]]:
+def epochs_recorded(folder: RunFolder, *, step: int) -> list[dict[str, Any]]:
     """The journal's lines on the epochs that are trained, evaluated and recorded, up to optimizer step `step`."""
     return [line for line in read_journal(folder) if line["kind"] == "epoch" and line["step"] <= step]
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 from megdet.analysis.runs import RunRecord
-from megdet.launchers.causes import Failure, group, read_failure
+from megdet.launchers.causes import Diagnosis, diagnose, group
 from megdet.launchers.job_states import JobState
 from megdet.launchers.ledger import Submission
-from megdet.launchers.run_status import RunStatus, Status, states_of_jobs
-from megdet.runs.failure import FAILURE
+from megdet.launchers.run_status import RunStatus, states_of_jobs
+from megdet.runs.folder import FAILURE, RunFolder
+from megdet.runs.status import Status
 
 ENDED = ("failed", "diverged", "interrupted")
 NONE = "<p>No run has failed, diverged or been interrupted.</p>"
@@ -25,27 +25,27 @@ def failures_html(runs: Sequence[RunRecord]) -> str:
     return "\n".join(_part(alike) for alike in group(_failures(runs))) or NONE
 
 
-def _failures(runs: Sequence[RunRecord]) -> list[Failure]:
-    states = states_of_jobs(run.folder for run in runs if run.folder)
+def _failures(runs: Sequence[RunRecord]) -> list[Diagnosis]:
+    states = states_of_jobs(RunFolder(run.folder) for run in runs if run.folder)
     with TemporaryDirectory() as nothing:
         found = [_failure(run, states, Path(nothing)) for run in runs]
     return [failure for failure in found if failure]
 
 
-def _failure(run: RunRecord, states: Mapping[str, JobState], nothing: Path) -> Failure | None:
+def _failure(run: RunRecord, states: Mapping[str, JobState], nothing: Path) -> Diagnosis | None:
     folder = run.folder
     if folder is None:
         if run.state not in ENDED:
             return None  # what MLflow has of it is not worth the request
         files = run.files(FAILURE)
         folder = files[0].parent if files else nothing
-    job = Submission.read(folder)
-    status = RunStatus(cast(Status, run.state), run.reason)
-    failure = read_failure(folder, status, states.get(job.job) if job else None)
+    job = Submission.read(RunFolder(folder))
+    status = RunStatus(Status(run.state), run.reason)
+    failure = diagnose(RunFolder(folder), status, states.get(job.job) if job else None)
     return replace(failure, run=run.run_id) if failure else None
 
 
-def _part(alike: Sequence[Failure]) -> str:
+def _part(alike: Sequence[Diagnosis]) -> str:
     cause = alike[0].cause
     heading = f"{cause.name}: {len(alike)} {'run' if len(alike) == 1 else 'runs'}"
     lines = [f"<h3>{html.escape(heading)}</h3>", "<ul>"]
