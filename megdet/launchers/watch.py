@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from megdet.errors import ExitCode
-from megdet.launchers.run_status import RunStatus, run_status, states_of_jobs
+from megdet.launchers.jobs import Jobs
 from megdet.runs.folder import RunFolder
-from megdet.runs.status import Status
+from megdet.runs.status import Stand, Status
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,9 +21,11 @@ MISSING_POLLS = 3
 """A job that Slurm does not know this often in a row is gone; right after sbatch it may not know it yet."""
 
 STYLES = {
-    Status.FINISHED: "green", Status.RUNNING: "cyan", Status.DIVERGED: "magenta", Status.FAILED: "red",
-    Status.LOST: "red",
+    Status.FINISHED: "green", Status.RUNNING: "cyan", Status.QUEUED: "blue", Status.REQUEUED: "blue",
+    Status.DIVERGED: "magenta", Status.FAILED: "red", Status.LOST: "red", Status.INTERRUPTED: "yellow",
+    Status.CANCELLED: "yellow",
 }  # fmt: skip
+"""How statuses look on a terminal."""
 
 
 def watch(folders: Sequence[RunFolder], *, mirror: Callable[[int], None], poll_s: float = POLL_S) -> ExitCode:
@@ -32,68 +34,66 @@ def watch(folders: Sequence[RunFolder], *, mirror: Callable[[int], None], poll_s
     `mirror(number)` is called on each run that ended without one. Ctrl-C stops watching, not the runs.
     """
     try:
-        statuses = _watch_live(folders, poll_s) if sys.stdout.isatty() else _watch_lines(folders, poll_s)
+        stands = _watch_live(folders, poll_s) if sys.stdout.isatty() else _watch_lines(folders, poll_s)
     except KeyboardInterrupt:
         print("\ndetached: the jobs go on; megdet status, megdet wait, megdet cancel", file=sys.stderr, flush=True)
         return ExitCode.OK
-    counts = Counter(status.status for status in statuses)
+    counts = Counter(stand.status for stand in stands)
     print(", ".join(f"{count} {status}" for status, count in counts.items()), flush=True)
-    failed = [number for number, status in enumerate(statuses) if not status.status.is_result]
+    failed = [number for number, stand in enumerate(stands) if not stand.status.is_result]
     for number in failed:
-        print(
-            f"{folders[number].name}: {statuses[number].status} ({statuses[number].why})", file=sys.stderr, flush=True
-        )
+        print(f"{folders[number].name}: {stands[number].status} ({stands[number].why})", file=sys.stderr, flush=True)
         mirror(number)
     return ExitCode.RUN_FAILED if failed else ExitCode.OK
 
 
 class _Poll:
-    """The runs' statuses at each look; a job that is not found once is looked for again."""
+    """Where the runs stand at each look; a job that is not found once is looked for again."""
 
     def __init__(self, folders: Sequence[RunFolder]) -> None:
         self._folders = folders
+        self._jobs = Jobs()
         self._missing: Counter[RunFolder] = Counter()
 
-    def __call__(self) -> tuple[list[RunStatus], bool]:
-        """The statuses, and whether all runs have ended."""
-        states = states_of_jobs(self._folders)
-        statuses = [run_status(folder, states) for folder in self._folders]
+    def __call__(self) -> tuple[list[Stand], bool]:
+        """Where each stands, and whether all runs have ended."""
+        stands = self._jobs.stands_of(self._folders)
         live = False
-        for folder, status in zip(self._folders, statuses, strict=True):
-            self._missing[folder] = self._missing[folder] + 1 if status.status == Status.LOST else 0
-            live |= status.status.is_live or 0 < self._missing[folder] < MISSING_POLLS
-        return statuses, not live
+        for folder, stand in stands.items():
+            self._missing[folder] = self._missing[folder] + 1 if stand.status == Status.LOST else 0
+            live |= stand.status.is_live or 0 < self._missing[folder] < MISSING_POLLS
+        return [stands[folder] for folder in self._folders], not live
 
 
-def _watch_live(folders: Sequence[RunFolder], poll_s: float) -> list[RunStatus]:
+def _watch_live(folders: Sequence[RunFolder], poll_s: float) -> list[Stand]:
     from rich.live import Live
 
     poll = _Poll(folders)
-    statuses, over = poll()
-    with Live(_table(folders, statuses), auto_refresh=False) as live:
+    stands, over = poll()
+    with Live(_table(folders, stands), auto_refresh=False) as live:
         while not over:
             time.sleep(poll_s)
-            statuses, over = poll()
-            live.update(_table(folders, statuses), refresh=True)
-    return statuses
+            stands, over = poll()
+            live.update(_table(folders, stands), refresh=True)
+    return stands
 
 
-def _watch_lines(folders: Sequence[RunFolder], poll_s: float) -> list[RunStatus]:
+def _watch_lines(folders: Sequence[RunFolder], poll_s: float) -> list[Stand]:
     poll = _Poll(folders)
-    statuses, over = poll()
+    stands, over = poll()
     said: list[str] = [""] * len(folders)
     while True:
-        for number, (folder, status) in enumerate(zip(folders, statuses, strict=True)):
-            if status.status != said[number]:
-                said[number] = status.status
-                print(f"{folder.name}: {status.status}" + (f" ({status.why})" if status.why else ""), flush=True)
+        for number, (folder, stand) in enumerate(zip(folders, stands, strict=True)):
+            if stand.status != said[number]:
+                said[number] = stand.status
+                print(f"{folder.name}: {stand.status}" + (f" ({stand.why})" if stand.why else ""), flush=True)
         if over:
-            return statuses
+            return stands
         time.sleep(poll_s)
-        statuses, over = poll()
+        stands, over = poll()
 
 
-def _table(folders: Sequence[RunFolder], statuses: Sequence[RunStatus]) -> Table:
+def _table(folders: Sequence[RunFolder], stands: Sequence[Stand]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -102,9 +102,9 @@ def _table(folders: Sequence[RunFolder], statuses: Sequence[RunStatus]) -> Table
         table.add_column(
             name, justify="right" if name in ("attempt", "step", "hours") else "left", no_wrap=name == "run"
         )
-    for folder, status in zip(folders, statuses, strict=True):
+    for folder, stand in zip(folders, stands, strict=True):
         state = folder.state()
         numbers = (str(state.attempts), str(state.step), f"{state.train_s / 3600:.2f}") if state else ("", "", "")
-        table.add_row(folder.name, Text(status.status, STYLES.get(status.status, "")), *numbers, status.why)
+        table.add_row(folder.name, Text(stand.status, STYLES.get(stand.status, "")), *numbers, stand.why)
     table.caption = "Ctrl-C stops watching; the jobs go on"
     return table

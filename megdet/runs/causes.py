@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from megdet.launchers.job_states import JobState
-from megdet.launchers.ledger import Submission
-from megdet.launchers.run_status import RunStatus
 from megdet.runs.failure import Failure
-from megdet.runs.folder import RunFolder, last_lines
-from megdet.runs.status import Status
+from megdet.runs.folder import RunFolder
+from megdet.runs.status import Stand, Status
 
 
 @dataclass(frozen=True)
@@ -52,13 +48,13 @@ TIME_LIMIT = Cause(
     "time limit",
     "launch again: it goes on from its last checkpoint. Longer jobs: cluster.time_min=N; shorter ones lose less with "
     "checkpoint_every_min=N.",
-    _words(r"reached its time limit", r"DUE TO TIME LIMIT"),
+    _words(r"reached its time limit", r"due to time limit"),
 )
 NODE = Cause(
     "node failure",
     "launch again: it goes on from its last checkpoint. If it is always the same node, keep away from it with "
     "+cluster.sbatch_options.exclude=NODE.",
-    _words(r"lost a node", r"DUE TO NODE FAILURE", r"node_fail"),
+    _words(r"lost a node", r"due to node failure"),
 )
 NETWORK = Cause(
     "network between ranks (NCCL or gloo)",
@@ -86,13 +82,11 @@ ERROR = Cause(
 )
 LOST = Cause(
     "lost without a word",
-    "see what Slurm said with `megdet logs RUN --job`; launching again goes on from the last checkpoint.",
+    "see what its job said with `megdet logs RUN --job`; launching again goes on from the last checkpoint.",
 )
 
 BY_WORDS = (CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA)
 """In this order: the first that fits. A rank out of memory makes the others lose their connection to it."""
-_SLURM_SAYS: dict[str, Cause] = {"node_fail": NODE, "timeout": TIME_LIMIT, "out_of_memory": HOST_MEMORY}
-"""Slurm knows these better than the ranks, which only see each other go."""
 IN_ORDER = (CUDA_MEMORY, HOST_MEMORY, NETWORK, NODE, TIME_LIMIT, CONFIG_OR_DATA, ERROR, LOST, DIVERGED)
 
 
@@ -108,29 +102,31 @@ class Diagnosis:
     """The last lines that it wrote."""
 
 
-def diagnose(folder: RunFolder, status: RunStatus, job: JobState | None = None) -> Diagnosis | None:
+def diagnose(
+    folder: RunFolder, stand: Stand, *, known: Cause | None = None, job_log: Sequence[str] = ()
+) -> Diagnosis | None:
     """Why the run of a folder came to no result; None where it did, or was only asked to stop.
 
-    `job` is what Slurm says of its job, where it is one.
+    `known`: the cause where the run's job knows it; it counts more than what ranks say, which only see each other go.
+    `job_log`: the last lines that were said around the ranks.
     """
-    written, job_log = folder.failure(), _job_log(folder)
-    if status.status == Status.DIVERGED:
-        return Diagnosis(folder.name, DIVERGED, status.why, None, _log(folder, written, ()))
-    if status.status not in (Status.FAILED, Status.LOST, Status.INTERRUPTED):
+    failure = folder.failure()
+    if stand.status == Status.DIVERGED:
+        return Diagnosis(folder.name, DIVERGED, stand.why, None, _log(folder, failure))
+    if stand.status not in (Status.FAILED, Status.LOST, Status.INTERRUPTED):
         return None
-    log = _log(folder, written, job_log)
-    said = [status.why, _own_words(written)]
-    if not written or not written.says_why:
+    log = _log(folder, failure) or tuple(job_log)
+    said = [stand.why, _own_words(failure)]
+    if not failure or not failure.says_why:
         # The run could not say why itself; the last lines around it may. A tracking server that is down is not why.
         said.append("\n".join(line for line in (*log, *job_log) if "mlflow" not in line.lower()))
-    cause = _SLURM_SAYS.get(job.state) if job else None
-    cause = cause or _cause_of(written, said)
-    if status.status == Status.INTERRUPTED and cause not in (TIME_LIMIT, NODE):
+    cause = known or _cause_of(failure, said)
+    if stand.status == Status.INTERRUPTED and cause not in (TIME_LIMIT, NODE):
         return None
-    if cause is ERROR and status.status == Status.LOST:
+    if cause is ERROR and stand.status == Status.LOST:
         cause = LOST
-    reason = (written.reason if written else "") or status.why or "it did not say why"
-    return Diagnosis(folder.name, cause, reason.partition("\n")[0], written.rank if written else None, log)
+    reason = (failure.reason if failure else "") or stand.why or "it did not say why"
+    return Diagnosis(folder.name, cause, reason.partition("\n")[0], failure.rank if failure else None, log)
 
 
 def group(failures: Sequence[Diagnosis]) -> list[list[Diagnosis]]:
@@ -142,8 +138,8 @@ def group(failures: Sequence[Diagnosis]) -> list[list[Diagnosis]]:
     return [groups[key] for key in sorted(groups, key=lambda key: (key[0], -len(groups[key]), key[1]))]
 
 
-def _cause_of(written: Failure | None, said: Sequence[str]) -> Cause:
-    if written and written.error == "UserError":
+def _cause_of(failure: Failure | None, said: Sequence[str]) -> Cause:
+    if failure and failure.error == "UserError":
         return CONFIG_OR_DATA
     for text in said:
         for cause in BY_WORDS:
@@ -152,18 +148,13 @@ def _cause_of(written: Failure | None, said: Sequence[str]) -> Cause:
     return ERROR
 
 
-def _own_words(written: Failure | None) -> str:
+def _own_words(failure: Failure | None) -> str:
     """The failing rank's error, without the source lines of its traceback: they name what did not happen."""
-    if written is None:
+    if failure is None:
         return ""
-    raised = [line for line in written.traceback.splitlines() if not line.startswith(" ")]
-    return "\n".join([written.error, written.reason, *raised])
+    raised = [line for line in failure.traceback.splitlines() if not line.startswith(" ")]
+    return "\n".join([failure.error, failure.reason, *raised])
 
 
-def _log(folder: RunFolder, written: Failure | None, job_log: tuple[str, ...]) -> tuple[str, ...]:
-    return (written.log if written else ()) or folder.last_log_lines(0) or job_log
-
-
-def _job_log(folder: RunFolder) -> tuple[str, ...]:
-    submission = Submission.read(folder)
-    return last_lines(Path(submission.log)) if submission else ()
+def _log(folder: RunFolder, failure: Failure | None) -> tuple[str, ...]:
+    return (failure.log if failure else ()) or folder.last_log_lines(0)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
-from megdet.launchers.local import check_fits_here, folder_of, resolve_cluster, run_local
+from megdet.launchers.local.machine import Machine
+from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of
 from megdet.runs.status import Status
 
 
-class InTurn:
+class LocalLauncher:
     """Each run has the whole machine; a run that is interrupted ends the sweep."""
 
-    def __init__(self, run: Callable[[Plan], Status] = run_local) -> None:
-        self._run = run
+    def __init__(self, machine: Machine | None = None, *, run: Callable[[Plan], Status] | None = None) -> None:
+        """`machine`: this one. `run`: how one run is run; by `run_local`."""
+        self._given = machine
+        self._run = run or (lambda plan: run_local(plan, machine=self.machine))
+
+    @cached_property
+    def machine(self) -> Machine:
+        """Asked for when it is needed: nvidia-smi takes a moment."""
+        return self._given or Machine.here()
 
     def resolve(self, config: Config) -> Config:
-        return resolve_cluster(config)
+        return self.machine.resolve(config)
 
     def check(self, plan: Plan) -> None:
-        check_fits_here(plan)
+        self.machine.check(plan)
 
     def preview(self, plans: Sequence[Plan]) -> str:
         return ""
@@ -31,22 +41,23 @@ class InTurn:
         failed = 0
         for number, plan in enumerate(plans, start=1):
             print(f"[{number}/{len(plans)}] {folder_of(plan).path}", flush=True)
-            outcome = self._run(plan)
-            print(f"[{number}/{len(plans)}] {plan.run_id}: {outcome_of(plan, outcome)}", flush=True)
-            if not outcome.is_result:
+            status = self._run(plan)
+            print(f"[{number}/{len(plans)}] {plan.run_id}: {how_it_ended(plan, status)}", flush=True)
+            if not status.is_result:
                 mirror(plan)
-            if outcome == Status.INTERRUPTED:
+            if status == Status.INTERRUPTED:
                 return ExitCode.INTERRUPTED
-            failed += outcome == Status.FAILED
+            failed += status == Status.FAILED
         return ExitCode.RUN_FAILED if failed else ExitCode.OK
 
 
-def outcome_of(plan: Plan, outcome: Status) -> str:
+def how_it_ended(plan: Plan, status: Status) -> str:
     """How a run ended, why, and what to do about it."""
-    state = folder_of(plan).state()
+    folder = folder_of(plan)
+    state = folder.state()
     reason = f" ({state.reason})" if state and state.reason else ""
     ways_on = {
-        Status.FAILED: f"; see {folder_of(plan).path}/failure.json and log-rank*.txt",
+        Status.FAILED: f"; see {folder.failure_file} and log-rank*.txt",
         Status.INTERRUPTED: "; the same command goes on from its checkpoint",
     }
-    return outcome + reason + ways_on.get(outcome, "")
+    return status + reason + ways_on.get(status, "")

@@ -1,9 +1,4 @@
-"""This machine, as many runs at a time as its GPUs (or cores) allow: `hydra/launcher=submitit_local`.
-
-    python -m megdet.launchers.side_by_side runs/<run_id>/plan.json
-
-is one of them: a launcher of its own with the GPUs that CUDA_VISIBLE_DEVICES leaves it.
-"""
+"""This machine, as many runs at a time as its GPUs (or cores) allow: `hydra/launcher=local_parallel`."""
 
 from __future__ import annotations
 
@@ -13,39 +8,49 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
+from functools import cached_property
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
-from megdet.launchers.in_turn import outcome_of
-from megdet.launchers.local import check_fits_here, devices_here, folder_of, resolve_cluster, run_local
-from megdet.launchers.processes import DIE_WITH_PARENT, cores_here, handling_signals, python_path
+from megdet.launchers.local.launcher import how_it_ended
+from megdet.launchers.local.machine import Machine
+from megdet.launchers.local.one_run import EXIT_CODES
+from megdet.launchers.local.ranks import DIE_WITH_PARENT, python_path
+from megdet.launchers.local.signals import handling_signals
 from megdet.planning.plan import Plan
-from megdet.runs.files import replace_file
+from megdet.runs.folder import folder_of, last_lines
 from megdet.runs.status import Status
 
-EXITS: dict[Status, ExitCode] = {
-    Status.FINISHED: ExitCode.OK,
-    Status.DIVERGED: ExitCode.OK,
-    Status.FAILED: ExitCode.RUN_FAILED,
-    Status.INTERRUPTED: ExitCode.INTERRUPTED,
-}
+ONE_RUN = (sys.executable, "-m", "megdet.launchers.local.one_run")
+"""A launcher for one run, whose plan it reads from its standard input."""
+ENDS = {code: status for status, code in EXIT_CODES.items() if status != Status.DIVERGED}
 
 
-class SideBySide:
+class ParallelLauncher:
     """A run starts once there are GPUs (or cores) for all of its ranks; GPUs are never shared."""
 
-    def __init__(self) -> None:
-        self._free = _slots()
-        self._slots = len(self._free)
-        self._running: dict[subprocess.Popen[bytes], tuple[Plan, list[str]]] = {}
-        self._stopped = 0
+    def __init__(self, machine: Machine | None = None, *, one_run: Sequence[str] = ONE_RUN) -> None:
+        """`machine`: this one. `one_run`: the command for one run."""
+        self._given, self._one_run = machine, one_run
+        self._running: dict[subprocess.Popen[str], tuple[Plan, list[str]]] = {}
+        self._times_stopped = 0
+
+    @cached_property
+    def machine(self) -> Machine:
+        """Asked for when it is needed: nvidia-smi takes a moment."""
+        return self._given or Machine.here()
+
+    @cached_property
+    def _free(self) -> list[str]:
+        """The GPUs that no run has; without any, a number for each core."""
+        return list(self.machine.gpus or map(str, range(self.machine.cores)))
 
     def resolve(self, config: Config) -> Config:
-        return resolve_cluster(config)
+        return self.machine.resolve(config)
 
     def check(self, plan: Plan) -> None:
-        check_fits_here(plan)
+        self.machine.check(plan)
 
     def preview(self, plans: Sequence[Plan]) -> str:
         return ""
@@ -55,83 +60,65 @@ class SideBySide:
         waiting, ended = list(plans), 0
         codes = set()
         with handling_signals(self._stop):
-            while self._running or (waiting and not self._stopped):
-                for plan in [] if self._stopped else waiting[:]:
-                    if self._needs(plan) > len(self._free):
-                        break  # in their order: a large run is not kept waiting by small ones
-                    waiting.remove(plan)
-                    self._start(plan)
-                    print(f"{plan.run_id}: started; {folder_of(plan).path}", flush=True)
+            while self._running or (waiting and not self._times_stopped):
+                # In their order: a large run is not kept waiting by small ones.
+                while waiting and not self._times_stopped and self._needs(waiting[0]) <= len(self._free):
+                    self._start(waiting.pop(0))
                 for process in [process for process in self._running if process.poll() is not None]:
-                    plan, slots = self._running.pop(process)
-                    self._free += slots
+                    plan, devices = self._running.pop(process)
+                    self._free += devices
                     ended += 1
                     codes.add(process.returncode)
-                    print(f"[{ended}/{len(plans)}] {plan.run_id}: {_outcome(plan, process.returncode)}", flush=True)
+                    print(f"[{ended}/{len(plans)}] {plan.run_id}: {_how(plan, process.returncode)}", flush=True)
                     if process.returncode:
                         mirror(plan)
                 time.sleep(0.05)
-        if self._stopped:
+        if self._times_stopped:
             return ExitCode.INTERRUPTED
-        return ExitCode.RUN_FAILED if codes - {0} else ExitCode.OK
+        return ExitCode.RUN_FAILED if codes - {ExitCode.OK} else ExitCode.OK
 
     def _needs(self, plan: Plan) -> int:
         """Where CPU ranks outnumber the cores, they have all of them to themselves."""
-        return min(plan.layout.gpus, self._slots)
+        return min(plan.layout.gpus, len(self.machine.gpus) or self.machine.cores)
 
     def _start(self, plan: Plan) -> None:
         folder = folder_of(plan)
         folder.path.mkdir(parents=True, exist_ok=True)
-        replace_file(folder.plan, plan.to_json())
-        slots = [self._free.pop(0) for _ in range(self._needs(plan))]
+        devices = [self._free.pop(0) for _ in range(self._needs(plan))]
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": python_path()}
-        if devices_here():
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(slots)
+        if self.machine.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         with folder.launcher_log.open("ab") as log:
             process = subprocess.Popen(
-                [*DIE_WITH_PARENT, str(os.getpid()), *one_run(folder.plan)],
+                [*DIE_WITH_PARENT, str(os.getpid()), *self._one_run],
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                text=True,
                 # Out of the terminal's reach: Ctrl-C comes here, and goes on as SIGTERM.
                 start_new_session=True,
             )
-        self._running[process] = plan, slots
+        self._running[process] = plan, devices
+        if self._times_stopped:  # in this very moment
+            process.send_signal(signal.SIGTERM)
+        print(f"{plan.run_id}: started; {folder.path}", flush=True)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(plan.to_json())
 
     def _stop(self, number: int, frame: object) -> None:
-        self._stopped += 1
-        if self._stopped == 1:
+        self._times_stopped += 1
+        if self._times_stopped == 1:
             print("stopping: the runs write checkpoints (once more: at once)", file=sys.stderr, flush=True)
         for process in self._running:
             process.send_signal(signal.SIGTERM)
 
 
-def one_run(plan_file: Path) -> list[str]:
-    """The command of a launcher for one run."""
-    return [sys.executable, "-m", __spec__.name, str(plan_file)]
-
-
-def _slots() -> list[str]:
-    """The GPUs that may be used, by the names that CUDA_VISIBLE_DEVICES knows; one name per core without any."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = devices_here()
-    if devices and visible is not None:
-        return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
-    return [str(number) for number in range(devices or cores_here())]
-
-
-def _outcome(plan: Plan, code: int) -> str:
-    for state, number in EXITS.items():
-        if number == code and state != Status.DIVERGED:
-            return outcome_of(plan, state)
-    return f"its launcher ended with exit code {code}; see {folder_of(plan).launcher_log}"
-
-
-def main(words: Sequence[str]) -> ExitCode:
-    """One run, on what this process may use; how it ended, as an exit code."""
-    return EXITS[run_local(Plan.from_json(Path(words[0]).read_text()))]
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _how(plan: Plan, code: int) -> str:
+    if code in ENDS:
+        return how_it_ended(plan, ENDS[ExitCode(code)])
+    log = folder_of(plan).launcher_log
+    if code == ExitCode.USER_ERROR:
+        return "\n".join(last_lines(log, 1))
+    return f"its launcher ended with exit code {code}; see {log}"

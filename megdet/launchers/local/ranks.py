@@ -8,17 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 import megdet
 from megdet.errors import ExitCode
-from megdet.runs.failure import Failure
-from megdet.runs.folder import ATTEMPT, RunFolder
-from megdet.runs.state import RunState
+from megdet.launchers.local.settle import blame, settle
+from megdet.launchers.local.signals import handling_signals
+from megdet.launchers.rank import rank_environment
+from megdet.runs.folder import RunFolder
 from megdet.runs.status import Status
 from megdet.runs.times import now
 
@@ -27,13 +26,6 @@ STOP_GRACE_S = 30.0
 FAILURE_GRACE_S = 5.0
 """For the ranks left when one has failed: most of them wait in a collective and cannot go on."""
 
-NO_TRIM = {
-    "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
-"""glibc keeps freed memory for the next step; giving it back and faulting it in again is a quarter of a CPU step."""
-
 DIE_WITH_PARENT = (sys.executable, "-I", "-S", str(Path(__file__).with_name("die_with_parent.py")))
 
 
@@ -41,11 +33,19 @@ class RankProcesses:
     """One process per rank, for one attempt; a rank that dies takes the others with it."""
 
     def __init__(
-        self, folder: RunFolder, *, command: Sequence[str], ranks: int, on_gpus: bool, lock: int, stop_grace_s: float
+        self,
+        folder: RunFolder,
+        *,
+        program: Sequence[str],
+        ranks: int,
+        threads: int | None,
+        lock: int,
+        stop_grace_s: float = STOP_GRACE_S,
+        failure_grace_s: float = FAILURE_GRACE_S,
     ) -> None:
-        """`lock` is a file descriptor that the ranks hold open as long as they live."""
-        self.folder, self.command, self.ranks, self.on_gpus = folder, command, ranks, on_gpus
-        self.lock, self.stop_grace_s = lock, stop_grace_s
+        """`folder` is the attempt's own; `lock` a file descriptor that the ranks hold open as long as they live."""
+        self.folder, self.program, self.ranks, self.threads = folder, program, ranks, threads
+        self.lock, self.stop_grace_s, self.failure_grace_s = lock, stop_grace_s, failure_grace_s
         self._processes: list[subprocess.Popen[bytes]] = []
         self._signals_received = 0
         self._kill_at: float | None = None
@@ -53,22 +53,28 @@ class RankProcesses:
 
     def run(self) -> Status:
         """Start the ranks, wait for all of them; how the run ended. Only for the main thread."""
-        before = self.folder.state()
-        started = now()
+        before, started = self.folder.state(), now()
         with handling_signals(self._on_signal):
             try:
                 self._start()
                 self._wait()
             finally:
                 self._kill()
-        return self._settle(before, started)
+        return settle(
+            self.folder,
+            before=before,
+            started=started,
+            codes=[process.returncode for process in self._processes],
+            first_dead=self._first_dead,
+            stopped=self._signals_received > 0,
+        )
 
     def _start(self) -> None:
         port = _free_port()
         for rank in range(self.ranks):
             with self.folder.log(rank).open("ab") as log:
                 process = subprocess.Popen(
-                    [*DIE_WITH_PARENT, str(os.getpid()), *self.command, str(self.folder.plan)],
+                    [*DIE_WITH_PARENT, str(os.getpid()), sys.executable, *self.program, str(self.folder.plan)],
                     env=self._environment(rank, port),
                     # Rank 0 has the terminal, for its progress, and writes its own log.
                     stdout=log if rank else None,
@@ -87,10 +93,10 @@ class RankProcesses:
             codes = [process.poll() for process in self._processes]
             dead = [rank for rank, code in enumerate(codes) if code]
             if dead and self._first_dead is None:
-                self._first_dead = min(dead, key=lambda rank: _blame(codes[rank] or 0))
+                self._first_dead = min(dead, key=lambda rank: blame(codes[rank] or 0))
                 if not self._signals_received:
                     asked_to_stop = codes[self._first_dead] == ExitCode.INTERRUPTED
-                    self._terminate(self.stop_grace_s if asked_to_stop else FAILURE_GRACE_S)
+                    self._terminate(self.stop_grace_s if asked_to_stop else self.failure_grace_s)
             if None not in codes:
                 return
             if self._kill_at is not None and time.monotonic() > self._kill_at:
@@ -120,46 +126,18 @@ class RankProcesses:
         for process in self._processes:
             process.wait()
 
-    def _settle(self, before: RunState | None, started: str) -> Status:
-        """The state that the ranks left, or the one that they could not write any more."""
-        codes = [process.returncode for process in self._processes]
-        state = self.folder.state()
-        if state is None or state == before:
-            attempts = before.attempts + 1 if before else 1
-            state = replace(
-                before or RunState(Status.RUNNING, attempts, started), status=Status.RUNNING, attempts=attempts
-            )
-        if not any(codes) and state.status.is_result:
-            return state.status
-        rank = self._first_dead or 0
-        if self._signals_received or codes[rank] == ExitCode.INTERRUPTED:
-            if state.status != Status.INTERRUPTED:
-                reason = "stopped by a signal to the launcher"
-                self.folder.write_state(replace(state, status=Status.INTERRUPTED, ended=now(), reason=reason))
-            return Status.INTERRUPTED
-        if codes[rank] <= 0 or not self.folder.failure_file.exists():
-            reason = _reason(rank, codes[rank])
-            self.folder.write_failure(Failure.of_death(rank, reason, log=self.folder.last_log_lines(rank)))
-            self.folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=reason))
-        return Status.FAILED
-
     def _environment(self, rank: int, port: int) -> Mapping[str, str]:
-        """What a rank finds in its environment; thread and malloc settings of the user's stay."""
-        defaults = {"PYTHONUNBUFFERED": "1", **NO_TRIM}
-        if not self.on_gpus:
-            defaults["OMP_NUM_THREADS"] = str(max(1, cores_here() // self.ranks))
-        return {
-            **defaults,
-            **os.environ,
-            "PYTHONPATH": python_path(),
-            ATTEMPT: str(self.folder.owner),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(self.ranks),
-            "LOCAL_WORLD_SIZE": str(self.ranks),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
+        return rank_environment(
+            {**os.environ, "PYTHONPATH": python_path()},
+            attempt=str(self.folder.owner),
+            rank=rank,
+            local_rank=rank,
+            ranks=self.ranks,
+            ranks_per_node=self.ranks,
+            address="127.0.0.1",
+            port=port,
+            threads=self.threads,
+        )
 
 
 def python_path() -> str:
@@ -167,40 +145,8 @@ def python_path() -> str:
     return os.pathsep.join([str(Path(megdet.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def _blame(code: int) -> int:
-    """Of ranks that are found dead together, who is the cause: one that was killed (the others only lost their
-    connection to it), then one that failed, then one that was asked to stop."""
-    return 0 if code < 0 else 2 if code == ExitCode.INTERRUPTED else 1
-
-
-def _reason(rank: int, code: int) -> str:
-    if code < 0:
-        hint = " (often the system's answer to too little memory)" if -code == signal.SIGKILL else ""
-        return f"rank {rank} was killed by {signal.Signals(-code).name}{hint}"
-    if code == 0:
-        return "the ranks ended without saying how"
-    return f"rank {rank} ended with exit code {code} and did not say why"
-
-
-def cores_here() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-@contextmanager
-def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP go to `handler`. Only for the main thread."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, old in zip(numbers, before, strict=True):
-            signal.signal(number, old)

@@ -1,98 +1,125 @@
-"""Where a run stands: the one place that joins its own word (state.json), the folder's lock, and its job's state."""
+"""Runs of a cluster as Slurm knows them: its word on a job and the ranks' word on the run, joined."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from megdet.errors import UserError
-from megdet.launchers.job_states import JobState, job_states
-from megdet.launchers.ledger import Submission
-from megdet.launchers.local import is_being_run
+from megdet.launchers.interface import Job
+from megdet.launchers.slurm.client import SlurmClient, SlurmError
+from megdet.launchers.slurm.job_states import JobState, SlurmQueue
+from megdet.launchers.slurm.submission import Submission, mark_cancelled
+from megdet.runs.causes import HOST_MEMORY, NODE, TIME_LIMIT, Cause
 from megdet.runs.folder import RunFolder
-from megdet.runs.state import RunState
-from megdet.runs.status import Status
+from megdet.runs.status import Stand, Status
 
+CAUSES: dict[str, Cause] = {"node_fail": NODE, "timeout": TIME_LIMIT, "out_of_memory": HOST_MEMORY}
+"""By how Slurm says that a job ended."""
 NOT_STARTED_WAITS = ("Priority", "Resources", "None", "")
+"""Reasons to wait that need no mention."""
 
 
 @dataclass(frozen=True)
-class RunStatus:
-    """Where a run stands and, in a line, why."""
+class SlurmJob:
+    """The job that a run was handed to last."""
 
-    status: Status
-    why: str = ""
+    folder: RunFolder
+    submission: Submission
+    known: JobState
+    """What Slurm says of it."""
+    client: SlurmClient
 
+    def stand(self) -> Stand:
+        state, name, known = self.folder.state(), f"job {self.submission.job}", self.known
+        if state and state.status.is_result:
+            return Stand(state.status, state.reason or "")
+        own = state if state and state.attempts > self.submission.attempts_before else None
+        over = own is not None and own.status in (Status.FAILED, Status.INTERRUPTED)
+        if known.state == "pending":
+            waits = f"{name} waits" + (f": {known.reason}" if known.reason not in NOT_STARTED_WAITS else "")
+            return Stand(Status.REQUEUED if own else Status.QUEUED, waits)
+        if known.state in ("running", "completing"):
+            if own and over and known.state == "completing":
+                return Stand(own.status, own.reason or "")
+            return Stand(Status.RUNNING, name if own and own.status == Status.RUNNING else f"{name} starts")
+        if known.state == "unknown":
+            if own is None:
+                return Stand(Status.QUEUED, known.reason or f"{name} was submitted")
+            return Stand(own.status, own.reason or known.reason)
+        if self.submission.cancelled or known.state == "cancelled":
+            return Stand(Status.CANCELLED, f"{name} was cancelled")
+        if own and over:
+            return Stand(own.status, own.reason or "")
+        if known.state == "gone" and not self.log.exists():
+            # Slurm forgets at once what is cancelled before it has begun.
+            return Stand(Status.CANCELLED, f"{name} is gone and never began")
+        return _without_a_word(known, name)
 
-def states_of_jobs(folders: Iterable[RunFolder]) -> dict[str, JobState]:
-    """The states of the jobs that runs were handed over to and may not be done with; one question to Slurm."""
-    jobs = []
-    for folder in folders:
-        with suppress(UserError, OSError):  # damaged: `run_status` says so, of that run alone
-            submission = Submission.read(folder)
-            if submission and not ((state := folder.state()) and state.status.is_result):
-                jobs.append(submission.job)
-    return job_states(jobs)
+    def cancel(self) -> None:
+        try:
+            self.client.cancel(self.submission.job)
+        except SlurmError as error:
+            raise UserError(f"job {self.submission.job} was not cancelled: {error}") from None
+        mark_cancelled(self.folder)
 
+    @property
+    def log(self) -> Path:
+        return Path(self.submission.log)
 
-def run_status(folder: RunFolder, states: Mapping[str, JobState] | None) -> RunStatus:
-    """Where the run of a folder stands; `states` are those of the jobs (`states_of_jobs`), None where nobody asked."""
-    state, submission = folder.state(), Submission.read(folder)
-    if state and state.status.is_result:
-        return RunStatus(state.status, state.reason or "")
-    if is_being_run(folder):
-        return RunStatus(Status.RUNNING, "on this machine")
-    if submission:
-        job = (states or {}).get(submission.job, JobState("unknown"))
-        if job.name and job.name != submission.name:
-            job = JobState("gone", reason="the number of its job belongs to another one now")
-        return _of_a_job(state, submission, job)
-    if state is None:
-        return RunStatus(Status.NEW)
-    if state.status == Status.RUNNING:
-        return RunStatus(Status.INTERRUPTED, "its launcher is gone")
-    return RunStatus(state.status, state.reason or "")
-
-
-def _of_a_job(state: RunState | None, submission: Submission, job: JobState) -> RunStatus:
-    own = state if state and state.attempts > submission.attempts_before else None
-    name = f"job {submission.job}"
-    if job.state == "pending":
-        waits = f"{name} waits" + (f": {job.reason}" if job.reason not in NOT_STARTED_WAITS else "")
-        return RunStatus(Status.REQUEUED, waits) if own else RunStatus(Status.QUEUED, waits)
-    if job.state in ("running", "completing"):
-        if job.state == "completing" and own and own.status in (Status.FAILED, Status.INTERRUPTED):
-            return RunStatus(own.status, own.reason or "")
-        return RunStatus(Status.RUNNING, name if own and own.status == Status.RUNNING else f"{name} starts")
-    if job.state == "unknown":
-        if own is None:
-            return RunStatus(Status.QUEUED, job.reason or f"{name} was submitted")
-        return RunStatus(own.status, own.reason or job.reason)
-    if submission.cancelled or job.state == "cancelled":
-        return RunStatus(Status.CANCELLED, f"{name} was cancelled")
-    if own and own.status in (Status.FAILED, Status.INTERRUPTED):
-        return RunStatus(own.status, own.reason or "")
-    if job.state == "gone" and not Path(submission.log).exists():
-        # Slurm forgets at once what is cancelled before it has begun.
-        return RunStatus(Status.CANCELLED, f"{name} is gone and never began")
-    return _without_a_word(job, name)
+    def cause(self) -> Cause | None:
+        return CAUSES.get(self.known.state)
 
 
-def _without_a_word(job: JobState, name: str) -> RunStatus:
+class SlurmJobs:
+    """Finds the jobs of runs; what is known of sacct in one look is known in the next."""
+
+    def __init__(self, client: SlurmClient | None = None) -> None:
+        self._client = client or SlurmClient()
+        self._queue = SlurmQueue(self._client)
+
+    def find(self, folders: Sequence[RunFolder]) -> dict[RunFolder, Job]:
+        """One question to Slurm, about those jobs that may still matter; none about runs that have a result."""
+        submissions: dict[RunFolder, Submission] = {}
+        open_jobs = []
+        for folder in folders:
+            with suppress(UserError, OSError):  # damaged: who asks about that run is told
+                submission = Submission.read(folder)
+                if submission is None:
+                    continue
+                state = folder.state()
+                submissions[folder] = submission
+                if not (state and state.status.is_result):
+                    open_jobs.append(submission.job)
+        states = self._queue.states(open_jobs)
+        return {
+            folder: SlurmJob(folder, one, _own(states.get(one.job, JobState("unknown")), one), self._client)
+            for folder, one in submissions.items()
+        }
+
+
+def _own(known: JobState, submission: Submission) -> JobState:
+    """A cluster that was set up anew counts its jobs from 1 again."""
+    if known.name and known.name != submission.name:
+        return JobState("gone", reason="the number of its job belongs to another one now")
+    return known
+
+
+def _without_a_word(known: JobState, name: str) -> Stand:
     """The job is over and its ranks did not say how."""
-    match job.state:
+    match known.state:
         case "timeout":
-            return RunStatus(Status.INTERRUPTED, f"{name} reached its time limit")
+            return Stand(Status.INTERRUPTED, f"{name} reached its time limit")
         case "preempted":
-            return RunStatus(Status.INTERRUPTED, f"{name} had to make room")
+            return Stand(Status.INTERRUPTED, f"{name} had to make room")
         case "node_fail":
-            return RunStatus(Status.INTERRUPTED, f"{name} lost a node")
+            return Stand(Status.INTERRUPTED, f"{name} lost a node")
         case "out_of_memory":
-            return RunStatus(Status.FAILED, f"{name} was killed: out of main memory")
+            return Stand(Status.FAILED, f"{name} was killed: out of main memory")
         case "gone":
-            return RunStatus(Status.LOST, f"{name}: {job.reason}")
+            return Stand(Status.LOST, f"{name}: {known.reason}")
         case _:
-            code = "" if job.exit_code is None else f" with exit code {job.exit_code}"
-            return RunStatus(Status.FAILED, f"{name} ended{code} and did not say why")
+            code = "" if known.exit_code is None else f" with exit code {known.exit_code}"
+            return Stand(Status.FAILED, f"{name} ended{code} and did not say why")
