@@ -10,9 +10,9 @@ import pytest
 
 from megdet.config.schema import ClusterConfig, Config
 from megdet.launchers import job_states
-from megdet.launchers.local import run_folder
+from megdet.launchers.local import folder_of
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.journal import PLAN
+from megdet.runs.folder import PLAN
 
 PlanFor = Callable[..., Plan]
 Command = Callable[[str, str], None]
@@ -38,7 +38,7 @@ def planned_run(plan_for: PlanFor) -> Path:
 
 
 def make_folder(plan: Plan) -> Path:
-    folder = run_folder(plan)
+    folder = folder_of(plan).path
     folder.mkdir(parents=True)
     (folder / PLAN).write_text(plan.to_json())
     return folder

@@ -16,14 +16,15 @@ from megdet import cli
 from megdet.config.schema import ClusterConfig, Config
 from megdet.data.files import check_files, coco_files
 from megdet.launchers import causes
-from megdet.launchers.causes import Cause, Failure, group, read_failure
+from megdet.launchers.causes import Cause, Diagnosis, diagnose, group
 from megdet.launchers.job_states import JobState
 from megdet.launchers.ledger import Submission
-from megdet.launchers.local import devices_here, run_folder, run_local
+from megdet.launchers.local import devices_here, folder_of, run_local
 from megdet.launchers.run_status import RunStatus, run_status
 from megdet.planning.plan import make_plan
 from megdet.runs.failure import record_failure
-from megdet.runs.journal import RunState
+from megdet.runs.folder import RunFolder
+from megdet.runs.status import Status
 from tests.runs.fabricate import fabricate_run
 
 
@@ -75,7 +76,7 @@ def fail(folder: Path, error: Exception, *, rank: int = 0) -> None:
 
 
 def failing(runs: Path, seed: int, action: object, *, rank: int = 0) -> Path:
-    folder = fabricate_run(runs, {"seed": seed}, state="running", epochs=1)
+    folder = fabricate_run(runs, {"seed": seed}, status="running", epochs=1)
     assert callable(action)
     try:
         action()
@@ -85,10 +86,10 @@ def failing(runs: Path, seed: int, action: object, *, rank: int = 0) -> Path:
     raise AssertionError("no error")
 
 
-def failure_of(folder: Path, job: JobState | None = None) -> Failure:
-    submission = Submission.read(folder)
+def failure_of(folder: Path, job: JobState | None = None) -> Diagnosis:
+    submission = Submission.read(RunFolder(folder))
     states = {submission.job: job} if submission and job else None
-    failure = read_failure(folder, run_status(folder, states), job)
+    failure = diagnose(RunFolder(folder), run_status(RunFolder(folder), states), job)
     assert failure is not None
     return failure
 
@@ -121,7 +122,7 @@ def test_a_rank_s_own_error_gives_the_cause(action: object, cause: Cause, tmp_pa
 )
 def test_a_rank_that_died_is_judged_by_its_signal_and_last_lines(body: str, cause: Cause, tmp_path: Path) -> None:
     plan = make_plan(Config(gpus=1, cluster=ClusterConfig(gpus_per_node=1), runs_dir=str(tmp_path)))
-    folder = run_folder(plan)
+    folder = folder_of(plan).path
     program = f"import os; log = open({str(folder / 'log-rank0.txt')!r}, 'a', buffering=1); {body}"
     assert run_local(plan, command=(sys.executable, "-c", program)) == "failed"
     assert failure_of(folder).cause is cause
@@ -140,7 +141,7 @@ def test_a_rank_that_died_is_judged_by_its_signal_and_last_lines(body: str, caus
 def test_what_slurm_says_of_a_job_gives_the_cause(
     job: JobState, state: str | None, cause: Cause, tmp_path: Path
 ) -> None:
-    folder = fabricate_run(tmp_path, {}, state="running", epochs=1)
+    folder = fabricate_run(tmp_path, {}, status="running", epochs=1)
     if state is None:
         (folder / "state.json").unlink()
     hand_over(folder, log=tmp_path / "7.log")
@@ -155,7 +156,7 @@ def test_a_lost_node_is_the_cause_even_where_the_other_ranks_blame_the_network(t
 
 
 def test_slurm_s_own_words_in_the_job_s_log_count_where_nobody_else_said_anything(tmp_path: Path) -> None:
-    folder = fabricate_run(tmp_path, {}, state="running", epochs=1)
+    folder = fabricate_run(tmp_path, {}, status="running", epochs=1)
     log = tmp_path / "7.log"
     hand_over(folder, log=log)
     for line, cause in (
@@ -170,14 +171,14 @@ def test_slurm_s_own_words_in_the_job_s_log_count_where_nobody_else_said_anythin
 
 def test_runs_that_came_to_a_result_or_were_only_asked_to_stop_are_no_failures(tmp_path: Path) -> None:
     for seed, state in enumerate(("finished", "interrupted")):
-        folder = fabricate_run(tmp_path, {"seed": seed}, state=state)  # type: ignore[arg-type]
-        assert read_failure(folder, run_status(folder, None)) is None
-    for status in ("planned", "queued", "running", "requeued", "cancelled"):
-        assert read_failure(folder, RunStatus(status)) is None  # type: ignore[arg-type]
+        folder = fabricate_run(tmp_path, {"seed": seed}, status=state)  # type: ignore[arg-type]
+        assert diagnose(RunFolder(folder), run_status(RunFolder(folder), None)) is None
+    for status in ("new", "queued", "running", "requeued", "cancelled"):
+        assert diagnose(RunFolder(folder), RunStatus(Status(status))) is None  # type: ignore[arg-type]
 
 
 def test_a_diverged_run_is_a_result_with_its_own_advice(tmp_path: Path) -> None:
-    folder = fabricate_run(tmp_path, {"bn_size": 0}, state="diverged", epochs=1, reason="the loss is nan")
+    folder = fabricate_run(tmp_path, {"bn_size": 0}, status="diverged", epochs=1, reason="the loss is nan")
     failure = failure_of(folder)
     assert failure.cause is causes.DIVERGED and failure.reason == "the loss is nan"
     assert "never run again" in failure.cause.advice
@@ -223,7 +224,7 @@ def test_why_loads_neither_torch_nor_mlflow(tmp_path: Path) -> None:
 def hand_over(folder: Path, *, log: Path) -> None:
     """As the Slurm launcher notes the job of a run, which has begun."""
     log.touch()
-    state = RunState.read(folder)
+    state = RunFolder(folder).state()
     before = 0 if state is None else state.attempts - 1
     submission = Submission("slurm", "7", "7", "megdet-x", "2026-11-20T10:00:00+00:00", str(log), "", "")
     replace(submission, attempts_before=before).write(folder)

@@ -28,7 +28,7 @@ NO_ACCOUNTING = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
 
 
 def states(*jobs: str) -> dict[str, str]:
-    return {job: state.state for job, state in job_states(jobs).items()}
+    return {job: state.status for job, state in job_states(jobs).items()}
 
 
 def test_squeue_and_sacct_together_know_all_jobs(command: Command) -> None:

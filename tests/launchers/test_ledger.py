@@ -18,8 +18,11 @@ from megdet.launchers.ledger import (
     withdraw,
     write_intent,
 )
-from megdet.runs.journal import PLAN, RunState
+from megdet.runs.folder import PLAN, RunFolder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from tests.launchers.conftest import PlanFor, make_folder
+from tests.runs.folders import owned
 
 
 @pytest.fixture
@@ -40,26 +43,26 @@ def test_booking_tells_each_run_its_element_and_takes_the_token_away(runs: list[
     assert token.exists()
     book(submission, "123")
     assert not token.exists()
-    booked = [Submission.read(run) for run in runs]
+    booked = [Submission.read(RunFolder(run)) for run in runs]
     assert [one.job for one in booked if one] == ["123_0", "123_1"]
     assert booked[1] is not None and booked[1].log == str(submission / "123_1.log") and booked[1].name == "sweep-1"
 
 
 def test_a_rank_that_is_faster_than_the_bookkeeping_books_the_same(runs: list[Path], submission: Path) -> None:
     book_run(submission, 1, array="123")
-    by_rank = Submission.read(runs[1])
-    RunState("running", attempts=1, started="2026-01-01T00:00:00+00:00").write(runs[1])
+    by_rank = Submission.read(RunFolder(runs[1]))
+    owned(runs[1]).write_state(RunState(Status.RUNNING, attempts=1, started="2026-01-01T00:00:00+00:00"))
     book(submission, "123")
-    assert Submission.read(runs[1]) == by_rank and by_rank is not None and by_rank.attempts_before == 0
+    assert Submission.read(RunFolder(runs[1])) == by_rank and by_rank is not None and by_rank.attempts_before == 0
 
 
 def test_a_run_that_is_submitted_again_remembers_its_older_jobs(runs: list[Path], submission: Path) -> None:
     book(submission, "123")
     again = submission.with_name("sweep-2")
-    RunState("failed", attempts=3, started="2026-01-01T00:00:00+00:00").write(runs[0])
+    owned(runs[0]).write_state(RunState(Status.FAILED, attempts=3, started="2026-01-01T00:00:00+00:00"))
     write_intent(again, runs[:1])
     book(again, "200")
-    known = Submission.read(runs[0])
+    known = Submission.read(RunFolder(runs[0]))
     assert known is not None and (known.job, known.history, known.attempts_before) == ("200", ("123_0",), 3)
 
 
@@ -73,7 +76,7 @@ def test_a_launcher_that_died_after_sbatch_leaves_no_unknown_job(runs: list[Path
 def test_a_launcher_that_died_before_sbatch_leaves_nothing(runs: list[Path], submission: Path) -> None:
     [said] = reconcile(runs[0].parent, lambda name: [])
     assert "died before Slurm had its jobs" in said
-    assert not submission.exists() and Submission.read(runs[0]) is None
+    assert not submission.exists() and Submission.read(RunFolder(runs[0])) is None
     assert list(submission.parent.glob("*.intent")) == []
 
 
@@ -130,14 +133,14 @@ def test_code_that_is_edited_while_queued_is_noticed(
 
 def test_a_cancellation_is_remembered(runs: list[Path], submission: Path) -> None:
     mark_cancelled(runs[0])
-    assert Submission.read(runs[0]) is None
+    assert Submission.read(RunFolder(runs[0])) is None
     book(submission, "123")
     mark_cancelled(runs[0])
-    known = Submission.read(runs[0])
+    known = Submission.read(RunFolder(runs[0]))
     assert known is not None and known.cancelled is not None and known.job == "123_0"
 
 
 def test_a_damaged_submission_is_an_error_with_a_way_out(runs: list[Path]) -> None:
     (runs[0] / "submission.json").write_text('{"job": 1}')
     with pytest.raises(UserError, match="move the run folder away"):
-        Submission.read(runs[0])
+        Submission.read(RunFolder(runs[0]))

@@ -18,21 +18,25 @@ import pytest
 from megdet.config.schema import ClusterConfig, Config
 from megdet.errors import UserError
 from megdet.launchers import processes
-from megdet.launchers.local import check_fits_here, devices_here, is_being_run, resolve_cluster, run_folder, run_local
+from megdet.launchers.local import check_fits_here, devices_here, folder_of, is_being_run, resolve_cluster, run_local
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.journal import RunState
+from megdet.runs.folder import RunFolder
+from megdet.runs.state import RunState
 
 PRELUDE = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from megdet.runs.journal import RunState
+from megdet.runs.folder import ATTEMPT, RunFolder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 folder, rank = Path(sys.argv[1]).parent, int(os.environ["RANK"])
+run = RunFolder(folder).owned_by(os.environ[ATTEMPT])
 (folder / f"pid{rank}").write_text(str(os.getpid()))
 
 def state(name, **values):
-    before = RunState.read(folder)
+    before = run.state()
     attempts = before.attempts + 1 if before else 1
-    RunState(name, attempts=attempts, started="2020-01-01T00:00:00+00:00", **values).write(folder)
+    run.write_state(RunState(Status(name), attempts=attempts, started="2020-01-01T00:00:00+00:00", **values))
 
 def wait_for(name):
     while not (folder / name).exists():
@@ -78,13 +82,13 @@ Ranks = Callable[[str], tuple[str, ...]]
 
 
 def state_of(plan: Plan) -> RunState:
-    state = RunState.read(run_folder(plan))
+    state = folder_of(plan).state()
     assert state is not None
     return state
 
 
 def failure_of(plan: Plan) -> dict[str, object]:
-    failure: dict[str, object] = json.loads((run_folder(plan) / "failure.json").read_text())
+    failure: dict[str, object] = json.loads((folder_of(plan).path / "failure.json").read_text())
     return failure
 
 
@@ -106,7 +110,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 def launcher_process(plan: Plan, command: tuple[str, ...], *, stop_grace_s: float = 20) -> subprocess.Popen[str]:
     """A launcher of its own, whose exit is the state that it came to."""
-    folder = run_folder(plan)
+    folder = folder_of(plan).path
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "asked.json").write_text(plan.to_json())
     program = (
@@ -121,8 +125,8 @@ def launcher_process(plan: Plan, command: tuple[str, ...], *, stop_grace_s: floa
 @pytest.mark.parametrize("outcome", ["finished", "diverged"])
 def test_a_run_ends_as_its_ranks_say(outcome: str, plan: Plan, ranks: Ranks) -> None:
     assert run_local(plan, command=ranks(f"if rank == 0: state({outcome!r})")) == outcome
-    assert Plan.from_json((run_folder(plan) / "plan.json").read_text()) == plan
-    assert not (run_folder(plan) / "failure.json").exists()
+    assert Plan.from_json((folder_of(plan).path / "plan.json").read_text()) == plan
+    assert not (folder_of(plan).path / "failure.json").exists()
 
 
 def test_each_rank_is_told_who_it_is(plan: Plan, ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +139,7 @@ def test_each_rank_is_told_who_it_is(plan: Plan, ranks: Ranks, monkeypatch: pyte
         if rank == 0: state("finished")
     """
     run_local(plan, command=ranks(body))
-    folder = run_folder(plan)
+    folder = folder_of(plan).path
     environments = [json.loads((folder / f"env{rank}.json").read_text()) for rank in range(2)]
     for rank, environment in enumerate(environments):
         assert (environment["RANK"], environment["LOCAL_RANK"]) == (str(rank), str(rank))
@@ -161,8 +165,8 @@ def test_a_rank_that_dies_takes_the_others_down(plan: Plan, ranks: Ranks) -> Non
     began = time.monotonic()
     assert run_local(plan, command=ranks(body)) == "failed"
     assert time.monotonic() - began < 20
-    assert not is_alive(int((run_folder(plan) / "pid0").read_text()))
-    assert state_of(plan).state == "failed" and state_of(plan).ended is not None
+    assert not is_alive(int((folder_of(plan).path / "pid0").read_text()))
+    assert state_of(plan).status == "failed" and state_of(plan).ended is not None
     failure = failure_of(plan)
     assert failure["rank"] == 1 and "exit code 1" in str(failure["reason"])
     assert "out of ideas" in failure["log"]  # type: ignore[operator]
@@ -220,12 +224,12 @@ def test_an_attempt_that_dies_before_its_first_word_counts(plan: Plan, ranks: Ra
 def test_an_old_failure_is_gone_once_a_later_attempt_succeeds(plan: Plan, ranks: Ranks) -> None:
     run_local(plan, command=ranks("sys.exit(1)"))
     assert run_local(plan, command=ranks("if rank == 0: state('finished')")) == "finished"
-    assert not (run_folder(plan) / "failure.json").exists()
+    assert not (folder_of(plan).path / "failure.json").exists()
 
 
 def test_ranks_that_end_without_a_state_have_failed(plan: Plan, ranks: Ranks) -> None:
     assert run_local(plan, command=ranks("state('running')")) == "failed"
-    assert state_of(plan).state == "failed" and "without saying" in str(failure_of(plan)["reason"])
+    assert state_of(plan).status == "failed" and "without saying" in str(failure_of(plan)["reason"])
 
 
 def test_nothing_that_a_rank_started_outlives_it(plan: Plan, ranks: Ranks) -> None:
@@ -237,7 +241,7 @@ def test_nothing_that_a_rank_started_outlives_it(plan: Plan, ranks: Ranks) -> No
     """
     assert run_local(plan, command=ranks(body)) == "finished"
     for rank in range(2):
-        child = int((run_folder(plan) / f"child{rank}").read_text())
+        child = int((folder_of(plan).path / f"child{rank}").read_text())
         wait_until(lambda pid=child: not is_alive(pid), "the rank's child is gone")  # type: ignore[misc]
 
 
@@ -246,19 +250,19 @@ def test_a_signal_to_the_launcher_reaches_every_rank_as_sigterm(
     number: signal.Signals, plan: Plan, ranks: Ranks
 ) -> None:
     launcher = launcher_process(plan, ranks("state('running') if rank == 0 else None; on_sigterm(3); time.sleep(100)"))
-    folder = run_folder(plan)
+    folder = folder_of(plan).path
     wait_until(lambda: all((folder / f"ready{rank}").exists() for rank in range(2)), "the ranks are up")
     launcher.send_signal(number)
     output, errors = launcher.communicate(timeout=30)
     assert (output.strip(), launcher.returncode) == ("interrupted", 0), errors
     assert (folder / "stopped0").exists() and (folder / "stopped1").exists()
-    assert state_of(plan).state == "interrupted"
+    assert state_of(plan).status == "interrupted"
     assert "Traceback" not in errors
 
 
 def test_a_run_that_finishes_while_it_is_stopped_is_finished(plan: Plan, ranks: Ranks) -> None:
     launcher = launcher_process(plan, ranks("state('finished') if rank == 0 else None; on_sigterm(0); time.sleep(100)"))
-    folder = run_folder(plan)
+    folder = folder_of(plan).path
     wait_until(lambda: all((folder / f"ready{rank}").exists() for rank in range(2)), "the ranks are up")
     launcher.terminate()
     assert launcher.communicate(timeout=30)[0].strip() == "finished"
@@ -271,36 +275,36 @@ def test_a_second_signal_does_not_wait_for_the_ranks(plan: Plan, ranks: Ranks) -
         time.sleep(100)
     """
     launcher = launcher_process(plan, ranks(body), stop_grace_s=1000)
-    folder = run_folder(plan)
+    folder = folder_of(plan).path
     wait_until(lambda: all((folder / f"ready{rank}").exists() for rank in range(2)), "the ranks are up")
     launcher.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert launcher.poll() is None
     launcher.send_signal(signal.SIGINT)
     assert launcher.communicate(timeout=30)[0].strip() == "interrupted"
-    assert state_of(plan).state == "interrupted"
+    assert state_of(plan).status == "interrupted"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
 def test_ranks_do_not_outlive_a_launcher_that_is_killed(plan: Plan, ranks: Ranks) -> None:
     body = "signal.signal(signal.SIGTERM, signal.SIG_IGN); (folder / f'ready{rank}').touch(); time.sleep(100)"
     launcher = launcher_process(plan, ranks(body))
-    folder = run_folder(plan)
+    folder = folder_of(plan).path
     wait_until(lambda: all((folder / f"ready{rank}").exists() for rank in range(2)), "the ranks are up")
-    assert is_being_run(folder)
+    assert is_being_run(RunFolder(folder))
     launcher.kill()
     launcher.communicate()
     for rank in range(2):
         pid = int((folder / f"pid{rank}").read_text())
         wait_until(lambda pid=pid: not is_alive(pid), f"rank {rank} is gone")  # type: ignore[misc]
-    assert not is_being_run(folder)
+    assert not is_being_run(RunFolder(folder))
 
 
 def test_a_run_is_run_by_one_launcher_at_a_time(plan: Plan, ranks: Ranks) -> None:
-    folder = run_folder(plan)
-    assert not is_being_run(folder)
+    folder = folder_of(plan).path
+    assert not is_being_run(RunFolder(folder))
     folder.mkdir(parents=True)
-    assert not is_being_run(folder) and list(folder.iterdir()) == [], "a look leaves nothing behind"
+    assert not is_being_run(RunFolder(folder)) and list(folder.iterdir()) == [], "a look leaves nothing behind"
     launcher = launcher_process(plan, ranks("on_sigterm(3); time.sleep(100)"))
     wait_until(lambda: all((folder / f"ready{rank}").exists() for rank in range(2)), "the ranks are up")
     before = (folder / "plan.json").read_text()
@@ -309,7 +313,7 @@ def test_a_run_is_run_by_one_launcher_at_a_time(plan: Plan, ranks: Ranks) -> Non
     assert (folder / "plan.json").read_text() == before
     launcher.terminate()
     launcher.communicate(timeout=30)
-    assert not is_being_run(folder)
+    assert not is_being_run(RunFolder(folder))
 
 
 @pytest.mark.parametrize(("visible", "devices"), [("", 0), ("-1", 0), ("0", 1), ("0,1, 2", 3), ("GPU-1a,MIG-2b", 2)])

@@ -10,8 +10,10 @@ import pytest
 
 from megdet.launchers.ledger import book, write_intent
 from megdet.launchers.monitor import watch
-from megdet.runs.journal import RunState, State
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from tests.launchers.conftest import Command, PlanFor, make_folder
+from tests.runs.folders import owned
 
 
 @pytest.fixture
@@ -28,8 +30,8 @@ def runs(plan_for: PlanFor, command: Command) -> list[Path]:
     return folders
 
 
-def word(run: Path, state: State, reason: str | None = None) -> None:
-    RunState(state, attempts=1, started="2026-01-01T00:00:00+00:00", reason=reason).write(run)
+def word(run: Path, state: Status, reason: str | None = None) -> None:
+    owned(run).write_state(RunState(Status(state), attempts=1, started="2026-01-01T00:00:00+00:00", reason=reason))
 
 
 def test_it_waits_until_all_have_ended_and_says_each_change_once(

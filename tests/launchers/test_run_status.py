@@ -9,13 +9,18 @@ import pytest
 from megdet.launchers.job_states import JobState, JobStateName
 from megdet.launchers.ledger import book, mark_cancelled, write_intent
 from megdet.launchers.run_status import run_status
-from megdet.runs.journal import RunState, State
+from megdet.runs.folder import RunFolder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
+from tests.runs.folders import owned
 
 NAME = "sweep-1"
 
 
-def word(run: Path, state: State, *, attempts: int = 1, reason: str | None = None) -> None:
-    RunState(state, attempts=attempts, started="2026-01-01T00:00:00+00:00", reason=reason).write(run)
+def word(run: Path, state: Status, *, attempts: int = 1, reason: str | None = None) -> None:
+    owned(run).write_state(
+        RunState(Status(state), attempts=attempts, started="2026-01-01T00:00:00+00:00", reason=reason)
+    )
 
 
 def submit(run: Path) -> None:
@@ -26,15 +31,18 @@ def submit(run: Path) -> None:
 
 
 def status(run: Path, job: JobStateName | None, *, name: str = NAME, **more: object) -> str:
-    return run_status(run, None if job is None else {"7": JobState(job, name=name, **more)}).state  # type: ignore[arg-type]
+    return run_status(RunFolder(run), None if job is None else {"7": JobState(job, name=name, **more)}).status  # type: ignore[arg-type]
 
 
 def test_without_a_job_the_runs_own_word_counts(planned_run: Path) -> None:
-    assert run_status(planned_run, {}).state == "planned"
+    assert run_status(RunFolder(planned_run), {}).status == "new"
     word(planned_run, "running")
-    assert run_status(planned_run, {}).state == "interrupted", "nobody holds its lock"
+    assert run_status(RunFolder(planned_run), {}).status == "interrupted", "nobody holds its lock"
     word(planned_run, "failed", reason="bad")
-    assert (run_status(planned_run, {}).state, run_status(planned_run, {}).why) == ("failed", "bad")
+    assert (run_status(RunFolder(planned_run), {}).status, run_status(RunFolder(planned_run), {}).why) == (
+        "failed",
+        "bad",
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,7 @@ def test_before_the_ranks_say_a_word_the_job_says_it(job: JobStateName, expected
         ("finished", "running", "finished"), ("finished", "gone", "finished"), ("diverged", "failed", "diverged"),
     ],
 )  # fmt: skip
-def test_the_ranks_word_and_the_job_together(own: State, job: JobStateName, expected: str, planned_run: Path) -> None:
+def test_the_ranks_word_and_the_job_together(own: Status, job: JobStateName, expected: str, planned_run: Path) -> None:
     submit(planned_run)
     word(planned_run, own)
     assert status(planned_run, job) == expected

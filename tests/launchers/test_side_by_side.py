@@ -17,13 +17,16 @@ import pytest
 from megdet.config.compose import Asked
 from megdet.errors import UserError
 from megdet.launchers import side_by_side
-from megdet.launchers.local import devices_here, run_folder
+from megdet.launchers.local import devices_here, folder_of
 from megdet.launchers.side_by_side import SideBySide
 from megdet.planning.plan import Plan
-from megdet.runs.journal import Journal, RunState, State
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import Journal
+from megdet.runs.status import Status
 from megdet.sweep.objective import final_mmap
 from megdet.sweep.points import Point
 from tests.launchers.conftest import PlanFor
+from tests.runs.folders import owned
 from tests.test_launch import LAUNCH, SMALL, launch
 
 STAND_IN = """
@@ -61,7 +64,7 @@ def on_gpus(plan: Plan, gpus: int) -> Plan:
 
 
 def spoke(plan: Plan) -> dict[str, object]:
-    said: dict[str, object] = json.loads((run_folder(plan) / "spoke.json").read_text())
+    said: dict[str, object] = json.loads((folder_of(plan).path / "spoke.json").read_text())
     return said
 
 
@@ -94,12 +97,12 @@ def test_a_run_of_more_cpu_ranks_than_cores_has_them_to_itself(
 
 @pytest.mark.parametrize(("code", "state"), [(1, "failed"), (0, "finished")])
 def test_a_failed_run_does_not_stop_the_others(
-    code: int, state: State, plan_for: PlanFor, devices: Callable[[str], None], stand_in: None
+    code: int, state: Status, plan_for: PlanFor, devices: Callable[[str], None], stand_in: None
 ) -> None:
     devices("0")
     plans = [on_gpus(plan_for(16, 16, seed=seed), 1) for seed in (0, 1)]
-    run_folder(plans[0]).mkdir(parents=True)
-    (run_folder(plans[0]) / "exit").write_text(str(code))
+    folder_of(plans[0]).path.mkdir(parents=True)
+    (folder_of(plans[0]).path / "exit").write_text(str(code))
     assert run(plans) == (code, [plans[0]] if code else [])
     assert spoke(plans[1])
 
@@ -107,10 +110,10 @@ def test_a_failed_run_does_not_stop_the_others(
 def test_a_sweep_runs_side_by_side_from_the_command_line(tmp_path: Path) -> None:
     done = launch(tmp_path, "-m", *SMALL, "seed=0,1", "hydra/launcher=submitit_local")
     assert done.returncode == 0, done.stdout + done.stderr
-    states = [RunState.read(folder) for folder in (tmp_path / "runs").iterdir()]
-    assert [state.state for state in states if state] == ["finished", "finished"]
+    states = [RunFolder(folder).state() for folder in (tmp_path / "runs").iterdir()]
+    assert [state.status for state in states if state] == ["finished", "finished"]
     again = launch(tmp_path, "-m", *SMALL, "seed=0,1", "hydra/launcher=submitit_local")
-    assert again.returncode == 0 and "2 done" in again.stdout
+    assert again.returncode == 0 and "2 finished" in again.stdout
 
 
 @pytest.mark.slow
@@ -124,8 +127,8 @@ def test_ctrl_c_interrupts_all_runs_and_the_same_command_goes_on(tmp_path: Path)
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 3
-    states = [RunState.read(path.parent) for path in tmp_path.glob("runs/b*/metrics.jsonl")]
-    assert states and all(state and state.state == "interrupted" for state in states)
+    states = [RunFolder(path.parent).state() for path in tmp_path.glob("runs/b*/metrics.jsonl")]
+    assert states and all(state and state.status == "interrupted" for state in states)
 
 
 def test_another_sweeper_may_choose_the_points(tmp_path: Path) -> None:
@@ -140,11 +143,11 @@ def test_another_sweeper_may_choose_the_points(tmp_path: Path) -> None:
 
 def test_the_objective_is_the_last_mmap_and_a_failure_has_none(planned_run: Path, plan_for: PlanFor) -> None:
     plan = plan_for(16, 16)
-    with Journal(planned_run) as journal:
+    with Journal(owned(planned_run)) as journal:
         for epoch, mmap in enumerate((10.0, 31.5), start=1):
             journal.epoch(epoch, step=epoch, mmAP=mmap)
-    point = Point(Asked(("batch=16",), plan.config), plan, "done")
+    point = Point(Asked(("batch=16",), plan.config), plan, Status.FINISHED)
     assert final_mmap(point) == 31.5
-    assert final_mmap(replace(point, state="diverged")) == 0.0
+    assert final_mmap(replace(point, status=Status.DIVERGED)) == 0.0
     with pytest.raises(UserError, match=r"batch=16: failed \(no luck\)"):
-        final_mmap(replace(point, state="failed", why="no luck"))
+        final_mmap(replace(point, status=Status.FAILED, why="no luck"))

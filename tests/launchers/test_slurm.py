@@ -11,7 +11,7 @@ from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers import client
 from megdet.launchers.ledger import Submission
-from megdet.launchers.local import run_folder
+from megdet.launchers.local import folder_of
 from megdet.launchers.slurm import SlurmLauncher, submit_runs
 from megdet.planning.plan import Plan
 from tests.launchers.conftest import Command, PlanFor
@@ -34,7 +34,7 @@ def slurm(command: Command) -> Command:
 
 
 def submission_of(plan: Plan) -> Submission:
-    submission = Submission.read(run_folder(plan))
+    submission = Submission.read(folder_of(plan))
     assert submission is not None
     return submission
 
@@ -53,7 +53,7 @@ def test_runs_go_in_arrays_that_slurm_takes(slurm: Command, plan_for: PlanFor) -
         "job 3: 1 run on 2 nodes x 8 GPUs, 1440 min",
     ]
     assert [submission_of(plan).job for plan in plans] == ["1_0", "3", "1_1", "2"]
-    assert all(Plan.from_json((run_folder(plan) / "plan.json").read_text()) == plan for plan in plans)
+    assert all(Plan.from_json((folder_of(plan).path / "plan.json").read_text()) == plan for plan in plans)
 
 
 def test_a_run_that_another_launcher_has_submitted_meanwhile_is_not_submitted_twice(

@@ -15,9 +15,12 @@ import pytest
 
 from megdet.launchers.ledger import Submission, book, write_intent
 from megdet.launchers.requeue import SlurmJob, is_in_own_job, requeue_own_job
-from megdet.launchers.slurm_task import MEETING, PORTS, end, rank_environment
-from megdet.runs.journal import RunState, State
+from megdet.launchers.slurm_task import PORTS, end, rank_environment
+from megdet.runs.folder import MEETING, RunFolder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from tests.launchers.conftest import Command
+from tests.runs.folders import owned
 
 JOB = SlurmJob(id="7", array="7", restarts=0)
 RUNNING = "echo '7|RUNNING|0|sweep-1|None|'"
@@ -33,8 +36,8 @@ def submitted(planned_run: Path) -> Path:
     return planned_run
 
 
-def word(run: Path, state: State, *, attempts: int = 1) -> None:
-    RunState(state, attempts=attempts, started="2026-01-01T00:00:00+00:00").write(run)
+def word(run: Path, state: Status, *, attempts: int = 1) -> None:
+    owned(run).write_state(RunState(Status(state), attempts=attempts, started="2026-01-01T00:00:00+00:00"))
 
 
 def failure(run: Path, error: str, reason: str) -> None:
@@ -42,7 +45,7 @@ def failure(run: Path, error: str, reason: str) -> None:
 
 
 def state_of(run: Path) -> RunState:
-    state = RunState.read(run)
+    state = RunFolder(run).state()
     assert state is not None
     return state
 
@@ -78,7 +81,7 @@ def test_a_rank_is_told_who_it_is_and_keeps_the_gpus_that_slurm_gave_it() -> Non
 
 
 @pytest.mark.parametrize("state", ["finished", "diverged"])
-def test_a_result_is_a_job_that_completed(state: State, submitted: Path) -> None:
+def test_a_result_is_a_job_that_completed(state: Status, submitted: Path) -> None:
     word(submitted, state)
     assert end(JOB, submitted, 0) == 0
 
@@ -86,7 +89,7 @@ def test_a_result_is_a_job_that_completed(state: State, submitted: Path) -> None
 def test_an_interrupted_run_stays_so_and_its_job_did_not_complete(submitted: Path) -> None:
     word(submitted, "interrupted")
     assert end(JOB, submitted, 143) == 3
-    assert state_of(submitted).state == "interrupted" and not (submitted / "failure.json").exists()
+    assert state_of(submitted).status == "interrupted" and not (submitted / "failure.json").exists()
 
 
 def test_an_error_of_the_code_is_left_as_it_was_said_and_never_retried(submitted: Path, command: Command) -> None:
@@ -110,7 +113,7 @@ def test_ranks_that_die_without_a_word_have_failed(submitted: Path) -> None:
     word(submitted, "finished", attempts=1)
     (submitted / MEETING).write_text(json.dumps({"attempt": "7.0", "address": "n1", "port": 1, "before": 1}))
     assert end(JOB, submitted, 1) == 1, "the finished attempt was an earlier one"
-    assert (state_of(submitted).state, state_of(submitted).attempts) == ("failed", 2)
+    assert (state_of(submitted).status, state_of(submitted).attempts) == ("failed", 2)
     assert end(replace(JOB, restarts=1), submitted, 0) == 1, "nobody said that it finished"
 
 
@@ -124,7 +127,7 @@ def test_a_lost_connection_is_retried_and_only_so_often(submitted: Path, command
         (submitted / MEETING).write_text(json.dumps({"attempt": f"7.{attempt}", "before": attempt}))
         assert end(replace(JOB, restarts=attempt), submitted, 1) == 1
         expected = "interrupted" if attempt < 2 else "failed"
-        assert state_of(submitted).state == expected
+        assert state_of(submitted).status == expected
     assert asked.read_text() == "requeue 7\n" * 2
 
 
@@ -133,7 +136,7 @@ def test_ranks_that_slurm_could_not_start_are_started_again(submitted: Path, com
     command("scontrol", "echo $@ >> asked")
     assert end(JOB, submitted, 137) == 137
     assert (submitted.parents[1] / "asked").read_text() == "requeue 7\n"
-    assert state_of(submitted).state == "interrupted"
+    assert state_of(submitted).status == "interrupted"
 
 
 @pytest.mark.parametrize("code", [1, 137])
@@ -158,7 +161,7 @@ def test_progress_between_lost_connections_counts_anew(submitted: Path, command:
         failure(submitted, "DistBackendError", "Connection reset by peer")
         (submitted / MEETING).write_text(json.dumps({"attempt": f"7.{attempt}", "before": attempt}))
         end(replace(JOB, restarts=attempt), submitted, 1)
-        assert state_of(submitted).state == "interrupted"
+        assert state_of(submitted).status == "interrupted"
 
 
 def test_only_the_job_that_was_submitted_for_a_run_is_requeued_by_it(
@@ -230,7 +233,7 @@ def test_a_job_that_is_lost_again_and_again_is_given_up(submitted: Path) -> None
     rank.communicate(timeout=60)
     assert rank.returncode == 1
     assert "without any progress" in str(state_of(submitted).reason)
-    known = Submission.read(submitted)
+    known = Submission.read(RunFolder(submitted))
     assert known is not None and known.retries == 2
 
 

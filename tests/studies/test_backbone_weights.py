@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from megdet.errors import UserError
-from megdet.runs.failure import CHECKPOINT
+from megdet.runs.folder import CHECKPOINT
 from megdet.studies.backbone_weights import save_backbone
 from megdet.training.checkpoint import save_checkpoint
 from tests.model.detectors import small_detector

@@ -12,6 +12,7 @@ from torch import nn
 from megdet.errors import UserError
 from megdet.launchers.local import run_local
 from megdet.planning.plan import make_plan
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
 from megdet.studies.bn_study import BNStudy, estimate_statistics, group_sizes
 from tests.ranks import run_ranks
@@ -56,7 +57,7 @@ def test_the_running_average_is_scored_as_at_the_end_of_training_whatever_was_st
     assert study.images_of(1) == study.plan.config.batch == study.images_of(study.plan.config.batch)
     with pytest.raises(UserError, match="--images 100000: takes 1 to"):
         study.images_of(100000)
-    recorded = [line for line in read_journal(trained) if line["kind"] == "epoch"][-1]
+    recorded = [line for line in read_journal(RunFolder(trained)) if line["kind"] == "epoch"][-1]
     found = study.running_average()
     assert {name: found[name] for name in found} == {name: recorded[name] for name in found}
 

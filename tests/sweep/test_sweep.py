@@ -12,14 +12,16 @@ from mlflow import MlflowClient
 from megdet.config.compose import Asked
 from megdet.config.schema import Config, DataConfig, ModelConfig
 from megdet.launchers.in_turn import InTurn
-from megdet.launchers.local import devices_here, run_folder
+from megdet.launchers.local import devices_here, folder_of
 from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.journal import RunState, State
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from megdet.runs.sweep_folder import Sweep
 from megdet.sweep.points import plan_points
 from megdet.sweep.sweep import run_points
 from megdet.tracking.mirror import mirror
+from tests.runs.folders import owned
 from tests.tracking.databases import new_database
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
@@ -55,15 +57,15 @@ Ask = Callable[..., Asked]
 class Launcher:
     """Notes what it is asked to run and leaves the outcome that it is told."""
 
-    def __init__(self, outcomes: dict[int, State] | None = None) -> None:
+    def __init__(self, outcomes: dict[int, str] | None = None) -> None:
         self.outcomes = outcomes or {}
         self.batches: list[int] = []
 
-    def __call__(self, plan: Plan) -> State:
+    def __call__(self, plan: Plan) -> Status:
         self.batches.append(plan.config.batch)
-        outcome = self.outcomes.get(plan.config.batch, "finished")
-        run_folder(plan).mkdir(parents=True, exist_ok=True)
-        RunState(outcome, attempts=1, started="2020-01-01T00:00:00+00:00").write(run_folder(plan))
+        outcome = Status(self.outcomes.get(plan.config.batch, "finished"))
+        folder_of(plan).path.mkdir(parents=True, exist_ok=True)
+        owned(folder_of(plan).path).write_state(RunState(outcome, attempts=1, started="2020-01-01T00:00:00+00:00"))
         return outcome
 
 
@@ -75,7 +77,7 @@ def test_a_sweep_runs_its_points_in_order_and_again_runs_nothing(ask: Ask, capsy
     assert "3 new" in capsys.readouterr().out
     assert run_points(asked, launcher=InTurn(launcher)) == 0
     assert launcher.batches == [8, 4, 2]
-    assert "2 done, 1 diverged" in capsys.readouterr().out
+    assert "2 finished, 1 diverged" in capsys.readouterr().out
 
 
 def with_existing(asked: list[Asked], on_existing: str) -> list[Asked]:
@@ -135,10 +137,12 @@ def test_a_failed_run_does_not_stop_the_others_and_an_interrupted_one_does(ask: 
 def test_a_run_whose_launcher_is_gone_counts_as_interrupted(ask: Ask) -> None:
     one = ask(8, 8)
     point = plan_points([one], to_run_here=True)[0]
-    assert point.plan is not None and point.state == "new"
-    run_folder(point.plan).mkdir(parents=True)
-    RunState("running", attempts=1, started="2020-01-01T00:00:00+00:00").write(run_folder(point.plan))
-    assert plan_points([one], to_run_here=True)[0].state == "interrupted"
+    assert point.plan is not None and point.status == "new"
+    folder_of(point.plan).path.mkdir(parents=True)
+    owned(folder_of(point.plan).path).write_state(
+        RunState(Status.RUNNING, attempts=1, started="2020-01-01T00:00:00+00:00")
+    )
+    assert plan_points([one], to_run_here=True)[0].status == "interrupted"
 
 
 def test_points_that_cannot_be_are_reported_and_left_out(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,12 +224,12 @@ def test_a_plan_names_the_commit_of_the_code(ask: Ask) -> None:
 def test_a_plan_for_a_cluster_can_be_shown_and_not_run_here(ask: Ask) -> None:
     one = ask(32, 2, gpus=32)
     one.config.cluster.nodes, one.config.cluster.gpus_per_node = 16, 2
-    assert plan_points([one], to_run_here=True)[0].state == "new", "32 CPU processes are allowed"
+    assert plan_points([one], to_run_here=True)[0].status == "new", "32 CPU processes are allowed"
     one.config.data.train_images = 1000
     one.config.batch, one.config.gpus, one.config.cluster.nodes = 128, 128, 64
-    assert plan_points([one], to_run_here=False)[0].state == "new"
+    assert plan_points([one], to_run_here=False)[0].status == "new"
     point = plan_points([one], to_run_here=True)[0]
-    assert point.state == "invalid" and "cluster=local" in point.why
+    assert point.shown == "invalid" and "cluster=local" in point.why
 
 
 def test_the_journal_of_a_plan_is_where_its_id_says(ask: Ask) -> None:
@@ -233,7 +237,7 @@ def test_the_journal_of_a_plan_is_where_its_id_says(ask: Ask) -> None:
     run_points([ask(8, 8)], launcher=InTurn(launcher))
     plan = make_plan(plan_points([ask(8, 8)], to_run_here=True)[0].plan.config)  # type: ignore[union-attr]
     state = json.loads((Path("runs") / plan.run_id / "state.json").read_text())
-    assert state["state"] == "finished"
+    assert state["status"] == "finished"
 
 
 ARGUMENTS = ("experiment=small", "batch=8,4,3", "gpus=1")
@@ -243,7 +247,7 @@ def test_a_sweep_is_on_record_before_its_first_run_and_concluded_after_its_last(
     seen: list[tuple[str, int]] = []
     launcher = Launcher()
 
-    def run(plan: Plan) -> State:
+    def run(plan: Plan) -> Status:
         seen.append(("run", len(list(Path("runs/.sweeps").iterdir()))))
         return launcher(plan)
 
@@ -283,11 +287,11 @@ def test_runs_that_were_done_before_are_hung_below_a_new_sweep(ask: Ask, tmp_pat
     for one in asked:
         one.config.tracking.enabled, one.config.tracking.uri = True, uri
 
-    def run(plan: Plan) -> State:
+    def run(plan: Plan) -> Status:
         Launcher()(plan)
-        (run_folder(plan) / "plan.json").write_text(plan.to_json())
-        assert mirror(run_folder(plan), uri, "megdet")
-        return "finished"
+        (folder_of(plan).path / "plan.json").write_text(plan.to_json())
+        assert mirror(folder_of(plan), uri, "megdet")
+        return Status.FINISHED
 
     assert run_points(asked[:1], launcher=InTurn(run)) == 0
     assert run_points(asked, launcher=InTurn(run), arguments=ARGUMENTS) == 0
@@ -304,9 +308,9 @@ def test_a_sweep_with_nothing_left_to_start_shows_in_an_experiment_that_others_m
     asked = [ask(8, 8), ask(4, 4)]
     launcher = Launcher()
 
-    def run(plan: Plan) -> State:
+    def run(plan: Plan) -> Status:
         state = launcher(plan)
-        (run_folder(plan) / "plan.json").write_text(plan.to_json())
+        (folder_of(plan).path / "plan.json").write_text(plan.to_json())
         return state
 
     assert run_points(asked, launcher=InTurn(run)) == 0

@@ -8,14 +8,17 @@ from pathlib import Path
 
 from megdet.config.schema import Config
 from megdet.planning.plan import Plan, make_plan
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
+from megdet.runs.status import Status
 from megdet.training.recorder import Recorder
+from tests.runs.folders import owned
 
 
 def begin(plan: Plan, folder: Path, *, step: int, pretrained: bool) -> None:
-    recorder = Recorder(plan, folder, step=step)
+    recorder = Recorder(plan, owned(folder), step=step)
     recorder.started(pretrained=pretrained, train_s=0.0, eval_s=0.0)
-    recorder.ended("interrupted", step=step, reason=None, train_s=0.0, eval_s=0.0)
+    recorder.ended(Status.INTERRUPTED, step=step, reason=None, train_s=0.0, eval_s=0.0)
 
 
 def sha256(*files: Path) -> str:
@@ -40,7 +43,7 @@ def test_each_attempt_names_its_code_and_the_content_of_what_it_read(tmp_path: P
     weights.unlink()  # a checkpoint needs it no more
     begin(replace(plan, commit="b", dirty=False), tmp_path, step=7, pretrained=False)
 
-    started, resumed = [line for line in read_journal(tmp_path) if line["event"] in ("started", "resumed")]
+    started, resumed = [line for line in read_journal(RunFolder(tmp_path)) if line["event"] in ("started", "resumed")]
     assert (started["commit"], started["dirty"], resumed["commit"], resumed["dirty"]) == ("a", True, "b", False)
     assert (started["data_sha256"], resumed["data_sha256"]) == (first_data, sha256(train, val))
     assert started["weights_sha256"] == "9a129038d9a0", "what `printf weights | sha256sum` begins with"
