@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from megdet.errors import ExitCode
+from megdet.launchers.jobs import job_environment_of
 from megdet.planning.plan import Plan
 from megdet.runs.folder import ATTEMPT, LostOwnership, RunFolder
 from megdet.training.attempt import Attempt
@@ -35,7 +36,7 @@ def main() -> int:
         plan = Plan.from_json(path.read_text())
         plan.check_ranks(ranks.world_size)
         with ranks:
-            return Attempt(plan, folder, ranks, stop).go()
+            return Attempt(plan, folder, ranks, stop, job_environment_of(folder)).go()
     except LostOwnership as error:
         # Not a word into the folder: it is another attempt's.
         print(error, file=sys.stderr, flush=True)

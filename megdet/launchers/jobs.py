@@ -33,11 +33,14 @@ class Look:
             return Stand(state.status, state.reason or "")
         return job.stand() if job else Stand(Status.NEW)
 
-    def diagnosis(self, folder: RunFolder) -> Diagnosis | None:
-        """Why a run came to no result; None where it did. Raises UserError for a damaged folder."""
+    def diagnosis(self, folder: RunFolder, stand: Stand | None = None) -> Diagnosis | None:
+        """Why a run came to no result; None where it did. Raises UserError for a damaged folder.
+
+        `stand`: where the run stands, for who knows more of it.
+        """
         job = self.job(folder)
         log = last_lines(job.log) if job and job.log else ()
-        return diagnose(folder, self.stand(folder), known=job.cause() if job else None, job_log=log)
+        return diagnose(folder, stand or self.stand(folder), known=job.cause() if job else None, job_log=log)
 
 
 class Jobs:

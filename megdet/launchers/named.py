@@ -9,7 +9,7 @@ from megdet.launchers.interface import Launcher, LauncherPackage
 from megdet.runs.folder import RunFolder
 
 LAUNCHERS: dict[str, LauncherPackage] = {"local": local, "slurm": slurm}
-"""By the name that `submission.json` has in a run folder. Their modules load when they are used: submitit takes time."""
+"""By the name that `submission.json` has in a run folder. What takes time to load (submitit) loads when it is used."""
 
 SUBMITIT_LOCAL = (
     "hydra/launcher=submitit_local would start every run at once, each on the same GPUs; use "

@@ -1,4 +1,7 @@
-"""What a rank knows of the job that it is part of, and what it may ask of it."""
+"""What a rank knows of the job that it runs in.
+
+Each launcher has its own; training is handed one and knows no launcher.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,29 @@ from typing import Protocol
 
 
 class JobEnvironment(Protocol):
-    """The job of a run, seen from inside; each launcher has its own."""
+    """The job that this process is a rank of, as far as training has to do with it."""
 
     def edits_since_submission(self) -> list[str]:
-        """What has been edited since the run was handed over: `plan`, `code`."""
+        """What was edited between submission and start, such as `plan` or `code`; [] where nothing was."""
+        ...
 
     @property
     def can_requeue(self) -> bool:
-        """Whether this process is part of the job that was submitted for this run."""
+        """Whether this process is in a job of its run that can go back into the queue."""
+        ...
 
     def requeue(self) -> bool:
-        """Put the job back into the queue, which ends its ranks; False where that cannot be."""
+        """Put the job back into the queue, which ends its processes soon; False where that cannot be."""
+        ...
 
 
 class NoJob:
-    """Of ranks that no queue has started: on this machine, or by hand."""
+    """The environment of a rank that no queue started: nothing can be edited before it starts, or be requeued."""
+
+    can_requeue = False
 
     def edits_since_submission(self) -> list[str]:
         return []
-
-    @property
-    def can_requeue(self) -> bool:
-        return False
 
     def requeue(self) -> bool:
         return False

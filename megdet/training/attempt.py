@@ -11,10 +11,9 @@ import torch.distributed as dist
 
 from megdet.data.loader import check_bad_images
 from megdet.errors import ExitCode
-from megdet.launchers.ledger import changes_since_submission
-from megdet.launchers.requeue import is_in_own_job, requeue_own_job
 from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder
+from megdet.runs.job_environment import JobEnvironment, NoJob
 from megdet.runs.status import Status
 from megdet.training.assemble import detector_of, loaders_of, optimizer_of
 from megdet.training.checkpoint import load_checkpoint, save_checkpoint
@@ -40,7 +39,11 @@ class TimeIsUp(Exception):
 class Attempt:
     """One attempt at a run, on one rank; goes on from the last attempt's checkpoint."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, ranks: Ranks, stop: StopSignals) -> None:
+    def __init__(
+        self, plan: Plan, folder: RunFolder, ranks: Ranks, stop: StopSignals, job: JobEnvironment | None = None
+    ) -> None:
+        """`job`: what this rank is part of; none where it was started by hand."""
+        self.job = job or NoJob()
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.train_loader, self.eval_loader = loaders_of(plan, ranks)
         self.pretrained = not folder.checkpoint.exists()
@@ -74,7 +77,7 @@ class Attempt:
         """Train and evaluate what is left of the run; its exit code."""
         if self.recorder:
             self.recorder.started(pretrained=self.pretrained, **self._seconds())
-            for what in changes_since_submission(self.folder):
+            for what in self.job.edits_since_submission():
                 self.recorder.note("edited_while_queued", step=self.step, what=what)
         epochs = self.plan.schedule.epochs
         try:
@@ -95,12 +98,12 @@ class Attempt:
 
     def _interrupted(self, *, requeue: bool) -> ExitCode:
         """The checkpoint is written; rank 0 sees to it that the run goes on later, if that is wanted."""
-        if requeue and self.recorder and requeue_own_job(self.folder):
+        if requeue and self.recorder and self.job.requeue():
             self.recorder.note("requeued", step=self.step)
         code = self._ended(
             Status.INTERRUPTED, "asked to make room" if requeue else "asked to stop", code=ExitCode.INTERRUPTED
         )
-        if requeue and not self.recorder and is_in_own_job(self.folder):
+        if requeue and not self.recorder and self.job.can_requeue:
             # A rank that ended now would take rank 0 with it; Slurm ends this one once the job is requeued.
             self.stop.ignore_no_more()
             time.sleep(REQUEUE_WAIT_S)
@@ -179,7 +182,7 @@ class Attempt:
 
     def _evaluated(self) -> None:
         self.progress.evaluated()
-        if self.recorder and self.stop.requeue_wanted() and is_in_own_job(self.folder):
+        if self.recorder and self.stop.requeue_wanted() and self.job.can_requeue:
             # The last checkpoint holds all that was trained; the other ranks end with this one.
             raise TimeIsUp
 

@@ -7,7 +7,7 @@ from megdet.launchers.interface import JobFinder, Launcher
 from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment, NoJob
 
-NAMES = ("basic", "local_parallel")
+NAMES: tuple[str, ...] = ("basic", "local_parallel")
 """`basic` is Hydra's own word for no launcher in particular."""
 
 

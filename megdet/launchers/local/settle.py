@@ -31,9 +31,7 @@ def settle(
     state = folder.state()
     if state is None or state == before:
         attempts = before.attempts + 1 if before else 1
-        state = replace(
-            before or RunState(Status.RUNNING, attempts, started), status=Status.RUNNING, attempts=attempts
-        )
+        state = replace(before or RunState(Status.RUNNING, attempts, started), status=Status.RUNNING, attempts=attempts)
     if not any(codes) and state.status.is_result:
         return state.status
     rank = first_dead or 0

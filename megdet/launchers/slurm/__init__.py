@@ -7,7 +7,7 @@ from megdet.launchers.interface import JobFinder, Launcher
 from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment
 
-NAMES = ("submitit_slurm",)
+NAMES: tuple[str, ...] = ("submitit_slurm",)
 
 
 def launcher(name: str, config: Config) -> Launcher:

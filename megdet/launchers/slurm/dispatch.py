@@ -78,9 +78,7 @@ def dispatch(
             raise UserError(NO_SLURM.format("there is no sbatch on this machine")) from None
         except SlurmError as error:
             if not _BUSY.search(str(error)):
-                raise UserError(
-                    f"Slurm does not take the job: {error}\nsweep.dry_run=true shows its script"
-                ) from None
+                raise UserError(f"Slurm does not take the job: {error}\nsweep.dry_run=true shows its script") from None
             if pause_s is None:
                 raise
         time.sleep(pause_s)

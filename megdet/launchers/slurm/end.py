@@ -23,6 +23,9 @@ from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.runs.times import now
 
+KILLED = 128
+"""Above it, an exit code is that of a process that a signal has killed: 137 is SIGKILL."""
+
 
 def end(
     attempt: SlurmAttempt, folder: RunFolder, code: int, *, submission: str, client: SlurmClient | None = None
@@ -46,15 +49,11 @@ def end(
         print(error, file=sys.stderr, flush=True)
         return code
     failure = folder.failure() if meeting else None
-    if failure is None:
-        never_began = state is None and code > 128
-        if never_began and _requeued(attempt, owned, next_state(folder), "its ranks never began", client):
-            return code
-    elif is_lost_connection(failure) and code == ExitCode.RUN_FAILED:
-        if _requeued(attempt, owned, state or next_state(folder), failure.reason, client):
-            return code
+    cause = _cause_outside(state, failure, code)
+    if cause and _requeued(attempt, owned, state or next_state(folder), cause, client):
+        return code
     # The ranks that were left only lost their connection to the one that was killed.
-    if failure is None or (is_lost_connection(failure) and code > 128):
+    if failure is None or (is_lost_connection(failure) and code > KILLED):
         fail(owned, state or next_state(folder), _reason(code))
     return code
 
@@ -71,6 +70,13 @@ def next_state(folder: RunFolder) -> RunState:
     return replace(before, attempts=before.attempts + 1) if before else RunState(Status.RUNNING, 1, now())
 
 
+def _cause_outside(state: RunState | None, failure: Failure | None, code: int) -> str | None:
+    """What ended the ranks, where that was neither their own work nor a signal to one of them."""
+    if failure is None:
+        return "its ranks never began" if state is None and code > KILLED else None
+    return failure.reason if is_lost_connection(failure) and code == ExitCode.RUN_FAILED else None
+
+
 def _requeued(
     attempt: SlurmAttempt, owned: RunFolder, state: RunState, reason: str, client: SlurmClient | None
 ) -> bool:
@@ -79,19 +85,23 @@ def _requeued(
     # A job that is being cancelled must not come back.
     if SlurmQueue(client).states([attempt.job])[attempt.job].state != "running" or not count_retry(owned):
         return False
+    before = owned.state()
+    reason = f"to be started again after: {reason}"
+    # Written first: Slurm ends this process once the job is requeued.
+    owned.write_state(replace(state, status=Status.INTERRUPTED, ended=now(), reason=reason))
     try:
         client.requeue(attempt.job)
     except SlurmError as error:
         print(f"could not be requeued: {error}", file=sys.stderr, flush=True)
+        if before:
+            owned.write_state(before)
         return False
-    reason = f"to be started again after: {reason}"
-    owned.write_state(replace(state, status=Status.INTERRUPTED, ended=now(), reason=reason))
     return True
 
 
 def _reason(code: int) -> str:
-    if code > 128:
-        number = code - 128
+    if code > KILLED:
+        number = code - KILLED
         name = signal.Signals(number).name if number in {s.value for s in signal.Signals} else f"signal {number}"
         hint = " (often the system's answer to too little memory)" if number == signal.SIGKILL else ""
         return f"a rank was killed by {name}{hint}"

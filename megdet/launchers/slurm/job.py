@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 from megdet.errors import UserError
@@ -28,12 +29,13 @@ class SlurmJob:
 
     folder: RunFolder
     submission: Submission
-    known: JobState
-    """What Slurm says of it."""
-    client: SlurmClient
+    ask: Callable[[], JobState]
+    """What Slurm says of it; asked when that is needed."""
+    client: SlurmClient = field(default_factory=SlurmClient)
 
     def stand(self) -> Stand:
-        state, name, known = self.folder.state(), f"job {self.submission.job}", self.known
+        # Slurm first: of a run that ends in between, its own word is then the last one.
+        known, name, state = self.ask(), f"job {self.submission.job}", self.folder.state()
         if state and state.status.is_result:
             return Stand(state.status, state.reason or "")
         own = state if state and state.attempts > self.submission.attempts_before else None
@@ -70,7 +72,7 @@ class SlurmJob:
         return Path(self.submission.log)
 
     def cause(self) -> Cause | None:
-        return CAUSES.get(self.known.state)
+        return CAUSES.get(self.ask().state)
 
 
 class SlurmJobs:
@@ -83,7 +85,7 @@ class SlurmJobs:
     def find(self, folders: Sequence[RunFolder]) -> dict[RunFolder, Job]:
         """One question to Slurm, about those jobs that may still matter; none about runs that have a result."""
         submissions: dict[RunFolder, Submission] = {}
-        open_jobs = []
+        open_jobs: list[str] = []
         for folder in folders:
             with suppress(UserError, OSError):  # damaged: who asks about that run is told
                 submission = Submission.read(folder)
@@ -93,11 +95,12 @@ class SlurmJobs:
                 submissions[folder] = submission
                 if not (state and state.status.is_result):
                     open_jobs.append(submission.job)
-        states = self._queue.states(open_jobs)
-        return {
-            folder: SlurmJob(folder, one, _own(states.get(one.job, JobState("unknown")), one), self._client)
-            for folder, one in submissions.items()
-        }
+        asked = cache(lambda: self._queue.states(open_jobs))
+
+        def ask(submission: Submission) -> JobState:
+            return _own(asked().get(submission.job, JobState("unknown")), submission)
+
+        return {folder: SlurmJob(folder, one, partial(ask, one), self._client) for folder, one in submissions.items()}
 
 
 def _own(known: JobState, submission: Submission) -> JobState:
