@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.local.lock import locked
 from megdet.launchers.local.machine import Machine
-from megdet.launchers.local.ranks import STOP_GRACE_S, RankProcesses
+from megdet.launchers.local.ranks import FAILURE_GRACE_S, STOP_GRACE_S, RankProcesses
 from megdet.launchers.rank import RANK_PROGRAM
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
@@ -33,6 +33,7 @@ def run_local(
     program: Sequence[str] = RANK_PROGRAM,
     machine: Machine | None = None,
     stop_grace_s: float = STOP_GRACE_S,
+    failure_grace_s: float = FAILURE_GRACE_S,
 ) -> Status:
     """Run (or go on with) a plan on this machine until it ends; how it ended.
 
@@ -52,7 +53,13 @@ def run_local(
             owned.forget_submission()
             threads = None if machine.gpus else max(1, machine.cores // ranks)
             processes = RankProcesses(
-                owned, program=program, ranks=ranks, threads=threads, lock=lock, stop_grace_s=stop_grace_s
+                owned,
+                program=program,
+                ranks=ranks,
+                threads=threads,
+                lock=lock,
+                stop_grace_s=stop_grace_s,
+                failure_grace_s=failure_grace_s,
             )
             return processes.run()
     except BlockingIOError:

@@ -40,8 +40,8 @@ class RankProcesses:
         ranks: int,
         threads: int | None,
         lock: int,
-        stop_grace_s: float = STOP_GRACE_S,
-        failure_grace_s: float = FAILURE_GRACE_S,
+        stop_grace_s: float,
+        failure_grace_s: float,
     ) -> None:
         """`folder` is the attempt's own; `lock` a file descriptor that the ranks hold open as long as they live."""
         self.folder, self.program, self.ranks, self.threads = folder, program, ranks, threads

@@ -1,4 +1,4 @@
-"""The local launcher with stand-in ranks: real processes and signals, no training."""
+"""One run on this machine with stand-in ranks: real processes and signals, no training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,10 @@ import pytest
 
 from megdet.config.schema import ClusterConfig, Config
 from megdet.errors import UserError
-from megdet.launchers import processes
-from megdet.launchers.local import check_fits_here, devices_here, folder_of, is_being_run, resolve_cluster, run_local
+from megdet.launchers.local.lock import is_locked
+from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.folder import RunFolder
+from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.state import RunState
 
 PRELUDE = """
@@ -51,14 +51,6 @@ def on_sigterm(exit_code):
 """
 
 
-@pytest.fixture(autouse=True)
-def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    devices_here.cache_clear()
-    yield
-    devices_here.cache_clear()
-
-
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     """Two ranks."""
@@ -68,14 +60,14 @@ def plan(tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def ranks(tmp_path: Path) -> Callable[[str], tuple[str, ...]]:
-    """A rank's command, from the body of its program."""
+    """What a rank runs, from the body of its program."""
 
-    def command(body: str) -> tuple[str, ...]:
-        program = tmp_path / "rank.py"
-        program.write_text(PRELUDE + textwrap.dedent(body))
-        return (sys.executable, str(program))
+    def program(body: str) -> tuple[str, ...]:
+        file = tmp_path / "rank.py"
+        file.write_text(PRELUDE + textwrap.dedent(body))
+        return (str(file),)
 
-    return command
+    return program
 
 
 Ranks = Callable[[str], tuple[str, ...]]
@@ -108,28 +100,29 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     raise AssertionError(f"waited in vain: {what}")
 
 
-def launcher_process(plan: Plan, command: tuple[str, ...], *, stop_grace_s: float = 20) -> subprocess.Popen[str]:
+def launcher_process(plan: Plan, program: tuple[str, ...], *, stop_grace_s: float = 20) -> subprocess.Popen[str]:
     """A launcher of its own, whose exit is the state that it came to."""
     folder = folder_of(plan).path
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "asked.json").write_text(plan.to_json())
-    program = (
+    code = (
         "import sys; from pathlib import Path; from megdet.planning.plan import Plan; "
-        "from megdet.launchers.local import run_local; "
+        "from megdet.launchers.local.one_run import run_local; "
         f"plan = Plan.from_json(Path({str(folder / 'asked.json')!r}).read_text()); "
-        f"print(run_local(plan, command={command!r}, stop_grace_s={stop_grace_s}))"
+        f"print(run_local(plan, program={program!r}, stop_grace_s={stop_grace_s}))"
     )
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("outcome", ["finished", "diverged"])
 def test_a_run_ends_as_its_ranks_say(outcome: str, plan: Plan, ranks: Ranks) -> None:
-    assert run_local(plan, command=ranks(f"if rank == 0: state({outcome!r})")) == outcome
+    assert run_local(plan, program=ranks(f"if rank == 0: state({outcome!r})")) == outcome
     assert Plan.from_json((folder_of(plan).path / "plan.json").read_text()) == plan
     assert not (folder_of(plan).path / "failure.json").exists()
 
 
 def test_each_rank_is_told_who_it_is(plan: Plan, ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
     body = """
@@ -138,7 +131,7 @@ def test_each_rank_is_told_who_it_is(plan: Plan, ranks: Ranks, monkeypatch: pyte
         print("hello from rank", rank)
         if rank == 0: state("finished")
     """
-    run_local(plan, command=ranks(body))
+    run_local(plan, program=ranks(body))
     folder = folder_of(plan).path
     environments = [json.loads((folder / f"env{rank}.json").read_text()) for rank in range(2)]
     for rank, environment in enumerate(environments):
@@ -163,7 +156,7 @@ def test_a_rank_that_dies_takes_the_others_down(plan: Plan, ranks: Ranks) -> Non
         sys.exit(1)
     """
     began = time.monotonic()
-    assert run_local(plan, command=ranks(body)) == "failed"
+    assert run_local(plan, program=ranks(body)) == "failed"
     assert time.monotonic() - began < 20
     assert not is_alive(int((folder_of(plan).path / "pid0").read_text()))
     assert state_of(plan).status == "failed" and state_of(plan).ended is not None
@@ -172,8 +165,7 @@ def test_a_rank_that_dies_takes_the_others_down(plan: Plan, ranks: Ranks) -> Non
     assert "out of ideas" in failure["log"]  # type: ignore[operator]
 
 
-def test_a_rank_that_does_not_stop_is_killed(plan: Plan, ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "FAILURE_GRACE_S", 0.3)
+def test_a_rank_that_does_not_stop_is_killed(plan: Plan, ranks: Ranks) -> None:
     body = """
         if rank == 0:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -182,7 +174,7 @@ def test_a_rank_that_does_not_stop_is_killed(plan: Plan, ranks: Ranks, monkeypat
         wait_for("up")
         sys.exit(1)
     """
-    assert run_local(plan, command=ranks(body)) == "failed"
+    assert run_local(plan, program=ranks(body), failure_grace_s=0.3) == "failed"
     assert failure_of(plan)["rank"] == 1
 
 
@@ -196,7 +188,7 @@ def test_a_killed_rank_is_named_as_the_cause_even_if_others_complain_first(plan:
         state("failed", reason="connection reset")
         sys.exit(1)
     """
-    assert run_local(plan, command=ranks(body)) == "failed"
+    assert run_local(plan, program=ranks(body)) == "failed"
     assert failure_of(plan)["rank"] == 1
     assert "SIGKILL" in str(failure_of(plan)["reason"]) and "SIGKILL" in str(state_of(plan).reason)
 
@@ -209,26 +201,26 @@ def test_what_a_failing_rank_wrote_itself_is_kept(plan: Plan, ranks: Ranks) -> N
             sys.exit(1)
         time.sleep(100)
     """
-    assert run_local(plan, command=ranks(body)) == "failed"
+    assert run_local(plan, program=ranks(body)) == "failed"
     assert failure_of(plan) == {"rank": 1, "reason": "mine"}
     assert state_of(plan).reason == "mine"
 
 
 def test_an_attempt_that_dies_before_its_first_word_counts(plan: Plan, ranks: Ranks) -> None:
-    assert run_local(plan, command=ranks("sys.exit(1)")) == "failed"
+    assert run_local(plan, program=ranks("sys.exit(1)")) == "failed"
     assert state_of(plan).attempts == 1
-    assert run_local(plan, command=ranks("sys.exit(1)")) == "failed"
+    assert run_local(plan, program=ranks("sys.exit(1)")) == "failed"
     assert state_of(plan).attempts == 2
 
 
 def test_an_old_failure_is_gone_once_a_later_attempt_succeeds(plan: Plan, ranks: Ranks) -> None:
-    run_local(plan, command=ranks("sys.exit(1)"))
-    assert run_local(plan, command=ranks("if rank == 0: state('finished')")) == "finished"
+    run_local(plan, program=ranks("sys.exit(1)"))
+    assert run_local(plan, program=ranks("if rank == 0: state('finished')")) == "finished"
     assert not (folder_of(plan).path / "failure.json").exists()
 
 
 def test_ranks_that_end_without_a_state_have_failed(plan: Plan, ranks: Ranks) -> None:
-    assert run_local(plan, command=ranks("state('running')")) == "failed"
+    assert run_local(plan, program=ranks("state('running')")) == "failed"
     assert state_of(plan).status == "failed" and "without saying" in str(failure_of(plan)["reason"])
 
 
@@ -239,7 +231,7 @@ def test_nothing_that_a_rank_started_outlives_it(plan: Plan, ranks: Ranks) -> No
         if rank == 0: state("finished")
         os._exit(0)
     """
-    assert run_local(plan, command=ranks(body)) == "finished"
+    assert run_local(plan, program=ranks(body)) == "finished"
     for rank in range(2):
         child = int((folder_of(plan).path / f"child{rank}").read_text())
         wait_until(lambda pid=child: not is_alive(pid), "the rank's child is gone")  # type: ignore[misc]
@@ -291,80 +283,26 @@ def test_ranks_do_not_outlive_a_launcher_that_is_killed(plan: Plan, ranks: Ranks
     launcher = launcher_process(plan, ranks(body))
     folder = folder_of(plan).path
     wait_until(lambda: all((folder / f"ready{rank}").exists() for rank in range(2)), "the ranks are up")
-    assert is_being_run(RunFolder(folder))
+    assert is_locked(RunFolder(folder))
     launcher.kill()
     launcher.communicate()
     for rank in range(2):
         pid = int((folder / f"pid{rank}").read_text())
         wait_until(lambda pid=pid: not is_alive(pid), f"rank {rank} is gone")  # type: ignore[misc]
-    assert not is_being_run(RunFolder(folder))
+    assert not is_locked(RunFolder(folder))
 
 
 def test_a_run_is_run_by_one_launcher_at_a_time(plan: Plan, ranks: Ranks) -> None:
     folder = folder_of(plan).path
-    assert not is_being_run(RunFolder(folder))
+    assert not is_locked(RunFolder(folder))
     folder.mkdir(parents=True)
-    assert not is_being_run(RunFolder(folder)) and list(folder.iterdir()) == [], "a look leaves nothing behind"
+    assert not is_locked(RunFolder(folder)) and list(folder.iterdir()) == [], "a look leaves nothing behind"
     launcher = launcher_process(plan, ranks("on_sigterm(3); time.sleep(100)"))
     wait_until(lambda: all((folder / f"ready{rank}").exists() for rank in range(2)), "the ranks are up")
     before = (folder / "plan.json").read_text()
     with pytest.raises(UserError, match="another launcher"):
-        run_local(replace(plan, commit="other"), command=ranks("on_sigterm(3); time.sleep(100)"))
+        run_local(replace(plan, commit="other"), program=ranks("on_sigterm(3); time.sleep(100)"))
     assert (folder / "plan.json").read_text() == before
     launcher.terminate()
     launcher.communicate(timeout=30)
-    assert not is_being_run(RunFolder(folder))
-
-
-@pytest.mark.parametrize(("visible", "devices"), [("", 0), ("-1", 0), ("0", 1), ("0,1, 2", 3), ("GPU-1a,MIG-2b", 2)])
-def test_devices_are_those_that_cuda_may_see(visible: str, devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    devices_here.cache_clear()
-    assert devices_here() == devices
-
-
-@pytest.mark.parametrize(
-    ("script", "devices"),
-    [
-        ("echo 'GPU 0: NVIDIA A (UUID: GPU-1)'; echo '  MIG 1g.5gb Device 0: (UUID: MIG-1)'; echo 'GPU 1: B'", 2),
-        ("echo 'no devices were found' >&2; exit 6", 0),
-    ],
-)
-def test_otherwise_devices_are_those_that_nvidia_smi_lists(
-    script: str, devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\n{script}\n")
-    tool.chmod(0o755)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    devices_here.cache_clear()
-    assert devices_here() == devices
-
-
-def test_without_a_gpu_a_node_has_as_many_cpu_ranks_as_are_asked_for() -> None:
-    assert resolve_cluster(Config()).cluster.gpus_per_node == 1
-    assert resolve_cluster(Config(gpus=2)).cluster.gpus_per_node == 2
-    assert resolve_cluster(Config(gpus=1000)).cluster.gpus_per_node == 64
-    assert resolve_cluster(Config(gpus=-1)).cluster.gpus_per_node == 1
-    untouched = Config(cluster=ClusterConfig(gpus_per_node=8))
-    assert resolve_cluster(untouched).cluster.gpus_per_node == 8
-
-
-def test_with_gpus_a_node_has_those(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    devices_here.cache_clear()
-    asked = Config(gpus=2)
-    assert resolve_cluster(asked).cluster.gpus_per_node == 4
-    assert asked.cluster.gpus_per_node == "auto", "the config that was asked stays as it is"
-
-
-def test_a_plan_for_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    paper = make_plan(Config(batch=256, cluster=ClusterConfig(nodes=16, gpus_per_node=8)))
-    with pytest.raises(UserError, match=r"gpus=128 on 16 nodes.*none.*cluster=local"):
-        check_fits_here(paper)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    devices_here.cache_clear()
-    two = make_plan(Config(gpus=2, cluster=ClusterConfig(gpus_per_node=2)))
-    with pytest.raises(UserError, match=r"gpus=2 .* has 1;"):
-        check_fits_here(two)
+    assert not is_locked(RunFolder(folder))

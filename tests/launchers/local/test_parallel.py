@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from megdet.launchers.side_by_side import SideBySide
 
 from megdet.config.compose import Asked
 from megdet.errors import UserError
 from megdet.launchers import side_by_side
 from megdet.launchers.local import devices_here, folder_of
-from megdet.launchers.side_by_side import SideBySide
 from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal
