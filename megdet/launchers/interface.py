@@ -67,10 +67,10 @@ class LauncherPackage(Protocol):
     NAMES: tuple[str, ...]
     """The words of `hydra/launcher=` that mean it."""
 
-    def launcher(self, name: str, config: Config) -> Launcher:
+    def make_launcher(self, name: str, config: Config) -> Launcher:
         """The launcher of one of its NAMES."""
 
-    def job_finder(self) -> JobFinder: ...
+    def make_job_finder(self) -> JobFinder: ...
 
-    def job_environment(self, folder: RunFolder) -> JobEnvironment:
+    def make_job_environment(self, folder: RunFolder) -> JobEnvironment:
         """For the ranks of a run that this launcher has started."""

@@ -58,7 +58,7 @@ class Jobs:
         jobs: dict[RunFolder, Job] = {}
         for name, own in by_launcher.items():
             if name not in self._finders:
-                self._finders[name] = LAUNCHERS[name].job_finder()
+                self._finders[name] = LAUNCHERS[name].make_job_finder()
             jobs |= self._finders[name].find(own)
         return Look(jobs)
 
@@ -85,4 +85,4 @@ def job_of(folder: RunFolder) -> Job | None:
 
 def job_environment_of(folder: RunFolder) -> JobEnvironment:
     """For the ranks of a run: what they know of their own job. Raises UserError for a damaged folder."""
-    return LAUNCHERS[launcher_of(folder)].job_environment(folder)
+    return LAUNCHERS[launcher_of(folder)].make_job_environment(folder)

@@ -22,7 +22,7 @@ def launcher_named(name: str, config: Config) -> Launcher:
     """Raises UserError for a launcher of another package: it would know nothing of plans."""
     for package in LAUNCHERS.values():
         if name in package.NAMES:
-            return package.launcher(name, config)
+            return package.make_launcher(name, config)
     if name == "submitit_local":
         raise UserError(SUBMITIT_LOCAL)
     names = [name for package in LAUNCHERS.values() for name in package.NAMES if name != "basic"]

@@ -11,19 +11,19 @@ NAMES: tuple[str, ...] = ("basic", "local_parallel")
 """`basic` is Hydra's own word for no launcher in particular."""
 
 
-def launcher(name: str, config: Config) -> Launcher:
+def make_launcher(name: str, config: Config) -> Launcher:
     from megdet.launchers.local.launcher import LocalLauncher
     from megdet.launchers.local.parallel import ParallelLauncher
 
     return ParallelLauncher() if name == "local_parallel" else LocalLauncher()
 
 
-def job_finder() -> JobFinder:
+def make_job_finder() -> JobFinder:
     from megdet.launchers.local.job import LocalJobs
 
     return LocalJobs()
 
 
-def job_environment(folder: RunFolder) -> JobEnvironment:
+def make_job_environment(folder: RunFolder) -> JobEnvironment:
     """There is no queue to go back to."""
     return NoJob()

@@ -14,7 +14,7 @@ from types import FrameType
 
 import megdet
 from megdet.errors import ExitCode
-from megdet.launchers.local.settle import blame, settle
+from megdet.launchers.settle import blame, settle
 from megdet.launchers.local.signals import handling_signals
 from megdet.launchers.rank import rank_environment
 from megdet.runs.folder import RunFolder

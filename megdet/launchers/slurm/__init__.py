@@ -10,19 +10,19 @@ from megdet.runs.job_environment import JobEnvironment
 NAMES: tuple[str, ...] = ("submitit_slurm",)
 
 
-def launcher(name: str, config: Config) -> Launcher:
+def make_launcher(name: str, config: Config) -> Launcher:
     from megdet.launchers.slurm.launcher import SlurmLauncher
 
     return SlurmLauncher(wait=config.sweep.wait)
 
 
-def job_finder() -> JobFinder:
+def make_job_finder() -> JobFinder:
     from megdet.launchers.slurm.job import SlurmJobs
 
     return SlurmJobs()
 
 
-def job_environment(folder: RunFolder) -> JobEnvironment:
+def make_job_environment(folder: RunFolder) -> JobEnvironment:
     from megdet.launchers.slurm.job_environment import SlurmJobEnvironment
 
     return SlurmJobEnvironment(folder)
