@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-
 from megdet.launchers.ledger import book, write_intent
 from megdet.launchers.monitor import watch
+
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from tests.launchers.conftest import Command, PlanFor, make_folder

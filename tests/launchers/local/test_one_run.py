@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,33 +21,7 @@ from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.state import RunState
-
-PRELUDE = """
-import os, signal, subprocess, sys, time
-from pathlib import Path
-from megdet.runs.folder import ATTEMPT, RunFolder
-from megdet.runs.state import RunState
-from megdet.runs.status import Status
-folder, rank = Path(sys.argv[1]).parent, int(os.environ["RANK"])
-run = RunFolder(folder).owned_by(os.environ[ATTEMPT])
-(folder / f"pid{rank}").write_text(str(os.getpid()))
-
-def state(name, **values):
-    before = run.state()
-    attempts = before.attempts + 1 if before else 1
-    run.write_state(RunState(Status(name), attempts=attempts, started="2020-01-01T00:00:00+00:00", **values))
-
-def wait_for(name):
-    while not (folder / name).exists():
-        time.sleep(0.01)
-
-def on_sigterm(exit_code):
-    def stop(number, frame):
-        (folder / f"stopped{rank}").touch()
-        os._exit(exit_code)
-    signal.signal(signal.SIGTERM, stop)
-    (folder / f"ready{rank}").touch()
-"""
+from tests.launchers.stand_in import is_alive, wait_until, write_program
 
 
 @pytest.fixture
@@ -62,12 +35,7 @@ def plan(tmp_path: Path) -> Plan:
 def ranks(tmp_path: Path) -> Callable[[str], tuple[str, ...]]:
     """What a rank runs, from the body of its program."""
 
-    def program(body: str) -> tuple[str, ...]:
-        file = tmp_path / "rank.py"
-        file.write_text(PRELUDE + textwrap.dedent(body))
-        return (str(file),)
-
-    return program
+    return lambda body: write_program(tmp_path / "rank.py", body)
 
 
 Ranks = Callable[[str], tuple[str, ...]]
@@ -82,22 +50,6 @@ def state_of(plan: Plan) -> RunState:
 def failure_of(plan: Plan) -> dict[str, object]:
     failure: dict[str, object] = json.loads((folder_of(plan).path / "failure.json").read_text())
     return failure
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"waited in vain: {what}")
 
 
 def launcher_process(plan: Plan, program: tuple[str, ...], *, stop_grace_s: float = 20) -> subprocess.Popen[str]:

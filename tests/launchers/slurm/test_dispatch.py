@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from megdet.launchers.sbatch import Resources, arrays_of
 
 from megdet.errors import UserError
-from megdet.launchers.sbatch import Resources, arrays_of
 from megdet.launchers.slurm import sbatch_script
 from tests.launchers.conftest import PlanFor
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from megdet.errors import UserError
 from megdet.launchers.ledger import (
     Submission,
     book,
@@ -18,6 +16,8 @@ from megdet.launchers.ledger import (
     withdraw,
     write_intent,
 )
+
+from megdet.errors import UserError
 from megdet.runs.folder import PLAN, RunFolder
 from megdet.runs.state import RunState
 from megdet.runs.status import Status

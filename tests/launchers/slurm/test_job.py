@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from megdet.launchers.job_states import JobState, JobStateName
 from megdet.launchers.ledger import book, mark_cancelled, write_intent
 from megdet.launchers.run_status import run_status
+
 from megdet.runs.folder import RunFolder
 from megdet.runs.state import RunState
 from megdet.runs.status import Status

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from megdet.launchers.job_states import job_states, jobs_named
 
 from megdet.launchers import client
-from megdet.launchers.job_states import job_states, jobs_named
 from tests.launchers.conftest import Command
 
 SQUEUE = """cat <<END

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from megdet.launchers.ledger import Submission
 
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers import client
-from megdet.launchers.ledger import Submission
 from megdet.launchers.local import folder_of
 from megdet.launchers.slurm import SlurmLauncher, submit_runs
 from megdet.planning.plan import Plan

@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from megdet.launchers.ledger import Submission, book, write_intent
 from megdet.launchers.requeue import SlurmJob, is_in_own_job, requeue_own_job
 from megdet.launchers.slurm_task import PORTS, end, rank_environment
+
 from megdet.runs.folder import MEETING, RunFolder
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
