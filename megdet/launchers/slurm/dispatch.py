@@ -168,7 +168,7 @@ def _setup(cluster: ClusterConfig, folder: Path) -> list[str]:
         f"export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}",
         # The shell outlives the signals that its ranks get, so that the last line is reached.
         "trap : TERM USR2",
-        # Where submitit was killed before it gave this job its callable: those of a submission are all alike.
+        "# Where the launcher was killed before it gave this job its callable; those of an array are all alike.",
         f'callable={_quoted(folder)}/"{job}_submitted.pkl"',
         f'test -e "$callable" || cp "$(ls {_quoted(folder)}/*.pkl | head -n 1)" "$callable"',
     ]

@@ -1,48 +1,36 @@
-"""Where a run stands, by its own word, its lock and its job together."""
+"""Where a run stands, by the ranks' word and Slurm's word on its job together."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from megdet.launchers.job_states import JobState, JobStateName
-from megdet.launchers.ledger import book, mark_cancelled, write_intent
-from megdet.launchers.run_status import run_status
 
+from megdet.errors import UserError
+from megdet.launchers.slurm.job import SlurmJob, SlurmJobs
+from megdet.launchers.slurm.job_states import JobState, JobStateName
+from megdet.launchers.slurm.payload import job_log
+from megdet.launchers.slurm.submission import Submission, mark_cancelled
 from megdet.runs.folder import RunFolder
-from megdet.runs.state import RunState
-from megdet.runs.status import Status
-from tests.runs.folders import owned
-
-NAME = "sweep-1"
+from megdet.runs.status import Stand, Status
+from tests.launchers.conftest import Command
+from tests.launchers.slurm.submitted import NAME, begin, submit, word
 
 
-def word(run: Path, state: Status, *, attempts: int = 1, reason: str | None = None) -> None:
-    owned(run).write_state(
-        RunState(Status(state), attempts=attempts, started="2026-01-01T00:00:00+00:00", reason=reason)
-    )
+@pytest.fixture
+def run(planned_run: RunFolder) -> RunFolder:
+    """Handed over to job 7, which has begun to speak."""
+    payload = submit(planned_run)
+    job_log(payload.folder, "7").touch()
+    return planned_run
 
 
-def submit(run: Path) -> None:
-    folder = run.parent / ".submissions" / NAME
-    write_intent(folder, [run])
-    (folder / "7.log").touch()
-    book(folder, "7")
+def stand(run: RunFolder, known: JobState) -> Stand:
+    submission = Submission.read(run)
+    assert submission is not None
+    return SlurmJob(run, submission, lambda: known).stand()
 
 
-def status(run: Path, job: JobStateName | None, *, name: str = NAME, **more: object) -> str:
-    return run_status(RunFolder(run), None if job is None else {"7": JobState(job, name=name, **more)}).status  # type: ignore[arg-type]
-
-
-def test_without_a_job_the_runs_own_word_counts(planned_run: Path) -> None:
-    assert run_status(RunFolder(planned_run), {}).status == "new"
-    word(planned_run, "running")
-    assert run_status(RunFolder(planned_run), {}).status == "interrupted", "nobody holds its lock"
-    word(planned_run, "failed", reason="bad")
-    assert (run_status(RunFolder(planned_run), {}).status, run_status(RunFolder(planned_run), {}).why) == (
-        "failed",
-        "bad",
-    )
+def status(run: RunFolder, name: JobStateName) -> Status:
+    return stand(run, JobState(name, name=NAME)).status
 
 
 @pytest.mark.parametrize(
@@ -53,9 +41,8 @@ def test_without_a_job_the_runs_own_word_counts(planned_run: Path) -> None:
         ("node_fail", "interrupted"), ("out_of_memory", "failed"), ("gone", "lost"), ("unknown", "queued"),
     ],
 )  # fmt: skip
-def test_before_the_ranks_say_a_word_the_job_says_it(job: JobStateName, expected: str, planned_run: Path) -> None:
-    submit(planned_run)
-    assert status(planned_run, job) == expected
+def test_before_the_ranks_say_a_word_the_job_says_it(job: JobStateName, expected: str, run: RunFolder) -> None:
+    assert status(run, job) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,50 +57,71 @@ def test_before_the_ranks_say_a_word_the_job_says_it(job: JobStateName, expected
         ("finished", "running", "finished"), ("finished", "gone", "finished"), ("diverged", "failed", "diverged"),
     ],
 )  # fmt: skip
-def test_the_ranks_word_and_the_job_together(own: Status, job: JobStateName, expected: str, planned_run: Path) -> None:
-    submit(planned_run)
-    word(planned_run, own)
-    assert status(planned_run, job) == expected
+def test_the_ranks_word_and_the_job_together(own: str, job: JobStateName, expected: str, run: RunFolder) -> None:
+    word(begin(run), Status(own))
+    assert status(run, job) == expected
 
 
-def test_the_word_of_an_earlier_job_is_not_taken_for_the_present_ones(planned_run: Path) -> None:
-    word(planned_run, "failed", attempts=2)
-    submit(planned_run)
+def test_the_word_of_an_earlier_job_is_not_taken_for_the_present_ones(planned_run: RunFolder) -> None:
+    word(planned_run.owned_by("test"), Status.FAILED, attempts=2)
+    job_log(submit(planned_run).folder, "7").touch()
     assert status(planned_run, "pending") == "queued"
     assert status(planned_run, "running") == "running"
     assert status(planned_run, "gone") == "lost"
     assert status(planned_run, "unknown") == "queued"
 
 
-def test_a_job_of_another_cluster_with_the_same_number_is_not_ours(planned_run: Path) -> None:
+def test_a_job_of_another_cluster_with_the_same_number_is_not_ours(run: RunFolder, command: Command) -> None:
+    word(begin(run), Status.RUNNING)
+    command("squeue", "echo '7|RUNNING|0|somebody-elses|None|'")
+    assert SlurmJobs().find([run])[run].stand().status == Status.LOST
+
+
+def test_a_slurm_that_does_not_answer_leaves_the_ranks_word(run: RunFolder, command: Command) -> None:
+    [job] = SlurmJobs().find([run]).values()
+    assert job.stand().status == Status.QUEUED and "squeue is not installed" in job.stand().why
+    word(begin(run), Status.RUNNING)
+    assert job.stand().status == Status.RUNNING
+
+
+def test_one_question_is_asked_and_none_about_results(run: RunFolder, command: Command) -> None:
+    command("squeue", f"echo x >> looks; echo '7|RUNNING|0|{NAME}|None|'")
+    looks = run.path.parents[1] / "looks"
+    jobs = SlurmJobs().find([run])
+    assert not looks.exists(), "a log can be read without Slurm"
+    assert jobs[run].stand().status == jobs[run].stand().status == Status.RUNNING
+    assert looks.read_text() == "x\n"
+    word(begin(run), Status.FINISHED)
+    assert SlurmJobs().find([run])[run].stand().status == Status.FINISHED
+    assert looks.read_text() == "x\n"
+
+
+def test_a_cancelled_job_is_cancelled_without_accounting_too(run: RunFolder) -> None:
+    word(begin(run), Status.INTERRUPTED, reason="asked to stop")
+    mark_cancelled(run)
+    assert status(run, "gone") == "cancelled"
+
+
+def test_a_job_that_never_began_and_is_gone_was_cancelled(planned_run: RunFolder) -> None:
     submit(planned_run)
-    word(planned_run, "running")
-    assert status(planned_run, "running", name="somebody-elses") == "lost"
-
-
-def test_nobody_asked_slurm(planned_run: Path) -> None:
-    submit(planned_run)
-    assert status(planned_run, None) == "queued"
-    word(planned_run, "running")
-    assert status(planned_run, None) == "running"
-
-
-def test_a_cancelled_job_is_cancelled_without_accounting_too(planned_run: Path) -> None:
-    submit(planned_run)
-    word(planned_run, "interrupted", reason="asked to stop")
-    mark_cancelled(planned_run)
     assert status(planned_run, "gone") == "cancelled"
 
 
-def test_a_job_that_never_began_and_is_gone_was_cancelled(planned_run: Path) -> None:
-    submit(planned_run)
-    (planned_run.parent / ".submissions" / NAME / "7.log").unlink()
-    assert status(planned_run, "gone") == "cancelled"
+def test_cancelling_is_noted_only_where_slurm_has_done_it(run: RunFolder, command: Command) -> None:
+    [job] = SlurmJobs().find([run]).values()
+    with pytest.raises(UserError, match="job 7 was not cancelled: scancel is not installed"):
+        job.cancel()
+    submission = Submission.read(run)
+    assert submission is not None and submission.cancelled is None
+    command("scancel", "echo $@ >> cancelled")
+    job.cancel()
+    submission = Submission.read(run)
+    assert submission is not None and submission.cancelled is not None
+    assert (run.path.parents[1] / "cancelled").read_text() == "7\n"
 
 
-def test_why_says_what_slurm_says(planned_run: Path) -> None:
-    submit(planned_run)
-    waiting = run_status(planned_run, {"7": JobState("pending", reason="QOSMaxGRESPerUser", name=NAME)})
+def test_why_says_what_slurm_says(run: RunFolder) -> None:
+    waiting = stand(run, JobState("pending", reason="QOSMaxGRESPerUser", name=NAME))
     assert waiting.why == "job 7 waits: QOSMaxGRESPerUser"
-    ended = run_status(planned_run, {"7": JobState("failed", exit_code=137, name=NAME)})
+    ended = stand(run, JobState("failed", exit_code=137, name=NAME))
     assert ended.why == "job 7 ended with exit code 137 and did not say why"

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from megdet.launchers.job_states import job_states, jobs_named
 
-from megdet.launchers import client
+from megdet.launchers.slurm.client import SlurmClient
+from megdet.launchers.slurm.job_states import SlurmQueue
 from tests.launchers.conftest import Command
 
 SQUEUE = """cat <<END
@@ -28,7 +28,7 @@ NO_ACCOUNTING = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
 
 
 def states(*jobs: str) -> dict[str, str]:
-    return {job: state.status for job, state in job_states(jobs).items()}
+    return {job: known.state for job, known in SlurmQueue().states(jobs).items()}
 
 
 def test_squeue_and_sacct_together_know_all_jobs(command: Command) -> None:
@@ -44,7 +44,7 @@ def test_squeue_and_sacct_together_know_all_jobs(command: Command) -> None:
 def test_exit_codes_reasons_and_names_are_read_from_both(command: Command) -> None:
     command("squeue", SQUEUE)
     command("sacct", SACCT)
-    known = job_states(["124", "125", "123_1", "122_3"])
+    known = SlurmQueue().states(["124", "125", "123_1", "122_3"])
     assert (known["124"].exit_code, known["125"].exit_code, known["122_3"].exit_code) == (1, 128 + 15, 1)
     assert (known["123_1"].reason, known["123_1"].name) == ("JobArrayTaskLimit", "sweep-1")
 
@@ -58,30 +58,30 @@ def test_without_accounting_a_job_that_squeue_has_forgotten_is_gone(command: Com
 def test_an_sacct_that_fails_is_not_asked_again_at_every_look(command: Command, tmp_path: Path) -> None:
     command("squeue", SQUEUE)
     command("sacct", f"echo asked >> asked; {NO_ACCOUNTING}")
+    queue = SlurmQueue()
     for _ in range(3):
-        states("122_0")
+        queue.states(["122_0"])
     assert (tmp_path / "asked").read_text().count("asked") == 1
 
 
 @pytest.mark.parametrize("squeue", ["echo 'Unable to contact slurm controller' >&2; exit 1", "exec sleep 60", None])
 def test_a_slurm_that_does_not_answer_leaves_states_unknown_and_never_hangs(
-    squeue: str | None, command: Command, monkeypatch: pytest.MonkeyPatch
+    squeue: str | None, command: Command
 ) -> None:
-    monkeypatch.setattr(client, "CALL_TIMEOUT_S", 0.5)
     if squeue:
         command("squeue", squeue)
     began = time.monotonic()
-    known = job_states(["123_0"])["123_0"]
-    assert known.state == "unknown" and "Slurm does not answer" in known.reason and known.is_live
+    known = SlurmQueue(SlurmClient(timeout_s=0.5)).states(["123_0"])["123_0"]
+    assert known.state == "unknown" and "Slurm does not answer" in known.reason
     assert time.monotonic() - began < 10
 
 
 def test_nothing_is_asked_about_no_jobs(command: Command) -> None:
-    assert job_states([]) == {}
+    assert SlurmQueue().states([]) == {}
 
 
 def test_jobs_are_found_by_their_name(command: Command) -> None:
     command("squeue", SQUEUE)
     command("sacct", NO_ACCOUNTING)
-    assert jobs_named("sweep-1") == ["123_0", "123_1"]
-    assert jobs_named("sweep-9") == []
+    assert SlurmQueue().named("sweep-1") == ["123_0", "123_1"]
+    assert SlurmQueue().named("sweep-9") == []

@@ -6,22 +6,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from megdet.launchers.ledger import Submission
 
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.launchers import client
-from megdet.launchers.local import folder_of
-from megdet.launchers.slurm import SlurmLauncher, submit_runs
+from megdet.launchers.slurm.launcher import SlurmLauncher
+from megdet.launchers.slurm.submission import Submission
 from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of
 from tests.launchers.conftest import Command, PlanFor
 from tests.test_launch import launch
 
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.submit, "__kwdefaults__", {"pauses_s": (0.01, 0.01)})
-    client.max_array_size.cache_clear()
+OK = "echo Submitted batch job"
 
 
 @pytest.fixture
@@ -30,7 +25,12 @@ def slurm(command: Command) -> Command:
     command("squeue", "exit 0")
     command("sacct", "exit 1")
     command("scontrol", "echo 'MaxArraySize            = 2'")
+    command("srun", "exit 0")
     return command
+
+
+def submit(*plans: Plan) -> list[str]:
+    return list(SlurmLauncher(pauses_s=(0.01, 0.01)).submit(plans))
 
 
 def submission_of(plan: Plan) -> Submission:
@@ -44,41 +44,47 @@ def leftovers(tmp_path: Path) -> list[str]:
 
 
 def test_runs_go_in_arrays_that_slurm_takes(slurm: Command, plan_for: PlanFor) -> None:
-    slurm("sbatch", 'echo x >> count; echo "$(wc -l < count);cluster"')
+    slurm("sbatch", f'echo x >> count; {OK} "$(wc -l < count)"')
     plans = [plan_for(16, 16), plan_for(64, 32), *(plan_for(16, 16, seed=seed) for seed in (1, 2))]
-    said = list(submit_runs(plans))
-    assert said == [
+    assert submit(*plans) == [
         "job 1: 2 runs on 1 node x 8 GPUs, 1440 min",
         "job 2: 1 run on 1 node x 8 GPUs, 1440 min",
         "job 3: 1 run on 2 nodes x 8 GPUs, 1440 min",
     ]
     assert [submission_of(plan).job for plan in plans] == ["1_0", "3", "1_1", "2"]
-    assert all(Plan.from_json((folder_of(plan).path / "plan.json").read_text()) == plan for plan in plans)
+    assert all(Plan.from_json(folder_of(plan).plan.read_text()) == plan for plan in plans)
+
+
+def test_until_its_job_starts_a_run_s_folder_is_its_submission_s(slurm: Command, plan_for: PlanFor) -> None:
+    slurm("sbatch", f"{OK} 5")
+    plan = plan_for(16, 16)
+    submit(plan)
+    assert folder_of(plan).current_owner() == submission_of(plan).name
 
 
 def test_a_run_that_another_launcher_has_submitted_meanwhile_is_not_submitted_twice(
     slurm: Command, plan_for: PlanFor
 ) -> None:
-    slurm("sbatch", "echo 5")
+    slurm("sbatch", f"{OK} 5")
     plan = plan_for(16, 16)
-    list(submit_runs([plan]))
+    submit(plan)
     slurm("squeue", f"echo '5|PENDING|0|{submission_of(plan).name}|Priority|'")
-    assert list(submit_runs([plan])) == []
+    assert submit(plan) == []
 
 
 def test_a_busy_controller_is_asked_again(slurm: Command, plan_for: PlanFor) -> None:
-    slurm("sbatch", "test -e tried && echo 5 || { touch tried; echo 'sbatch: error: Socket timed out' >&2; exit 1; }")
+    slurm("sbatch", f"test -e tried && {OK} 5 || {{ touch tried; echo 'error: Socket timed out' >&2; exit 1; }}")
     plan = plan_for(16, 16)
-    list(submit_runs([plan]))
+    submit(plan)
     assert submission_of(plan).job == "5"
 
 
-def test_a_job_whose_answer_was_lost_is_not_made_twice(slurm: Command, plan_for: PlanFor, tmp_path: Path) -> None:
+def test_a_job_whose_answer_was_lost_is_not_made_twice(slurm: Command, plan_for: PlanFor) -> None:
     name = "$(sed -n 's/.*--job-name=//p' $1)"
-    slurm("sbatch", f"shift; echo \"5|PENDING|0|{name}|None|\" > queue; echo 'Socket timed out' >&2; exit 1")
+    slurm("sbatch", f"echo \"5|PENDING|0|{name}|None|\" > queue; echo 'Socket timed out' >&2; exit 1")
     slurm("squeue", "cat queue 2>/dev/null")
     plan = plan_for(16, 16)
-    list(submit_runs([plan]))
+    submit(plan)
     assert submission_of(plan).job == "5"
 
 
@@ -87,7 +93,7 @@ def test_a_refusal_is_told_in_slurms_words_and_leaves_nothing(
 ) -> None:
     slurm("sbatch", "echo 'sbatch: error: invalid partition specified: gpuu' >&2; exit 1")
     with pytest.raises(UserError, match="invalid partition specified: gpuu"):
-        list(submit_runs([plan_for(16, 16)]))
+        submit(plan_for(16, 16))
     assert leftovers(tmp_path) == []
 
 
@@ -96,11 +102,11 @@ def test_a_controller_that_stays_away_leaves_the_token_for_later(
 ) -> None:
     slurm("sbatch", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(UserError, match="not known whether"):
-        list(submit_runs([plan_for(16, 16)]))
+        submit(plan_for(16, 16))
     assert len([name for name in leftovers(tmp_path) if name.endswith(".intent")]) == 1
-    slurm("sbatch", "echo 6")
+    slurm("sbatch", f"{OK} 6")
     plan = plan_for(16, 16)
-    list(submit_runs([plan]))
+    submit(plan)
     assert submission_of(plan).job == "6" and not [name for name in leftovers(tmp_path) if name.endswith(".intent")]
 
 
@@ -135,7 +141,7 @@ def test_a_dry_run_shows_the_scripts_without_slurm_and_writes_nothing(tmp_path: 
 
 
 def test_scripts_are_shell(tmp_path: Path, slurm: Command, plan_for: PlanFor) -> None:
-    slurm("sbatch", "shift; cp $1 script; echo 5")
-    list(submit_runs([plan_for(16, 16)]))
+    slurm("sbatch", f"cp $1 script; {OK} 5")
+    submit(plan_for(16, 16))
     checked = subprocess.run(["/bin/bash", "-n", str(tmp_path / "script")], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
