@@ -22,9 +22,12 @@ class Look:
     _jobs: Mapping[RunFolder, Job]
 
     def job(self, folder: RunFolder) -> Job | None:
-        """The job of a run; None where it has none that may still matter. Raises UserError for a damaged folder."""
+        """The job of a run; None where it was never started. Raises UserError for a damaged folder."""
         launcher_of(folder)
-        return self._jobs.get(folder)
+        job = self._jobs.get(folder)
+        if job is None and folder.submission() is not None:
+            raise UserError(f"{folder.submission_file} is damaged: its job is not in it; move the run folder away")
+        return job
 
     def stand(self, folder: RunFolder) -> Stand:
         """Raises UserError for a damaged folder."""

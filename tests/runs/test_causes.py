@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,25 +13,17 @@ import pytest
 from megdet import cli
 from megdet.config.schema import ClusterConfig, Config
 from megdet.data.files import check_files, coco_files
-from megdet.launchers import causes
-from megdet.launchers.causes import Cause, Diagnosis, diagnose, group
-from megdet.launchers.job_states import JobState
-from megdet.launchers.ledger import Submission
-from megdet.launchers.local import devices_here, folder_of, run_local
-from megdet.launchers.run_status import RunStatus, run_status
+from megdet.launchers.jobs import Jobs
+from megdet.launchers.local.machine import Machine
+from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import make_plan
-from megdet.runs.failure import record_failure
-from megdet.runs.folder import RunFolder
-from megdet.runs.status import Status
+from megdet.runs import causes
+from megdet.runs.causes import Cause, Diagnosis, diagnose, group
+from megdet.runs.folder import RunFolder, folder_of
+from megdet.runs.status import Stand, Status
+from megdet.training.ending import record_failure
 from tests.runs.fabricate import fabricate_run
-
-
-@pytest.fixture(autouse=True)
-def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    devices_here.cache_clear()
-    yield
-    devices_here.cache_clear()
+from tests.runs.folders import owned
 
 
 def cuda_out_of_memory() -> None:
@@ -72,7 +62,7 @@ def a_mistake_of_the_code() -> None:
 def fail(folder: Path, error: Exception, *, rank: int = 0) -> None:
     """As a rank that failed leaves the folder."""
     (folder / f"log-rank{rank}.txt").write_text("10:00:00 step 20\nW MLflow: Connection refused\n")
-    record_failure(folder, rank, error)
+    record_failure(owned(folder), rank, error)
 
 
 def failing(runs: Path, seed: int, action: object, *, rank: int = 0) -> Path:
@@ -86,10 +76,8 @@ def failing(runs: Path, seed: int, action: object, *, rank: int = 0) -> Path:
     raise AssertionError("no error")
 
 
-def failure_of(folder: Path, job: JobState | None = None) -> Diagnosis:
-    submission = Submission.read(RunFolder(folder))
-    states = {submission.job: job} if submission and job else None
-    failure = diagnose(RunFolder(folder), run_status(RunFolder(folder), states), job)
+def failure_of(folder: Path) -> Diagnosis:
+    failure = Jobs().look_at([RunFolder(folder)]).diagnosis(RunFolder(folder))
     assert failure is not None
     return failure
 
@@ -124,57 +112,37 @@ def test_a_rank_that_died_is_judged_by_its_signal_and_last_lines(body: str, caus
     plan = make_plan(Config(gpus=1, cluster=ClusterConfig(gpus_per_node=1), runs_dir=str(tmp_path)))
     folder = folder_of(plan).path
     program = f"import os; log = open({str(folder / 'log-rank0.txt')!r}, 'a', buffering=1); {body}"
-    assert run_local(plan, command=(sys.executable, "-c", program)) == "failed"
+    assert run_local(plan, program=("-c", program), machine=Machine(gpus=(), cores=1)) == "failed"
     assert failure_of(folder).cause is cause
 
 
-@pytest.mark.parametrize(
-    ("job", "state", "cause"),
-    [
-        (JobState("node_fail"), None, causes.NODE),
-        (JobState("timeout"), "running", causes.TIME_LIMIT),
-        (JobState("out_of_memory"), "running", causes.HOST_MEMORY),
-        (JobState("gone", reason="Slurm does not know the job any more"), "running", causes.LOST),
-        (JobState("failed", exit_code=1), "running", causes.ERROR),
-    ],
-)
-def test_what_slurm_says_of_a_job_gives_the_cause(
-    job: JobState, state: str | None, cause: Cause, tmp_path: Path
-) -> None:
-    folder = fabricate_run(tmp_path, {}, status="running", epochs=1)
-    if state is None:
-        (folder / "state.json").unlink()
-    hand_over(folder, log=tmp_path / "7.log")
-    assert failure_of(folder, job).cause is cause
-
-
-def test_a_lost_node_is_the_cause_even_where_the_other_ranks_blame_the_network(tmp_path: Path) -> None:
+def test_what_a_job_knows_counts_more_than_what_the_ranks_saw(tmp_path: Path) -> None:
     folder = failing(tmp_path, 0, no_other_rank_comes)
-    hand_over(folder, log=tmp_path / "7.log")
     assert failure_of(folder).cause is causes.NETWORK
-    assert failure_of(folder, JobState("node_fail")).cause is causes.NODE
+    stand = Stand(Status.INTERRUPTED, "job 7 lost a node")
+    diagnosis = diagnose(RunFolder(folder), stand, known=causes.NODE)
+    assert diagnosis is not None and diagnosis.cause is causes.NODE
 
 
-def test_slurm_s_own_words_in_the_job_s_log_count_where_nobody_else_said_anything(tmp_path: Path) -> None:
-    folder = fabricate_run(tmp_path, {}, status="running", epochs=1)
-    log = tmp_path / "7.log"
-    hand_over(folder, log=log)
+def test_words_around_the_ranks_count_where_nobody_else_said_anything(tmp_path: Path) -> None:
+    folder = RunFolder(fabricate_run(tmp_path, {}, status="running", epochs=1))
+    stand = Stand(Status.FAILED, "job 7 ended with exit code 1 and did not say why")
     for line, cause in (
         ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks", causes.HOST_MEMORY),
         ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 10:00:00 DUE TO TIME LIMIT ***", causes.TIME_LIMIT),
         ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 10:00:00 DUE TO NODE FAILURE, SEE ***", causes.NODE),
+        ("something else", causes.ERROR),
     ):
-        log.write_text(f"step 20\n{line}\n")
-        failure = failure_of(folder, JobState("failed", exit_code=1))
-        assert failure.cause is cause and failure.log[-1] == line
+        diagnosis = diagnose(folder, stand, job_log=("step 20", line))
+        assert diagnosis is not None and diagnosis.cause is cause and diagnosis.log[-1] == line
 
 
 def test_runs_that_came_to_a_result_or_were_only_asked_to_stop_are_no_failures(tmp_path: Path) -> None:
     for seed, state in enumerate(("finished", "interrupted")):
         folder = fabricate_run(tmp_path, {"seed": seed}, status=state)  # type: ignore[arg-type]
-        assert diagnose(RunFolder(folder), run_status(RunFolder(folder), None)) is None
+        assert Jobs().look_at([RunFolder(folder)]).diagnosis(RunFolder(folder)) is None
     for status in ("new", "queued", "running", "requeued", "cancelled"):
-        assert diagnose(RunFolder(folder), RunStatus(Status(status))) is None  # type: ignore[arg-type]
+        assert diagnose(RunFolder(folder), Stand(Status(status))) is None
 
 
 def test_a_diverged_run_is_a_result_with_its_own_advice(tmp_path: Path) -> None:
@@ -219,12 +187,3 @@ def test_why_loads_neither_torch_nor_mlflow(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def hand_over(folder: Path, *, log: Path) -> None:
-    """As the Slurm launcher notes the job of a run, which has begun."""
-    log.touch()
-    state = RunFolder(folder).state()
-    before = 0 if state is None else state.attempts - 1
-    submission = Submission("slurm", "7", "7", "megdet-x", "2026-11-20T10:00:00+00:00", str(log), "", "")
-    replace(submission, attempts_before=before).write(folder)

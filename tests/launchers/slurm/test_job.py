@@ -9,6 +9,7 @@ from megdet.launchers.slurm.job import SlurmJob, SlurmJobs
 from megdet.launchers.slurm.job_states import JobState, JobStateName
 from megdet.launchers.slurm.payload import job_log
 from megdet.launchers.slurm.submission import Submission, mark_cancelled
+from megdet.runs import causes
 from megdet.runs.folder import RunFolder
 from megdet.runs.status import Stand, Status
 from tests.launchers.conftest import Command
@@ -125,3 +126,25 @@ def test_why_says_what_slurm_says(run: RunFolder) -> None:
     assert waiting.why == "job 7 waits: QOSMaxGRESPerUser"
     ended = stand(run, JobState("failed", exit_code=137, name=NAME))
     assert ended.why == "job 7 ended with exit code 137 and did not say why"
+
+
+@pytest.mark.parametrize(
+    ("known", "own", "cause"),
+    [
+        (JobState("node_fail"), None, causes.NODE),
+        (JobState("timeout"), Status.RUNNING, causes.TIME_LIMIT),
+        (JobState("out_of_memory"), Status.RUNNING, causes.HOST_MEMORY),
+        (JobState("gone", reason="Slurm does not know the job any more"), Status.RUNNING, causes.LOST),
+        (JobState("failed", exit_code=1), Status.RUNNING, causes.ERROR),
+    ],
+)
+def test_how_slurm_says_that_a_job_ended_gives_the_cause(
+    known: JobState, own: Status | None, cause: causes.Cause, run: RunFolder
+) -> None:
+    if own:
+        word(begin(run), own)
+    submission = Submission.read(run)
+    assert submission is not None
+    job = SlurmJob(run, submission, lambda: known)
+    diagnosis = causes.diagnose(run, job.stand(), known=job.cause())
+    assert diagnosis is not None and diagnosis.cause is cause
