@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from megdet.config.compose import compose_one, compose_points, explain, register_schema, to_config
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.launchers.local import resolve_cluster
+from megdet.launchers.local.machine import Machine
 from megdet.planning.plan import make_plan
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -61,7 +61,7 @@ def test_the_defaults_of_conf_are_those_of_the_schema_the_papers_experiment() ->
 
 @pytest.mark.parametrize("experiment", options_of("experiment"))
 def test_every_experiment_composes_and_plans(experiment: str) -> None:
-    plan = make_plan(resolve_cluster(config_of(f"experiment={experiment}")))
+    plan = make_plan(Machine.here().resolve(config_of(f"experiment={experiment}")))
     assert plan.schedule.steps > 0
 
 
@@ -73,7 +73,7 @@ def test_every_option_composes_and_plans(override: str) -> None:
     config = config_of(override)
     group, _, option = override.partition("=")
     assert getattr(config, group).name == option
-    make_plan(resolve_cluster(config))
+    make_plan(Machine.here().resolve(config))
 
 
 def test_the_demo_is_batch_16_on_two_processes_with_the_tiny_detector_on_shapes() -> None:
