@@ -21,6 +21,7 @@ from typing import Any
 
 FOLDER = "FAKE_SLURM"
 """Environment variable: where the jobs are kept."""
+KILL_WAIT_S = 5.0
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -118,15 +119,18 @@ def srun(*words: str) -> int:
     ]
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)  # the tasks get them too
-    said = False
+    kill_at: float | None = None
     while True:
         codes = [task.poll() for task in tasks]
         if None not in codes:
             return max(128 - code if code < 0 else code for code in codes if code is not None)
-        if any(codes) and not said:
-            said = True
+        if any(codes) and kill_at is None:
+            kill_at = time.monotonic() + KILL_WAIT_S
             rank = next(rank for rank, code in enumerate(codes) if code)
             print(f"srun: error: localhost: task {rank}: Exited with exit code {codes[rank]}", file=sys.stderr)
+            for task in tasks:
+                task.terminate()
+        if kill_at and time.monotonic() > kill_at:
             for task in tasks:
                 task.kill()
         time.sleep(0.02)

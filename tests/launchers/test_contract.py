@@ -177,9 +177,10 @@ def test_a_rank_that_fails_ends_the_others_and_is_quoted(place: Place) -> None:
 def test_a_rank_that_is_killed_is_the_cause_of_the_end(place: Place) -> None:
     body = """
         if rank == 1:
-            wait_for("state.json")
+            wait_for("ready0")
             os.kill(os.getpid(), signal.SIGKILL)
         state("running")
+        on_sigterm(1)
         time.sleep(100)
     """
     folder = place.run(body)

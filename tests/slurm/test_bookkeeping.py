@@ -75,7 +75,8 @@ def test_jobs_that_the_controller_has_forgotten_are_looked_up_in_the_accounts(
         assert wait_until(lambda: cluster.call(*accounts).split() == ["COMPLETED", "FAILED"], timeout_s=20)
     cluster.forget_jobs()
     program = (
-        "import sys; from megdet.launchers.job_states import job_states; states = job_states(sys.argv[1:])\n"
+        "import sys; from megdet.launchers.slurm.job_states import SlurmQueue\n"
+        "states = SlurmQueue().states(sys.argv[1:])\n"
         "print(*((states[job].state, states[job].exit_code) for job in sys.argv[1:]))"
     )
     asked = run_program(cluster, tmp_path, "-c", program, *elements)
