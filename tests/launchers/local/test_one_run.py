@@ -126,7 +126,10 @@ def test_a_rank_that_does_not_stop_is_killed(plan: Plan, ranks: Ranks) -> None:
         wait_for("up")
         sys.exit(1)
     """
+    began = time.monotonic()
     assert run_local(plan, program=ranks(body), failure_grace_s=0.3) == "failed"
+    assert time.monotonic() - began < 20
+    assert not is_alive(int((folder_of(plan).path / "pid0").read_text()))
     assert failure_of(plan)["rank"] == 1
 
 

@@ -76,8 +76,12 @@ def test_a_slurm_that_does_not_answer_leaves_states_unknown_and_never_hangs(
     assert time.monotonic() - began < 10
 
 
-def test_nothing_is_asked_about_no_jobs(command: Command) -> None:
-    assert SlurmQueue().states([]) == {}
+def test_nothing_is_asked_about_no_jobs(command: Command, tmp_path: Path) -> None:
+    for program in ("squeue", "sacct"):
+        command(program, "echo asked >> asked")
+    assert SlurmQueue().states([]) == {} and not (tmp_path / "asked").exists()
+    SlurmQueue().states(["1"])
+    assert (tmp_path / "asked").exists(), "about a job they are asked"
 
 
 def test_jobs_are_found_by_their_name(command: Command) -> None:
