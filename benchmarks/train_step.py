@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_report
-from megdet.launchers.processes import NO_TRIM
+from megdet.launchers.rank import NO_TRIM
 
 WARM_UP_STEPS = 2
 NUM_CLASSES = 80

@@ -18,7 +18,7 @@ Where it runs (never what is learned)
   images_per_gpu   images in one forward pass; accumulation makes up the rest of the batch
   sublinear        activation checkpointing: less memory, slower; auto: from bn_size 32
   cluster          what there is to run on
-  hydra/launcher   submitit_slurm: jobs of a Slurm cluster; submitit_local: as many runs at a time as fit here
+  hydra/launcher   submitit_slurm: jobs of a Slurm cluster; local_parallel: as many runs at a time as fit here
 
 Choose with group=option; the files are in {conf}, and files of yours in ./conf add to them
 {groups}

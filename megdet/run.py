@@ -9,35 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from megdet.errors import ExitCode
-from megdet.launchers.ledger import changes_since_submission
-from megdet.launchers.requeue import is_in_own_job, requeue_own_job
+from megdet.launchers.jobs import job_environment_of
 from megdet.planning.plan import Plan
 from megdet.runs.folder import ATTEMPT, LostOwnership, RunFolder
 from megdet.training.attempt import Attempt
 from megdet.training.distributed import Ranks
 from megdet.training.ending import record_failure, start_log
 from megdet.training.stop_signals import StopSignals
-
-
-@dataclass(frozen=True)
-class SubmittedJob:
-    """The job that a run was submitted in, as the launchers know it (`JobEnvironment`)."""
-
-    run: RunFolder
-
-    @property
-    def can_requeue(self) -> bool:
-        return is_in_own_job(self.run)
-
-    def edits_since_submission(self) -> list[str]:
-        return changes_since_submission(self.run)
-
-    def requeue(self) -> bool:
-        return requeue_own_job(self.run)
 
 
 def main() -> int:
@@ -55,7 +36,7 @@ def main() -> int:
         plan = Plan.from_json(path.read_text())
         plan.check_ranks(ranks.world_size)
         with ranks:
-            return Attempt(plan, folder, ranks, stop, SubmittedJob(folder)).go()
+            return Attempt(plan, folder, ranks, stop, job_environment_of(folder)).go()
     except LostOwnership as error:
         # Not a word into the folder: it is another attempt's.
         print(error, file=sys.stderr, flush=True)

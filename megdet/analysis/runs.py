@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megdet.errors import UserError
-from megdet.launchers.job_states import JobState
-from megdet.launchers.run_status import run_status, states_of_jobs
+from megdet.launchers.jobs import Jobs, Look
 from megdet.planning.identity import semantic_settings
 from megdet.runs.folder import RunFolder, run_folders
 from megdet.runs.journal import COCO_METRICS, KINDS, read_journal
@@ -164,11 +163,11 @@ def select(runs: Sequence[RunRecord], **wanted: str | None) -> list[RunRecord]:
 
 def _from_run_folders(source: Path, *, steps: bool) -> list[RunRecord]:
     folders = run_folders(source)
-    sweeps, jobs = _sweeps(source), states_of_jobs(folders)
+    sweeps, look = _sweeps(source), Jobs().look_at(folders)
     runs = []
     for folder in folders:
         try:
-            runs.append(_from_run_folder(folder, sweeps, jobs, steps=steps))
+            runs.append(_from_run_folder(folder, sweeps, look, steps=steps))
         except (UserError, OSError) as error:
             print(f"left out: {error}", file=sys.stderr)
     if not runs:
@@ -176,9 +175,7 @@ def _from_run_folders(source: Path, *, steps: bool) -> list[RunRecord]:
     return runs
 
 
-def _from_run_folder(
-    folder: RunFolder, sweeps: Mapping[str, Sequence[str]], jobs: Mapping[str, JobState], *, steps: bool
-) -> RunRecord:
+def _from_run_folder(folder: RunFolder, sweeps: Mapping[str, Sequence[str]], look: Look, *, steps: bool) -> RunRecord:
     """Raises UserError where a file of the run is damaged."""
     try:
         plan = folder.read_plan()
@@ -186,10 +183,10 @@ def _from_run_folder(
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder.plan} is damaged ({error}); move the run folder away") from None
     # The journal last: of a run that has finished by now it is complete.
-    status, state = run_status(folder, jobs), folder.state()
+    stand, state = look.stand(folder), folder.state()
     journal = read_journal(folder, kinds=KINDS if steps else ("epoch", "event"))
     epochs = tuple(line for line in journal if line["kind"] == "epoch")
-    stands, reason = status.status, status.why
+    stands, reason = stand.status, stand.why
     if stands == Status.FINISHED and [line["epoch"] for line in epochs] != list(range(1, planned_epochs + 1)):
         stands, reason = Status.FAILED, f"it finished, but its journal has {len(epochs)} of {planned_epochs} epochs"
     made_from = provenance_of(journal, plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,19 +13,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from megdet.launchers.job_states import JobState
-from megdet.launchers.run_status import RunStatus, run_status
+from megdet.launchers.watch import STYLES
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
-from megdet.runs.status import Status
+from megdet.runs.status import Stand, Status
 
 QUIET_AFTER_S = 3600
 """A run that writes nothing for this long may hang; the table says so."""
 
-STYLES = {
-    "finished": "green", "running": "cyan", "queued": "blue", "requeued": "blue", "diverged": "magenta",
-    "failed": "red", "lost": "red", "interrupted": "yellow", "cancelled": "yellow",
-}  # fmt: skip
 COLUMNS = ("run", "status", "epoch", "step", "mmAP", "hours", "left", "why")
 """`hours` of training so far, `left` at the present speed."""
 
@@ -41,45 +36,42 @@ class Progress(NamedTuple):
     """Unix seconds of the last line."""
 
 
-def table_of(
-    folders: Sequence[RunFolder], states: Mapping[str, JobState], *, live_first: bool = False
-) -> tuple[Group, list[RunStatus]]:
-    """The table under a line of counts, and the runs' statuses.
+def table_of(stands: Mapping[RunFolder, Stand], *, live_first: bool = False) -> Group:
+    """The table of runs and where they stand, under a line of counts.
 
     `live_first`: runs that are under way come first, for a screen that may not hold them all.
     """
     table = Table()
     for name in COLUMNS:
         table.add_column(name, justify="left" if name in ("run", "status", "why") else "right")
-    statuses = [run_status(folder, states) for folder in folders]
-    rows = list(zip(folders, statuses, strict=True))
+    rows = list(stands.items())
     if live_first:
         rows.sort(key=lambda row: not row[1].status.is_live)
-    for folder, status in rows:
-        cells = _cells(folder, status)
-        styles = ("", STYLES.get(status.status, "")) + len(cells[2:]) * ("",)
+    for folder, stand in rows:
+        cells = _cells(folder, stand)
+        styles = ("", STYLES.get(stand.status, "")) + len(cells[2:]) * ("",)
         table.add_row(*(Text(cell, style) for cell, style in zip(cells, styles, strict=True)))
-    counts = Counter(status.status for status in statuses)
-    return Group(Text(", ".join(f"{count} {state}" for state, count in counts.most_common())), table), statuses
+    counts = Counter(stand.status for stand in stands.values())
+    return Group(Text(", ".join(f"{count} {status}" for status, count in counts.most_common())), table)
 
 
-def _cells(folder: RunFolder, status: RunStatus) -> tuple[str, ...]:
+def _cells(folder: RunFolder, stand: Stand) -> tuple[str, ...]:
     plan, state = folder.read_plan(), folder.state()
     epochs = plan["schedule"]["epochs"]
     if state is None:
-        return folder.name, status.status, f"0/{epochs}", "", "", "", "", status.why
+        return folder.name, stand.status, f"0/{epochs}", "", "", "", "", stand.why
     done = _progress(folder, _stamp(folder.journal))
-    why = status.why
+    why = stand.why
     quiet_s = time.time() - (done.time or folder.state_file.stat().st_mtime)
-    if status.status == Status.RUNNING and quiet_s > QUIET_AFTER_S:
+    if stand.status == Status.RUNNING and quiet_s > QUIET_AFTER_S:
         why = f"nothing written for {quiet_s / 3600:.1f} h: does it hang? ({why})"
     left = ""
-    if status.status == Status.RUNNING and done.images_per_s:
+    if stand.status == Status.RUNNING and done.images_per_s:
         steps = plan["schedule"]["steps_per_epoch"] * epochs
         left = f"{(steps - done.step) * plan['config']['batch'] / done.images_per_s / 3600:.3g}"
     return (
         folder.name,
-        status.status,
+        stand.status,
         f"{done.epoch}/{epochs}",
         str(done.step or state.step),
         "" if done.mmAP is None else f"{done.mmAP:.1f}",

@@ -24,12 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Wait; 0, or 1 where a run came to no result."""
-    from megdet.launchers.monitor import watch
-    from megdet.launchers.run_status import run_status, states_of_jobs
+    from megdet.launchers.jobs import stands_of
+    from megdet.launchers.watch import watch
 
     folders = select_runs(parsed.runs)
-    states = states_of_jobs(folders)
-    live = {folder for folder in folders if run_status(folder, states).status.is_live}
+    live = {folder for folder, stand in stands_of(folders).items() if stand.status.is_live}
 
     def mirror(number: int) -> None:
         if folders[number] in live:

@@ -17,7 +17,8 @@ RANK_DIED = "RankDied"
 class Failure:
     """What ended a run."""
 
-    rank: int
+    rank: int | None
+    """None where it is not known which rank was the first."""
     error: str
     """Name of the exception, or RANK_DIED."""
     reason: str
@@ -35,7 +36,7 @@ class Failure:
         return cls(rank, type(error).__name__, reason, text, log, now())
 
     @classmethod
-    def of_death(cls, rank: int, reason: str, *, log: tuple[str, ...]) -> Failure:
+    def of_death(cls, rank: int | None, reason: str, *, log: tuple[str, ...]) -> Failure:
         """What a launcher says of a rank that died without a word."""
         return cls(rank, RANK_DIED, reason, "", log, now())
 

@@ -7,13 +7,16 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from megdet.config.locations import LAUNCH
 from megdet.errors import UserError
 from megdet.runs.failure import LAST_LOG_LINES, Failure
 from megdet.runs.files import json_text, replace_file
 from megdet.runs.state import RunState
+
+if TYPE_CHECKING:
+    from megdet.planning.plan import Plan
 
 PLAN = "plan.json"
 JOURNAL = "metrics.jsonl"
@@ -88,8 +91,7 @@ class RunFolder:
         return self.path / PICTURES
 
     @property
-    def submission(self) -> Path:
-        """Which job of a cluster the run was handed to."""
+    def submission_file(self) -> Path:
         return self.path / SUBMISSION
 
     @property
@@ -128,6 +130,21 @@ class RunFolder:
         except UserError:
             return None
 
+    def submission(self) -> dict[str, Any] | None:
+        """What the launcher `launcher` noted of the job that it handed the run to; None where none was.
+
+        Raises UserError where the file is damaged.
+        """
+
+        def parse(values: Any) -> dict[str, Any]:
+            return {**values, "launcher": str(values["launcher"])}
+
+        return self._read(SUBMISSION, parse)
+
+    def read_meeting(self) -> dict[str, Any] | None:
+        """Where the ranks of an attempt meet; None where none has said it."""
+        return self._read(MEETING, lambda values: dict(values))
+
     def last_log_lines(self, rank: int) -> tuple[str, ...]:
         return last_lines(self.log(rank))
 
@@ -138,6 +155,10 @@ class RunFolder:
     def write_study(self, name: str, found: Mapping[str, Any]) -> None:
         """Studies add files of their own beside the attempt's, which they leave alone."""
         replace_file(self.path / name, json_text(found))
+
+    def note_submission(self, launcher: str, values: Mapping[str, Any]) -> None:
+        """Launchers note jobs, and what became of them, beside the attempt that runs."""
+        replace_file(self.submission_file, json_text({"launcher": launcher, **values}))
 
     def _read(self, name: str, parse: Callable[[Any], T]) -> T | None:
         path = self.path / name
@@ -201,14 +222,28 @@ class RunFolder:
             complete.unlink(missing_ok=True)
         return True
 
+    def write_meeting(self, values: Mapping[str, Any]) -> None:
+        self.check_owner()
+        replace_file(self.meeting, json_text(values))
+
     def forget_failure(self) -> None:
         self.check_owner()
         self.failure_file.unlink(missing_ok=True)
+
+    def forget_submission(self) -> None:
+        """The run is this attempt's now, not that of a job that it was handed to before."""
+        self.check_owner()
+        self.submission_file.unlink(missing_ok=True)
 
 
 def run_folder(runs_dir: str | Path, run_id: str) -> RunFolder:
     """Where a run keeps everything."""
     return RunFolder(Path(runs_dir) / run_id)
+
+
+def folder_of(plan: Plan) -> RunFolder:
+    """Where a plan's run keeps everything."""
+    return run_folder(plan.config.runs_dir, plan.run_id)
 
 
 def last_lines(path: Path, number: int = LAST_LOG_LINES) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -40,3 +41,11 @@ class Status(StrEnum):
     def can_go_on(self) -> bool:
         """Whether the run stopped without a result and without an error of its own."""
         return self in (Status.INTERRUPTED, Status.CANCELLED, Status.LOST)
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where a run stands and, in a line, why."""
+
+    status: Status
+    why: str = ""

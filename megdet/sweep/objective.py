@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from megdet.errors import UserError
+from megdet.runs.folder import folder_of
 from megdet.runs.journal import read_journal
 from megdet.runs.status import Status
-from megdet.sweep.points import Point, folder_of
+from megdet.sweep.points import Point
 
 
 def final_mmap(point: Point) -> float:

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of
 from megdet.runs.prediction import Prediction, predict_all
-from megdet.sweep.points import Point, folder_of
+from megdet.sweep.points import Point
 
 MAX_WIDTH = 240
 """Characters that a table may take; a narrower terminal breaks its lines rather than hide numbers."""

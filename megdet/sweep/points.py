@@ -10,12 +10,12 @@ from pathlib import Path
 from megdet.config.compose import Asked
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.launchers.in_turn import InTurn
 from megdet.launchers.interface import Launcher
-from megdet.launchers.run_status import run_status, states_of_jobs
+from megdet.launchers.jobs import stands_of
+from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.folder import RunFolder, run_folder
+from megdet.runs.folder import folder_of
 from megdet.runs.status import Status
 from megdet.tracking.uri import absolute_uri, default_uri
 
@@ -50,17 +50,12 @@ class Point:
         return self.status is not None and STARTED_BY[on_existing](self.status)
 
 
-def folder_of(plan: Plan) -> RunFolder:
-    """Where a plan's run keeps everything."""
-    return run_folder(plan.config.runs_dir, plan.run_id)
-
-
 def plan_points(asked: Sequence[Asked], *, to_run_here: bool, launcher: Launcher | None = None) -> list[Point]:
     """The plan of each experiment, or why there is none; nothing is started or written.
 
     `to_run_here`: what the launcher has no room for is invalid.
     """
-    launcher = launcher or InTurn()
+    launcher = launcher or LocalLauncher()
     commit, dirty = code_version()
     plans: list[Plan | UserError] = []
     for one in asked:
@@ -71,8 +66,7 @@ def plan_points(asked: Sequence[Asked], *, to_run_here: bool, launcher: Launcher
             plans.append(plan)
         except UserError as error:
             plans.append(error)
-    # One question to the cluster for all of them.
-    jobs = states_of_jobs([folder_of(plan) for plan in plans if isinstance(plan, Plan)])
+    stands = stands_of([folder_of(plan) for plan in plans if isinstance(plan, Plan)])
     points: list[Point] = []
     seen: set[str] = set()
     for one, planned in zip(asked, plans, strict=True):
@@ -83,7 +77,7 @@ def plan_points(asked: Sequence[Asked], *, to_run_here: bool, launcher: Launcher
             points.append(Point(one, planned, None, why))
         else:
             seen.add(planned.run_id)
-            stand = run_status(folder_of(planned), jobs)
+            stand = stands[folder_of(planned)]
             points.append(Point(one, planned, stand.status, stand.why))
     return points
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from megdet.data.files import check_files, coco_files
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
-from megdet.sweep.points import folder_of
+from megdet.runs.folder import folder_of
 
 
 def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from megdet.config.compose import Asked
 from megdet.errors import ExitCode, UserError
-from megdet.launchers.in_turn import InTurn
 from megdet.launchers.interface import Launcher
+from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of
 from megdet.runs.prediction import check_budget
 from megdet.runs.status import Status
-from megdet.sweep.points import Point, folder_of, plan_points, to_start
+from megdet.sweep.points import Point, plan_points, to_start
 from megdet.sweep.ready import make_ready
 from megdet.sweep.record import conclude_sweep, put_on_record
 
@@ -35,7 +36,7 @@ def run_points(
     folder, and `conclude` is called on it when the launcher is done.
     """
     sweep = asked[0].config.sweep
-    launcher = launcher or InTurn()
+    launcher = launcher or LocalLauncher()
     try:
         sweep.check("sweep.")  # once for all points
     except UserError as error:

@@ -28,8 +28,8 @@ from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.config.tracking import TrackingSettings
 from megdet.errors import UserError
-from megdet.launchers.ledger import Submission
-from megdet.launchers.local import is_being_run
+from megdet.launchers.local.lock import is_locked
+from megdet.launchers.slurm.submission import Submission
 from megdet.planning.plan import make_plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal
@@ -52,10 +52,10 @@ def selected(words: list[str]) -> list[Path]:
 LAUNCHER = """
 import sys
 from pathlib import Path
-from megdet.launchers.local import run_local
+from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan
 
-run_local(Plan.from_json(Path(sys.argv[1]).read_text()), command=(sys.executable, "-c", sys.argv[2]), stop_grace_s=5)
+run_local(Plan.from_json(Path(sys.argv[1]).read_text()), program=("-c", sys.argv[2]), stop_grace_s=5)
 """
 RANK = """
 import os, signal, sys, time
@@ -283,7 +283,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(tmp_path: Path) -> None:
         waiting.send_signal(signal.SIGINT)
         _, said = waiting.communicate(timeout=20)
         assert "go on" in said and "Traceback" not in said
-        assert is_being_run(RunFolder(folder))
+        assert is_locked(RunFolder(folder))
         (folder / "enough").touch()
 
 
@@ -312,7 +312,7 @@ def test_a_job_that_cannot_be_cancelled_is_said_and_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = fabricate_run(tmp_path, {}, status="running", epochs=1)
-    Submission("slurm", "7", "7", "megdet-x", "2026-11-20T10:00:00+00:00", str(tmp_path / "7.log"), "", "").write(
+    Submission("7", "7", "megdet-x", "2026-11-20T10:00:00+00:00", str(tmp_path / "7.log"), "", "").write(
         RunFolder(folder)
     )
     monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm here
@@ -343,10 +343,10 @@ def test_logs_are_of_one_run_and_one_rank(tmp_path: Path, capsys: pytest.Capture
     said = capsys.readouterr().err
     assert one.name in said and other.name in said
     assert cli.main(["logs", str(one), "--job"]) == 2
-    assert "Slurm" in capsys.readouterr().err
+    assert "leave --job out" in capsys.readouterr().err
     (tmp_path / "7_0.log").write_text("srun: error: n1\n")
     log = str(tmp_path / "7_0.log")
-    Submission("slurm", "7_0", "7", "megdet-x", "2026-11-20T10:00:00+00:00", log, "", "").write(RunFolder(one))
+    Submission("7_0", "7", "megdet-x", "2026-11-20T10:00:00+00:00", log, "", "").write(RunFolder(one))
     assert cli.main(["logs", str(one), "--job"]) == 0
     assert capsys.readouterr().out == "srun: error: n1\n"
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from megdet.config.compose import compose_one, compose_points, explain, register_schema, to_config
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.launchers.local import resolve_cluster
+from megdet.launchers.local.machine import Machine
 from megdet.planning.plan import make_plan
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -61,7 +61,7 @@ def test_the_defaults_of_conf_are_those_of_the_schema_the_papers_experiment() ->
 
 @pytest.mark.parametrize("experiment", options_of("experiment"))
 def test_every_experiment_composes_and_plans(experiment: str) -> None:
-    plan = make_plan(resolve_cluster(config_of(f"experiment={experiment}")))
+    plan = make_plan(Machine.here().resolve(config_of(f"experiment={experiment}")))
     assert plan.schedule.steps > 0
 
 
@@ -77,7 +77,7 @@ def test_every_option_composes_and_plans(override: str) -> None:
     config = config_of(override)
     group, _, option = override.partition("=")
     assert getattr(config, group).name == option
-    make_plan(resolve_cluster(config))
+    make_plan(Machine.here().resolve(config))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_every_part_of_the_model_composes_and_plans(override: str) -> None:
     config = config_of(override)
     part, _, option = override.removeprefix("model/").partition("=")
     assert getattr(config.model, part).name == option
-    make_plan(resolve_cluster(config))
+    make_plan(Machine.here().resolve(config))
 
 
 def test_a_model_names_the_parts_it_is_made_of() -> None:
@@ -113,7 +113,7 @@ def test_an_own_part_is_a_file_of_ones_own_in_the_groups_folder(tmp_path: Path) 
     config = config_of("model/backbone=mine", "optimizer=adamw", "model.backbone.custom.width=32", search)
     assert config.model.backbone.custom == {"_target_": "a.Net", "width": 32}
     assert config.optimizer.custom == {"_target_": "torch.optim.AdamW", "weight_decay": 0.05}
-    make_plan(resolve_cluster(config))
+    make_plan(Machine.here().resolve(config))
     config = config_of("experiment=mine", search)
     assert (config.model.backbone.name, config.schedule.custom) == ("mine", {"_target_": "a.Cosine"})
     points = [p for _, p in points_of("model/backbone=mine,resnet18", "optimizer=adamw,sgd", search)]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from megdet.errors import UserError
-from megdet.launchers.local import run_local
+from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import make_plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal

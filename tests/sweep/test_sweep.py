@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 from megdet.config.compose import Asked
 from megdet.config.schema import Config
 from megdet.data.settings import DataSettings
-from megdet.launchers.in_turn import InTurn
-from megdet.launchers.local import devices_here, folder_of
+from megdet.launchers.local.launcher import LocalLauncher
 from megdet.model.settings import BackboneSettings, ModelSettings
 from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
+from megdet.runs.folder import folder_of
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.runs.sweep_folder import Sweep
@@ -31,12 +31,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    devices_here.cache_clear()
-    yield
-    devices_here.cache_clear()
 
 
 @pytest.fixture
@@ -76,10 +73,10 @@ class Launcher:
 def test_a_sweep_runs_its_points_in_order_and_again_runs_nothing(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [ask(8, 8), ask(4, 4), ask(2, 2)]
     launcher = Launcher({4: "diverged"})
-    assert run_points(asked, launcher=InTurn(launcher)) == 0
+    assert run_points(asked, launcher=LocalLauncher(run=launcher)) == 0
     assert launcher.batches == [8, 4, 2]
     assert "3 new" in capsys.readouterr().out
-    assert run_points(asked, launcher=InTurn(launcher)) == 0
+    assert run_points(asked, launcher=LocalLauncher(run=launcher)) == 0
     assert launcher.batches == [8, 4, 2]
     assert "2 finished, 1 diverged" in capsys.readouterr().out
 
@@ -94,30 +91,30 @@ def test_interrupted_runs_go_on_and_failed_ones_are_left_until_that_is_asked_for
     ask: Ask, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = [ask(8, 8), ask(4, 4), ask(2, 2)]
-    assert run_points(asked, launcher=InTurn(Launcher({8: "failed", 2: "interrupted"}))) == 3
+    assert run_points(asked, launcher=LocalLauncher(run=Launcher({8: "failed", 2: "interrupted"}))) == 3
     again = Launcher()
-    assert run_points(asked, launcher=InTurn(again)) == 1, "a failed run is left"
+    assert run_points(asked, launcher=LocalLauncher(run=again)) == 1, "a failed run is left"
     assert again.batches == [2]
     assert "1 failed run is left alone; sweep.on_existing=retry_failed" in capsys.readouterr().err
     last = Launcher()
-    assert run_points(with_existing(asked, "retry_failed"), launcher=InTurn(last)) == 0
+    assert run_points(with_existing(asked, "retry_failed"), launcher=LocalLauncher(run=last)) == 0
     assert last.batches == [8]
 
 
 def test_skip_starts_new_runs_alone(ask: Ask) -> None:
-    run_points([ask(8, 8)], launcher=InTurn(Launcher({8: "interrupted"})))
+    run_points([ask(8, 8)], launcher=LocalLauncher(run=Launcher({8: "interrupted"})))
     launcher = Launcher()
-    assert run_points(with_existing([ask(8, 8), ask(4, 4)], "skip"), launcher=InTurn(launcher)) == 0
+    assert run_points(with_existing([ask(8, 8), ask(4, 4)], "skip"), launcher=LocalLauncher(run=launcher)) == 0
     assert launcher.batches == [4]
 
 
 def test_force_begins_anew_and_keeps_what_was(ask: Ask) -> None:
     asked = [ask(8, 8)]
-    run_points(asked, launcher=InTurn(Launcher()))
+    run_points(asked, launcher=LocalLauncher(run=Launcher()))
     run_id = plan_points(asked, to_run_here=True)[0].plan.run_id  # type: ignore[union-attr]
     (Path("runs") / run_id / "checkpoint.pt").touch()
     launcher = Launcher()
-    assert run_points(with_existing(asked, "force"), launcher=InTurn(launcher)) == 0
+    assert run_points(with_existing(asked, "force"), launcher=LocalLauncher(run=launcher)) == 0
     assert launcher.batches == [8]
     assert not (Path("runs") / run_id / "checkpoint.pt").exists()
     [old] = (Path("runs") / ".replaced").iterdir()
@@ -131,10 +128,10 @@ def test_an_unknown_way_with_existing_runs_is_refused(ask: Ask, capsys: pytest.C
 
 def test_a_failed_run_does_not_stop_the_others_and_an_interrupted_one_does(ask: Ask) -> None:
     failing = Launcher({8: "failed"})
-    assert run_points([ask(8, 8), ask(4, 4)], launcher=InTurn(failing)) == 1
+    assert run_points([ask(8, 8), ask(4, 4)], launcher=LocalLauncher(run=failing)) == 1
     assert failing.batches == [8, 4]
     stopped = Launcher({2: "interrupted"})
-    assert run_points([ask(2, 2), ask(1, 1)], launcher=InTurn(stopped)) == 3
+    assert run_points([ask(2, 2), ask(1, 1)], launcher=LocalLauncher(run=stopped)) == 3
     assert stopped.batches == [2]
 
 
@@ -151,7 +148,7 @@ def test_a_run_whose_launcher_is_gone_counts_as_interrupted(ask: Ask) -> None:
 
 def test_points_that_cannot_be_are_reported_and_left_out(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     launcher = Launcher()
-    assert run_points([ask(8, 16), ask(8, 8)], launcher=InTurn(launcher)) == 0
+    assert run_points([ask(8, 16), ask(8, 8)], launcher=LocalLauncher(run=launcher)) == 0
     assert launcher.batches == [8]
     output = capsys.readouterr().out
     assert "1. invalid: batch=8 bn_size=16" in output and "What would work" in output
@@ -163,12 +160,12 @@ def test_on_invalid_error_runs_nothing(ask: Ask) -> None:
     asked = [ask(8, 8), ask(8, 16)]
     for one in asked:
         one.config.sweep.on_invalid = "error"
-    assert run_points(asked, launcher=InTurn(launcher)) == 2
+    assert run_points(asked, launcher=LocalLauncher(run=launcher)) == 2
     assert launcher.batches == []
 
 
 def test_a_single_invalid_experiment_is_an_error(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_points([ask(8, 16)], launcher=InTurn(Launcher())) == 2
+    assert run_points([ask(8, 16)], launcher=LocalLauncher(run=Launcher())) == 2
     captured = capsys.readouterr()
     assert "bn_size=16" in captured.err and captured.out == ""
 
@@ -179,14 +176,16 @@ def test_a_dry_run_starts_and_writes_nothing(ask: Ask, tmp_path: Path, capsys: p
     for one in asked:
         one.config.sweep.dry_run = True
         one.config.data.root = "missing"
-    assert run_points(asked, launcher=InTurn(launcher)) == 0
+    assert run_points(asked, launcher=LocalLauncher(run=launcher)) == 0
     assert launcher.batches == [] and list(tmp_path.iterdir()) == []
     assert "2 new" in capsys.readouterr().out
 
 
 def test_the_same_experiment_on_another_layout_is_run_once(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     launcher = Launcher()
-    assert run_points([ask(8, 8, gpus=1), ask(8, 8, gpus=2), ask(8, 8, seed=1)], launcher=InTurn(launcher)) == 0
+    assert (
+        run_points([ask(8, 8, gpus=1), ask(8, 8, gpus=2), ask(8, 8, seed=1)], launcher=LocalLauncher(run=launcher)) == 0
+    )
     assert launcher.batches == [8, 8]
     assert "2. repeated" in capsys.readouterr().out
 
@@ -195,7 +194,7 @@ def test_missing_data_stops_a_sweep_before_its_first_run(ask: Ask, capsys: pytes
     launcher = Launcher()
     asked = [ask(8, 8), ask(4, 4)]
     asked[1].config.data = DataSettings(root="nowhere")
-    assert run_points(asked, launcher=InTurn(launcher)) == 2
+    assert run_points(asked, launcher=LocalLauncher(run=launcher)) == 2
     assert launcher.batches == []
     assert "nowhere" in capsys.readouterr().err
 
@@ -203,7 +202,7 @@ def test_missing_data_stops_a_sweep_before_its_first_run(ask: Ask, capsys: pytes
 def test_shapes_are_drawn_where_they_are_missing(ask: Ask, tmp_path: Path) -> None:
     one = ask(2, 2)
     one.config.data = DataSettings(name="shapes", root="drawn", train_images=2, val_images=1, min_size=64, max_size=107)
-    assert run_points([one], launcher=InTurn(Launcher())) == 0
+    assert run_points([one], launcher=LocalLauncher(run=Launcher())) == 0
     assert len(list((tmp_path / "drawn" / "train2017").iterdir())) == 2
 
 
@@ -238,7 +237,7 @@ def test_a_plan_for_a_cluster_can_be_shown_and_not_run_here(ask: Ask) -> None:
 
 def test_a_run_is_in_the_folder_that_its_id_names(ask: Ask) -> None:
     launcher = Launcher()
-    run_points([ask(8, 8)], launcher=InTurn(launcher))
+    run_points([ask(8, 8)], launcher=LocalLauncher(run=launcher))
     plan = make_plan(plan_points([ask(8, 8)], to_run_here=True)[0].plan.config)  # type: ignore[union-attr]
     state = json.loads((Path("runs") / plan.run_id / "state.json").read_text())
     assert state["status"] == "finished"
@@ -259,7 +258,7 @@ def test_a_sweep_is_on_record_before_its_first_run_and_concluded_after_its_last(
         seen.append(("concluded", len(Sweep.read(folder).run_ids)))
 
     asked = [ask(8, 8), ask(4, 4), ask(3, 8), ask(4, 4, gpus=2)]
-    assert run_points(asked, launcher=InTurn(run), arguments=ARGUMENTS, conclude=conclude) == 0
+    assert run_points(asked, launcher=LocalLauncher(run=run), arguments=ARGUMENTS, conclude=conclude) == 0
     assert seen == [("run", 1), ("run", 1), ("concluded", 2)], "neither what is invalid nor what is repeated counts"
     [folder] = Path("runs/.sweeps").iterdir()
     sweep = Sweep.read(folder)
@@ -268,20 +267,20 @@ def test_a_sweep_is_on_record_before_its_first_run_and_concluded_after_its_last(
     assert (sweep.settings["batch"], sweep.settings["model"]) == ("8, 4", "tiny")
 
     seen.clear()
-    assert run_points(asked, launcher=InTurn(run), arguments=ARGUMENTS, conclude=conclude) == 0
+    assert run_points(asked, launcher=LocalLauncher(run=run), arguments=ARGUMENTS, conclude=conclude) == 0
     assert seen == [("concluded", 2)] and list(Path("runs/.sweeps").iterdir()) == [folder]
 
 
 def test_a_single_experiment_and_the_points_of_another_sweeper_are_no_sweep(ask: Ask) -> None:
-    assert run_points([ask(8, 8)], launcher=InTurn(Launcher()), arguments=("batch=8",)) == 0
-    assert run_points([ask(4, 4), ask(2, 2)], launcher=InTurn(Launcher())) == 0
+    assert run_points([ask(8, 8)], launcher=LocalLauncher(run=Launcher()), arguments=("batch=8",)) == 0
+    assert run_points([ask(4, 4), ask(2, 2)], launcher=LocalLauncher(run=Launcher())) == 0
     assert not Path("runs/.sweeps").exists()
 
 
 def test_a_dry_run_of_a_sweep_records_nothing(ask: Ask) -> None:
     asked = [ask(8, 8), ask(4, 4)]
     asked[0].config.sweep.dry_run = True
-    assert run_points(asked, launcher=InTurn(Launcher()), arguments=ARGUMENTS) == 0
+    assert run_points(asked, launcher=LocalLauncher(run=Launcher()), arguments=ARGUMENTS) == 0
     assert not Path("runs").exists()
 
 
@@ -297,8 +296,8 @@ def test_runs_that_were_done_before_are_hung_below_a_new_sweep(ask: Ask, tmp_pat
         assert mirror(folder_of(plan), uri, "megdet")
         return Status.FINISHED
 
-    assert run_points(asked[:1], launcher=InTurn(run)) == 0
-    assert run_points(asked, launcher=InTurn(run), arguments=ARGUMENTS) == 0
+    assert run_points(asked[:1], launcher=LocalLauncher(run=run)) == 0
+    assert run_points(asked, launcher=LocalLauncher(run=run), arguments=ARGUMENTS) == 0
     found = MlflowClient(uri).search_runs(["1", "2"])
     parents = {run.data.tags.get("mlflow.parentRunId") for run in found if run.data.tags["kind"] == "run"}
     [parent] = [run for run in found if run.data.tags["kind"] == "sweep"]
@@ -317,10 +316,10 @@ def test_a_sweep_with_nothing_left_to_start_shows_in_an_experiment_that_others_m
         (folder_of(plan).path / "plan.json").write_text(plan.to_json())
         return state
 
-    assert run_points(asked, launcher=InTurn(run)) == 0
+    assert run_points(asked, launcher=LocalLauncher(run=run)) == 0
     for one in asked:
         one.config.tracking.enabled, one.config.tracking.uri = True, uri
-    assert run_points(asked, launcher=InTurn(run), arguments=ARGUMENTS) == 0
+    assert run_points(asked, launcher=LocalLauncher(run=run), arguments=ARGUMENTS) == 0
     assert launcher.batches == [8, 4], "the second time all was done"
     experiment = MlflowClient(uri).get_experiment_by_name("megdet")
     # Without the first tag MLflow's pages are those for chat bots, and the link that is printed shows no runs.

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from megdet.launchers.ledger import Submission, book, write_intent
+from megdet.launchers.slurm.submission import Submission
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
+from tests.launchers.slurm.submitted import submit
 from tests.training.test_run import config_of, folder_of, start
 
 
@@ -25,15 +26,14 @@ def plan(tmp_path: Path, shapes_root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = folder_of(plan)
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(plan.to_json())
-    submission = folder.parent / ".submissions" / "sweep-1"
-    write_intent(submission, [RunFolder(folder)])
-    book(submission, "7")
+    submit(RunFolder(folder))
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
     (programs / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     return plan
 
 

@@ -17,7 +17,7 @@ import torch
 from megdet.analysis.paper import SWEEPS, measured
 from megdet.config.schema import Config
 from megdet.data.settings import DataSettings
-from megdet.launchers.local import run_local
+from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
