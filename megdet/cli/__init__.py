@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from megdet.cli import cancel, logs, status, sync, wait, why
-from megdet.errors import UserError
+from megdet.errors import UserError, outlive_closed_pipes
 
 WHICH_RUNS = """
 RUN is a run's name, its beginning or a pattern (of ./runs), a run folder, or a folder of runs (all of them).
@@ -51,15 +51,13 @@ COMMANDS: dict[str, Command] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 all is well, 1 a run failed (or could not be reached), 2 a mistake in what was asked."""
     parsed = _parser().parse_args(arguments)
+    outlive_closed_pipes()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         return COMMANDS[parsed.command].run(parsed)
     except UserError as error:
         print(f"megdet: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `megdet logs ... | head`
-        sys.stderr.close()
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
