@@ -1,8 +1,11 @@
-"""How programs end: the one exception for what a user can write wrong, and the exit codes."""
+"""How programs end: what a user can write wrong, exit codes, and readers that have gone."""
 
 from __future__ import annotations
 
+import io
+import sys
 from enum import IntEnum
+from typing import Any
 
 
 class UserError(ValueError):
@@ -23,3 +26,31 @@ class ExitCode(IntEnum):
     """A mistake in what was asked."""
     INTERRUPTED = 3
     """Asked to stop; the same command goes on from the checkpoint."""
+
+
+def outlive_closed_pipes() -> None:
+    """`... | head`: what nobody reads any more is no reason to stop a sweep, nor for a traceback.
+
+    Makes standard output and standard error take, and drop, what is written after their reader has gone."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        try:
+            descriptor = stream.fileno()
+        except (AttributeError, OSError, ValueError):  # captured by a test or a notebook
+            continue
+        if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
+            continue
+        stream.flush()
+        raw = _Forgiving(descriptor, "w", closefd=False)
+        wrapped = io.TextIOWrapper(
+            io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=stream.line_buffering
+        )
+        setattr(sys, name, wrapped)
+
+
+class _Forgiving(io.FileIO):
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content) or 0
+        except BrokenPipeError:
+            return len(content)

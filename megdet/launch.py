@@ -46,9 +46,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from megdet.config.compose import compose_one, explain, register_schema
+from megdet.config.compose import compose_one, explain, refuse_launcher_settings, register_schema
 from megdet.config.locations import CONF, own_conf
-from megdet.errors import ExitCode, UserError
+from megdet.errors import ExitCode, UserError, outlive_closed_pipes
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,13 +68,16 @@ def launch(composed: DictConfig) -> float:
     from megdet.sweep.sweep import report, run_points
 
     try:
+        refuse_launcher_settings(HydraConfig.get().overrides.hydra)
         asked = compose_one(composed)
         launcher = launcher_named(HydraConfig.get().runtime.choices["hydra/launcher"], asked.config)
     except UserError as error:
         sys.exit(report(error))
     code = run_points([asked], launcher=launcher)
-    if HydraConfig.get().mode != RunMode.MULTIRUN or asked.config.sweep.dry_run:
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
         sys.exit(code)
+    if asked.config.sweep.dry_run:
+        return 0.0  # nothing has run; the sweeper goes on to its next point
     return final_mmap(plan_points([asked], to_run_here=True, launcher=launcher)[0])
 
 
@@ -90,6 +93,7 @@ def help_text(command: str) -> str:
 
 def main(arguments: Sequence[str] | None = None, *, command: str = "python launch.py") -> int:
     """Run Hydra so that a user's mistake is one message and exit code 2. `command`: its name in `--help`."""
+    outlive_closed_pipes()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(words):
         print(help_text(command))
@@ -100,7 +104,7 @@ def main(arguments: Sequence[str] | None = None, *, command: str = "python launc
         if not {"-sc", "--shell-completion"} & set(words):
             _name_unused(own)
     sys.argv[1:] = words  # where Hydra reads them
-    traceback_wanted = FULL_ERROR in os.environ
+    traceback_wanted = os.environ.get(FULL_ERROR, "0").lower() not in ("", "0", "false", "no")
     # Hydra would print its errors itself and exit with 1; told so, it raises them.
     os.environ[FULL_ERROR] = "1"
     register_schema()

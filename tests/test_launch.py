@@ -49,6 +49,18 @@ def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
         (["-m", "batch=16,32", "data.root=nowhere"], ["nowhere"]),
         (["experiment=demo", "model.backbone.weights=no/such.pth"], ["model.backbone.weights=no/such.pth"]),
         (["experiment=demo", "tracking.uri=ftp://host"], ["ftp://host"]),
+        (["-m", "batch=16,32", "batch=8"], ["batch=16,32 and batch=8", "keep one"]),
+        (["-m", "batch=8", "batch=16,32"], ["batch=16,32 and batch=8", "keep one"]),
+        (
+            ["-m", "batch=16,32", "+hydra.launcher.timeout_min=60"],
+            ["+hydra.launcher.timeout_min=60", "cluster.time_min=60"],
+        ),
+        (["+hydra.launcher.slurm_partition=gpu"], ["cluster.partition=gpu"]),
+        (["+hydra.launcher.colour=red"], ["hydra.launcher.colour=red", "cluster.*"]),
+        (["data.root=/data/a=b"], ["data.root='/data/a=b'"]),
+        (["data.root=~/coco"], ["data.root='~/coco'"]),
+        (["data.root=/data/my (old) coco"], ["data.root='/data/my (old) coco'"]),
+        (["batch"], ["batch", "KEY=VALUE"]),
     ],
     ids=" ".join,
 )
@@ -63,6 +75,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], parts: l
 
 def test_a_traceback_can_be_asked_for(tmp_path: Path) -> None:
     assert "Traceback" in launch(tmp_path, "bath=16", HYDRA_FULL_ERROR="1").stderr
+    assert "Traceback" not in launch(tmp_path, "bath=16", HYDRA_FULL_ERROR="0").stderr
 
 
 def test_help_names_the_knobs_the_groups_and_commands(tmp_path: Path) -> None:
@@ -176,12 +189,41 @@ def test_a_run_leaves_its_folder_alone_and_asked_again_is_done(tmp_path: Path) -
     written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
     again = launch(tmp_path, *SMALL)
-    assert again.returncode == 0 and f"{folder.name}: done" in again.stdout, again.stdout + again.stderr
+    assert again.returncode == 0 and f"{folder.name}: finished" in again.stdout, again.stdout + again.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path in written} == written
 
 
 def test_a_sweeper_of_another_kind_trains_all_its_points(tmp_path: Path) -> None:
     done = launch(tmp_path, "-m", "hydra/sweeper=basic", *SMALL, "seed=0,1")
     assert done.returncode == 0, done.stdout + done.stderr
-    states = [json.loads(path.read_text())["state"] for path in (tmp_path / "runs").glob("*/state.json")]
+    states = [json.loads(path.read_text())["status"] for path in (tmp_path / "runs").glob("*/state.json")]
     assert states == ["finished", "finished"]
+
+
+def test_another_sweeper_plans_all_its_points_in_a_dry_run(tmp_path: Path) -> None:
+    done = launch(tmp_path, "-m", "hydra/sweeper=basic", *SMALL, "seed=0,1,2", "sweep.dry_run=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [seed for seed in range(3) if f"b4-bn4-normal-s{seed}-" in done.stdout] == [0, 1, 2], done.stdout
+
+
+@pytest.mark.parametrize("mode", [(), ("-m",)], ids=["one run", "a sweep"])
+def test_hydras_env_set_reaches_the_ranks_of_one_run_and_of_a_sweep(mode: tuple[str, ...], tmp_path: Path) -> None:
+    seed = "seed=0,1" if mode else "seed=0"
+    # What only a rank can answer: oneDNN writes a line for each operation that it runs.
+    done = launch(tmp_path, *mode, *SMALL, seed, "+hydra.job.env_set.ONEDNN_VERBOSE=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("onednn_verbose") > 10, done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-m", "seed=range(0,600)", "sweep.dry_run=true", "experiment=demo"]]
+)
+def test_a_reader_that_leaves_early_is_no_error(arguments: list[str], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(LAUNCH), *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0

@@ -12,7 +12,7 @@ from typing import Protocol
 from megdet import __version__
 from megdet.cli import cancel, logs, status, sync, wait, why
 from megdet.cli.doors import DOORS, complete
-from megdet.errors import UserError
+from megdet.errors import UserError, outlive_closed_pipes
 
 WHICH_RUNS = """
 RUN is a run's name, its beginning or a pattern (of ./runs), a run folder, or a folder of runs (all of them).
@@ -52,6 +52,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 all is well, 1 a run failed (or could not be reached), 2 a mistake in what was asked."""
+    outlive_closed_pipes()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if words[:1] == ["-sc"]:  # the shell asks on Tab
@@ -64,9 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"megdet: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `megdet logs ... | head`
-        sys.stderr.close()
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:

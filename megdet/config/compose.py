@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
@@ -80,10 +80,16 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
     Hydra composes once for each choice of groups (this takes it 50 ms); plain values are then set in copies.
     """
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+    refuse_launcher_settings(master.hydra.overrides.hydra)
     swept = [o for o in overrides if o.is_sweep_override()]
     for override in swept:
         if not override.is_discrete_sweep():
             raise UserError(f"{override.input_line}: sweep over a list (1,2), a choice(), a range() or a glob()")
+        again = [o for o in overrides if o is not override and o.key_or_group == override.key_or_group]
+        if again:
+            raise UserError(
+                f"{override.input_line} and {again[0].input_line} both set {override.key_or_group}; keep one of them"
+            )
     groups = set(loader.list_groups(""))
     fixed = [str(o.input_line) for o in overrides if o not in swept]
     keys = [o.key_or_group for o in overrides]
@@ -114,6 +120,44 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
                 raise UserError(f"{row.place}: {error}") from error
             asked.append(Asked((*values, *own), config))
     return asked
+
+
+def refuse_launcher_settings(hydra_overrides: Sequence[str]) -> None:
+    """What submitit's plugin for Hydra takes as `hydra.launcher.timeout_min=60` is `cluster.time_min=60` here.
+
+    Raises UserError for such an override among those of the command line that begin with `hydra`.
+    """
+    for override in hydra_overrides:
+        name, _, value = override.lstrip("+~").partition("=")
+        if not name.startswith("hydra.launcher."):
+            continue
+        setting = name.removeprefix("hydra.launcher.")
+        ours = _OF_SUBMITITS_PLUGIN.get(setting.removeprefix("slurm_"))
+        way_out = f"use {ours}={value}" if ours else "settings of jobs are cluster.* here (python launch.py --cfg job)"
+        raise UserError(f"{override}: megdet's launchers take no hydra.launcher settings; {way_out}")
+
+
+_OF_SUBMITITS_PLUGIN = {
+    "timeout_min": "cluster.time_min",
+    "partition": "cluster.partition",
+    "account": "cluster.account",
+    "qos": "cluster.qos",
+    "constraint": "cluster.constraint",
+    "nodes": "cluster.nodes",
+    "gpus_per_node": "cluster.gpus_per_node",
+    "gpus_per_task": "gpus",
+    "tasks_per_node": "gpus",
+    "cpus_per_task": "cluster.cpus_per_gpu",
+    "mem_gb": "cluster.mem_gb_per_gpu",
+    "mem_per_gpu": "cluster.mem_gb_per_gpu",
+    "array_parallelism": "cluster.array_parallelism",
+    "setup": "cluster.setup",
+    "srun_args": "cluster.srun_args",
+    "additional_parameters": "cluster.sbatch_options",
+    "signal_delay_s": "cluster.signal_delay_s",
+    "max_num_timeout": "cluster.max_retries",
+}
+"""What a setting of hydra-submitit-launcher is called here."""
 
 
 def _needs_composition(override: Override, groups: set[str]) -> bool:
@@ -203,13 +247,22 @@ def explain(error: HydraException) -> str:
         near = _did_you_mean(difflib.get_close_matches(option, options, cutoff=0.4))
         return f"{group}={option}: there is no such option.{near} Choose from: {', '.join(options)}."
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read ({text.splitlines()[0]})."
+        return f"{error.override}: cannot be read.{_quoting_hint(str(error.override))}"
     key = _quoted_key(text)
     if key and key not in _known_keys():
         return f"{key}: {_no_such_key(key)}"
     if isinstance(error.__cause__, OmegaConfBaseException):
         return _explain_value(text.removeprefix("Error merging override "), error.__cause__)
     return text
+
+
+def _quoting_hint(override: str) -> str:
+    """Hydra's own grammar gives a meaning to many characters that paths have."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return " Write KEY=VALUE."
+    quoted = value.replace("'", "\\'")
+    return f" Its value has characters that Hydra reads as grammar; quote it twice: \"{key}='{quoted}'\""
 
 
 def _explain_value(override: str, error: OmegaConfBaseException) -> str:
