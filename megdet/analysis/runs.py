@@ -181,6 +181,8 @@ def _from_run_folder(
     try:
         plan = json.loads((folder / PLAN).read_text())
         settings, planned_epochs = semantic_settings(plan), plan["schedule"]["epochs"]
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / PLAN} is damaged ({error}); move the run folder away") from None
     # The journal last: of a run that has finished by now it is complete.

@@ -158,7 +158,7 @@ def _differences(found: Any, expected: Any, key: str = "") -> Iterator[str]:
                 yield f"{prefix}{name} is missing there, and {shown(expected[name])} by the config"
             else:
                 yield from _differences(found[name], expected[name], prefix + name)
-    elif json.dumps(found) != json.dumps(expected):
+    elif found != expected:
         yield f"{key} is {shown(found)} there, and {shown(expected)} by the config"
 
 
