@@ -188,10 +188,10 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
 
 
 def _own_parts(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """`model.backbone my_package.MyBackbone` for each part that is a user's own."""
+    """`model.backbone my_package.MyBackbone` for each part that is a user's own, and none of megdet's switches."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            if name == "custom":
-                yield f"{prefix.removesuffix('.')} {value[TARGET]}"
-            else:
+            if name != "custom":
                 yield from _own_parts(value, f"{prefix}{name}.")
+            elif not value[TARGET].startswith("megdet."):
+                yield f"{prefix.removesuffix('.')} {value[TARGET]}"
