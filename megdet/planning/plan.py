@@ -82,6 +82,7 @@ def config_in(text: str) -> Config:
     """
     values = _values_in(text)
     config = _config_in(values)
+    config.check()
     if values.get("run_id") != run_id_of(config):
         raise UserError(
             f"plan {shown(values.get('run_id'))}: its config now means {run_id_of(config)}, so it was edited, or "
