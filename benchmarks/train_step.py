@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_report
-from megdet.launchers.processes import NO_TRIM
+from megdet.launchers.rank import NO_TRIM
 
 WARM_UP_STEPS = 2
 NUM_CLASSES = 80
@@ -87,13 +87,15 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
     """Seconds of each step of the real training loop."""
     import torch
 
+    from megdet.data.batch import TrainingStep
     from megdet.model.cgbn import CrossGPUBatchNorm2d
     from megdet.model.detector import build_detector
     from megdet.model.norms import NormLayers
     from megdet.model.settings import BackboneSettings, EvaluationSettings, ModelSettings
     from megdet.training.distributed import Ranks
     from megdet.training.divergence import LossWatch
-    from megdet.training.loop import EpochTotals, data_parallel, train_epoch
+    from megdet.training.loop import data_parallel, train_epoch
+    from megdet.training.totals import EpochTotals
 
     model = ModelSettings(backbone=BackboneSettings(name=backbone, weights="none", frozen_stages=0))
     seconds: list[float] = []
@@ -109,7 +111,7 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
         ).to(ranks.device)
         train_epoch(
             data_parallel(detector),
-            ([[batch]] for _ in range(steps)),
+            (TrainingStep([[batch]]) for _ in range(steps)),
             optimizer=torch.optim.SGD(detector.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
             lr_at=lambda step: 1e-3,
             first_step=0,

@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from megdet.config.locations import CONF
+from megdet.config.locations import CONF, LAUNCH
 from megdet.config.schema import Config
 from megdet.config.sweep_file import read_rows
 from megdet.errors import UserError
@@ -66,7 +66,7 @@ def compose_one(composed: DictConfig) -> Asked:
     if config.sweep.rows is not None:
         raise UserError(
             f"sweep.rows={config.sweep.rows} asks for the rows of a table; add -m to run them all: "
-            f"python launch.py -m sweep.rows={config.sweep.rows} ..."
+            f"{LAUNCH} -m sweep.rows={config.sweep.rows} ..."
         )
     return Asked((), config)
 
@@ -227,7 +227,7 @@ def _explain_value(override: str, error: OmegaConfBaseException) -> str:
 def _no_such_key(key: str) -> str:
     if ".custom." in key:
         return f"there is no such argument. A part of your own gets another with +{key}=..., beside its _target_."
-    return f"there is no such key.{_near(key, _known_keys())} `python launch.py --cfg job` lists all keys."
+    return f"there is no such key.{_near(key, _known_keys())} `{LAUNCH} --cfg job` lists all keys."
 
 
 def _quoted_key(text: str) -> str | None:

@@ -54,7 +54,6 @@ class Detector(nn.Module):
         rpn = self.rpn.losses(features, table, image_size, batch)
         roi = self.roi_heads.losses(levels, table, proposals, batch)
         positive = roi.regions.positive
-        counts = (rpn.num_positives, rpn.num_negatives, positive.sum(), (~positive).sum())
         return TrainingOutput(
             losses={
                 "rpn_objectness": rpn.objectness,
@@ -62,7 +61,12 @@ class Detector(nn.Module):
                 "roi_class": roi.classes,
                 "roi_box": roi.box,
             },
-            samples=torch.stack(counts).to(torch.float32),
+            counts={
+                "rpn_positive": rpn.num_positives,
+                "rpn_negative": rpn.num_negatives,
+                "roi_positive": positive.sum(),
+                "roi_negative": (~positive).sum(),
+            },
             regions=roi.regions,
         )
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet.data.files import check_files, coco_files
-from megdet.launchers.local import run_folder
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of
 
 
 def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
@@ -17,7 +17,7 @@ def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
         prepare(plan)
     if anew:
         for plan in plans:
-            _put_aside(run_folder(plan))
+            _put_aside(folder_of(plan).path)
     _prepare_tracking(plans)
 
 

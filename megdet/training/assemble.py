@@ -1,6 +1,8 @@
-"""From a plan to the parts of a run: loaders, detector, optimizer, learning rate. Nothing else knows both sides."""
+"""From a plan to the parts of a run: loaders, detector, optimizer, learning rate, recorder. Nothing else knows both."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 
@@ -10,9 +12,13 @@ from megdet.data.loader import EvalLoader, TrainLoader
 from megdet.model.detector import Detector, build_detector
 from megdet.model.norms import norm_layers
 from megdet.planning.plan import Plan
+from megdet.runs.folder import RunFolder
+from megdet.tracking.mirror import Mirror
+from megdet.tracking.uri import default_uri
 from megdet.training.distributed import Ranks, bn_group_of
 from megdet.training.learning_rate import LearningRate, build_learning_rate
 from megdet.training.optimizer import build_optimizer
+from megdet.training.recorder import Recorder
 
 
 def loaders_of(plan: Plan, ranks: Ranks) -> tuple[TrainLoader, EvalLoader]:
@@ -94,3 +100,13 @@ def optimizer_of(plan: Plan, detector: Detector) -> torch.optim.Optimizer:
 def learning_rate_of(plan: Plan) -> LearningRate:
     """The learning rate of every step."""
     return build_learning_rate(plan.config.schedule.custom, plan.schedule)
+
+
+def recorder_of(plan: Plan, folder: RunFolder, *, step: int) -> Recorder:
+    """What writes the run's records into `folder`, and into MLflow where that is asked for; for rank 0 alone.
+
+    `step`: optimizer steps that the attempt's checkpoint has done.
+    """
+    tracking = plan.config.tracking
+    mirror = Mirror(folder, tracking.uri or default_uri(Path.cwd()), tracking.experiment) if tracking.enabled else None
+    return Recorder(folder, name=plan.name, step=step, mirror=mirror)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from megdet.config.compose import compose_one, compose_points, explain, register_schema, to_config
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.launchers.local import resolve_cluster
+from megdet.launchers.local.machine import Machine
 from megdet.planning.identity import run_id_of
 from megdet.planning.plan import make_plan
 
@@ -62,7 +62,7 @@ def test_the_defaults_of_conf_are_those_of_the_schema_the_papers_experiment() ->
 
 @pytest.mark.parametrize("experiment", options_of("experiment"))
 def test_every_experiment_composes_and_plans(experiment: str) -> None:
-    plan = make_plan(resolve_cluster(config_of(f"experiment={experiment}")))
+    plan = make_plan(Machine.here().resolve(config_of(f"experiment={experiment}")))
     assert plan.schedule.steps > 0
 
 
@@ -78,7 +78,7 @@ def test_every_option_composes_and_plans(override: str) -> None:
     config = config_of(override)
     group, _, option = override.partition("=")
     assert getattr(config, group).name == option
-    make_plan(resolve_cluster(config))
+    make_plan(Machine.here().resolve(config))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_every_part_of_the_model_composes_and_plans(override: str) -> None:
     config = config_of(override)
     part, _, option = override.removeprefix("model/").partition("=")
     assert getattr(config.model, part).name == option
-    make_plan(resolve_cluster(config))
+    make_plan(Machine.here().resolve(config))
 
 
 def test_a_model_names_the_parts_it_is_made_of() -> None:
@@ -114,7 +114,7 @@ def test_an_own_part_is_a_file_of_ones_own_in_the_groups_folder(tmp_path: Path) 
     config = config_of("model/backbone=mine", "optimizer=adamw", "model.backbone.custom.width=32", search)
     assert config.model.backbone.custom == {"_target_": "a.Net", "width": 32}
     assert config.optimizer.custom == {"_target_": "torch.optim.AdamW", "weight_decay": 0.05}
-    make_plan(resolve_cluster(config))
+    make_plan(Machine.here().resolve(config))
     config = config_of("experiment=mine", search)
     assert (config.model.backbone.name, config.schedule.custom) == ("mine", {"_target_": "a.Cosine"})
     points = [p for _, p in points_of("model/backbone=mine,resnet18", "optimizer=adamw,sgd", search)]
@@ -271,9 +271,16 @@ def test_a_table_is_a_sweep_over_its_rows_in_their_order(table: str, spelling: s
     assert [p.schedule.epochs for p in points] == [18 if ask["schedule"] == "long" else 11 for ask in asks]
 
 
-def test_every_row_of_both_tables_can_be_planned_on_the_papers_cluster_with_the_papers_gpus() -> None:
-    for _, config in points_of("sweep=table2,table3", "cluster=paper"):
-        assert make_plan(config).layout.gpus == config.gpus or config.gpus == "auto"
+PAPERS_GPUS = {
+    (16, 0): 8, (2, 2): 2, (4, 4): 4, (8, 8): 8, (16, 2): 8, (16, 16): 8, (32, 32): 8, (64, 64): 8, (64, 32): 16,
+    (64, 16): 32, (128, 32): 32, (128, 16): 64, (256, 32): 64, (256, 16): 128,
+}  # fmt: skip
+"""By batch and BN size, as Table 3 prints them."""
+
+
+def test_the_rows_of_table_3_are_planned_with_the_papers_gpus() -> None:
+    plans = [make_plan(config) for _, config in points_of("sweep=table3", "cluster=paper")]
+    assert {(plan.config.batch, plan.config.bn_size): plan.layout.gpus for plan in plans} == PAPERS_GPUS
 
 
 def test_rows_combine_with_a_grid_and_seeds_the_whole_table_for_each() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,26 +13,47 @@ import pytest
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.daemons import wait_until
 from tests.slurm.jobs import submit, wait_for
-from tests.slurm.sweeps import SMALL, job_of, launch, run_program, status_of, submit_runs
+from tests.slurm.sweeps import SMALL, job_of, launch, run_program, status_of, submit_runs, wait_for_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
-ONE_RUN = ["batch=2", "bn_size=0", "sweep.wait=false", "+cluster.sbatch_options.begin=now+1hour"]
+RUN = ["batch=2", "bn_size=0", "sweep.wait=false"]
+ONE_RUN = [*RUN, "+cluster.sbatch_options.begin=now+1hour"]
 """A job that stays in the queue."""
 
 
-def test_the_jobs_of_a_launcher_that_died_right_after_sbatch_are_found_again(
-    slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def deadly_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Slurm has the job; the launcher is killed before it hears of it."""
     sbatch = tmp_path / "bin/sbatch"
     sbatch.parent.mkdir()
-    # Slurm has the job; the launcher is killed before it hears of it.
     sbatch.write_text(f'#!/bin/bash\n{shutil.which("sbatch")} "$@" > /dev/null\nkill -9 $PPID\n')
     sbatch.chmod(0o755)
     with monkeypatch.context() as patched:
         patched.setenv("PATH", f"{sbatch.parent}:/usr/bin:/bin:/usr/sbin")
-        died = launch(slurm, tmp_path, "-m", *SMALL, *ONE_RUN)
+        yield
+
+
+def test_the_jobs_of_a_launcher_that_died_right_after_sbatch_run_all_the_same(
+    slurm: SlurmCluster, tmp_path: Path, deadly_sbatch: None
+) -> None:
+    """Though submitit could not name what they are to call after them, and nobody launches again."""
+    died = launch(slurm, tmp_path, "-m", *SMALL, *RUN, "seed=0,1")
     assert died.returncode == -9, died.stdout + died.stderr
+    runs = [path.parent for path in (tmp_path / "runs").glob("*/plan.json")]
+    assert len(runs) == 2
+    for run in runs:
+        assert wait_for_run(run, "finished")["attempts"] == 1
+        assert status_of(slurm, run) == "finished"
+    assert len({job_of(run) for run in runs}) == 2
+
+
+def test_the_jobs_of_a_launcher_that_died_right_after_sbatch_are_found_again(
+    slurm: SlurmCluster, tmp_path: Path, deadly_sbatch: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died = launch(slurm, tmp_path, "-m", *SMALL, *ONE_RUN)
+    assert died.returncode == -9, died.stdout + died.stderr
+    monkeypatch.setenv("PATH", os.environ["PATH"].partition(":")[2])
     in_queue = slurm.call("squeue", "--noheader", "--states=pending", "--format=%i %j")
     job, name = in_queue.splitlines()[-1].split()
     try:
@@ -75,7 +98,8 @@ def test_jobs_that_the_controller_has_forgotten_are_looked_up_in_the_accounts(
         assert wait_until(lambda: cluster.call(*accounts).split() == ["COMPLETED", "FAILED"], timeout_s=20)
     cluster.forget_jobs()
     program = (
-        "import sys; from megdet.launchers.job_states import job_states; states = job_states(sys.argv[1:])\n"
+        "import sys; from megdet.launchers.slurm.job_states import SlurmQueue\n"
+        "states = SlurmQueue().states(sys.argv[1:])\n"
         "print(*((states[job].state, states[job].exit_code) for job in sys.argv[1:]))"
     )
     asked = run_program(cluster, tmp_path, "-c", program, *elements)
