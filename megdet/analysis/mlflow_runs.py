@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from megdet.analysis.runs import RunRecord
 from megdet.errors import UserError
+from megdet.planning.identity import WITH_OLD_NAMES
 from megdet.runs.journal import COCO_METRICS
 from megdet.runs.provenance import ARROW
 from megdet.tracking.client import client_of
@@ -82,9 +83,12 @@ def _all_runs(client: MlflowClient, experiments: list[str]) -> Iterator[Run]:
 
 def _is_whole(run: Run) -> bool:
     """Whether its params and tags are there, which follow when a push has made the run; a line where they are not."""
+    name = f"{run.data.tags['run_id']} (MLflow run {run.info.run_id})"
+    if "model.rpn_nms" in run.data.params:
+        print(f"left out: {name}: {WITH_OLD_NAMES}", file=sys.stderr)
+        return False
     whole = "seed" in run.data.params and "gpus" in run.data.tags
     if not whole:
-        name = f"{run.data.tags['run_id']} (MLflow run {run.info.run_id})"
         print(f"left out: {name} has no settings yet; `megdet sync` pushes them", file=sys.stderr)
     return whole
 

@@ -177,9 +177,11 @@ def _from_run_folders(source: Path, *, steps: bool) -> list[RunRecord]:
 
 def _from_run_folder(folder: RunFolder, sweeps: Mapping[str, Sequence[str]], look: Look, *, steps: bool) -> RunRecord:
     """Raises UserError where a file of the run is damaged."""
+    plan = folder.read_plan()
     try:
-        plan = folder.read_plan()
         settings, planned_epochs = semantic_settings(plan), plan["schedule"]["epochs"]
+    except UserError as error:
+        raise UserError(f"{folder.path}: {error}") from None
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder.plan} is damaged ({error}); move the run folder away") from None
     # The journal last: of a run that has finished by now it is complete.

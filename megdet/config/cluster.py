@@ -31,13 +31,13 @@ class ClusterSettings(Settings):
     time_min: int = setting(1440, Whole(least=1))
     """The longest time limit of a job, in minutes; a run that needs longer is checkpointed, requeued and goes on. One
     that is predicted to need less asks for less (twice that, up to 1, 2, 4, 8 ... hours), and starts sooner."""
-    signal_delay_s: int = setting(120, Whole(least=10, most=65535, why="a checkpoint takes seconds"))
+    signal_delay_s: int = setting(120, Whole(least=10, most=65535), why="a checkpoint takes seconds")
     """Seconds before the time limit at which a job is told, so that it can write a checkpoint."""
     request_gpus: bool = setting(True, Flag())
     """false: nodes without GPUs; CPU processes stand in for them."""
     cpus_per_gpu: int | None = setting(None, Whole(least=1, most=65535))
     """Cores of one rank and its loader processes; None: the site's default, as for memory."""
-    mem_gb_per_gpu: float | None = setting(None, Number(above=0, most=1e6))
+    mem_gb_per_gpu: float | None = setting(None, Number(above=0))
     """Main memory of one rank, in GB."""
     setup: list[str] = setting([], Each(Text(many_lines=True)))
     """Shell lines before anything starts on a node: modules, proxies, activated environments."""

@@ -20,7 +20,7 @@ class OptimizerSettings(Settings):
     momentum: float = setting(0.9, Number(most=1))
     weight_decay: float = setting(1e-4, Number())
     clip_grad_norm: float | None = setting(
-        None, Number(above=0, why="0 would stop all learning; null means not clipped")
+        None, Number(above=0), why="0 would stop all learning; null means not clipped"
     )
     """Largest norm of the whole gradient; None: not clipped, as in the paper."""
     custom: Any = setting(None, OwnPart())

@@ -11,16 +11,16 @@ from megdet.settings.rules import Each, Name, Number, Settings, Whole, setting
 
 SCHEDULES = ("normal", "long")
 """The paper's."""
-_POSITIVE = Number(above=0, why="nothing would be learned otherwise")
+_NOTHING_LEARNED = "nothing would be learned otherwise"
 
 
 @dataclass
 class LearningRateSettings(Settings):
     """Linear scaling (paper section 3.2): lr = base x batch / base_batch x scale."""
 
-    base: float = setting(0.02, _POSITIVE)
+    base: float = setting(0.02, Number(above=0), why=_NOTHING_LEARNED)
     base_batch: int = setting(16, Whole(least=1))
-    scale: float = setting(1.0, _POSITIVE)
+    scale: float = setting(1.0, Number(above=0), why=_NOTHING_LEARNED)
     """0.5 is the "half learning rate" of Table 2."""
 
 
@@ -32,7 +32,7 @@ class ScheduleSettings(Settings):
     epochs: int = setting(11, Whole(least=1, most=100_000))
     milestones: list[int] = setting([8, 10], Each(Whole(least=1)))
     """Epochs done when the learning rate is multiplied by the factor in the same place."""
-    factors: list[float] = setting([0.1, 0.1], Each(_POSITIVE))
+    factors: list[float] = setting([0.1, 0.1], Each(Number(above=0)), why=_NOTHING_LEARNED)
     warmup_epochs: float | None = setting(1.0, Number())
     """Length of the rise from lr.base to lr; to give it in images, set this to null and the next one."""
     warmup_images: int | None = setting(None, Whole())

@@ -24,5 +24,5 @@ class SweepSettings(Settings):
     """Watch submitted jobs until they end (Ctrl-C detaches, they go on); false: return after submission."""
     dry_run: bool = setting(False, Flag())
     """Stop after the table of plans."""
-    max_gpu_hours: float | None = setting(None, Number(above=0, why="null means no limit"))
+    max_gpu_hours: float | None = setting(None, Number(above=0), why="null means no limit")
     """Refuse a sweep whose runs would, as predicted, take more GPU-hours together; None: no limit."""

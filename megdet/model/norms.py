@@ -18,13 +18,13 @@ from megdet.model.settings import ModelSettings
 from megdet.settings.own_part import failed_trial, make, misfit
 
 
-class NormLayer(Protocol):
+class NormFactory(Protocol):
     """What makes a norm layer of one's own: `_target_` is called so, with the user's arguments besides.
 
     The layer is a torch module that maps [N, C, H, W] to the same shape. `bn_size` images are behind a statistic: those
     of all ranks of `group` in one forward pass, or, without a group, each run of `bn_size` images of this rank's.
-    Running statistics of its own are its own affair, on every layout; to have CGBN's, inherit from
-    `megdet.model.cgbn.CrossGPUBatchNorm2d`.
+    Running statistics of its own are its own affair, on every layout and with sublinear memory, under which it runs
+    twice; to have CGBN's, inherit from `megdet.model.cgbn.CrossGPUBatchNorm2d`.
     """
 
     def __call__(self, channels: int, *, bn_size: int, group: dist.ProcessGroup | None) -> nn.Module: ...

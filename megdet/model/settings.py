@@ -33,7 +33,7 @@ class NormSettings(Settings):
     name: str = setting("cgbn", Name())
     """cgbn: Cross-GPU Batch Normalization."""
     custom: Any = setting(None, OwnPart())
-    """One's own, as `megdet.model.norms.NormLayer` says."""
+    """One's own, as `megdet.model.norms.NormFactory` says."""
 
     def check_together(self, prefix: str) -> None:
         check_own_name(prefix, self.name, self.custom, NORMS)

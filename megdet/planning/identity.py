@@ -23,6 +23,13 @@ UNORDERED = ("model.bn_in",)
 """Lists whose order means nothing."""
 
 
+WITH_OLD_NAMES = (
+    "it was planned by a megdet of before settings were nested by component (model.rpn.nms was model.rpn_nms); "
+    "check out the commit it names to work with it, or launch the experiment again"
+)
+"""Why a run from before has no place here: its settings have other names, and its id would be another."""
+
+
 def semantics_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides what is learned, nested as in YAML, from the plain values of a config.
 
@@ -31,10 +38,7 @@ def semantics_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     model = config.get("model")
     if isinstance(model, Mapping) and not isinstance(model.get("backbone", {}), Mapping):
-        raise UserError(
-            "the plan was written by a megdet of before settings were nested by component (model.rpn.nms was "
-            "model.rpn_nms); check out the commit it names to work with it, or launch the experiment again"
-        )
+        raise UserError(WITH_OLD_NAMES)
     return {key: _canonical(config[key], key) for key in SEMANTIC if key in config}
 
 

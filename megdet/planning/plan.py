@@ -82,6 +82,7 @@ def config_in(text: str) -> Config:
     """
     values = _values_in(text)
     config = _config_in(values)
+    config.check()
     if values.get("run_id") != run_id_of(config):
         raise UserError(
             f"plan {shown(values.get('run_id'))}: its config now means {run_id_of(config)}, so it was edited, or "
@@ -158,7 +159,7 @@ def _differences(found: Any, expected: Any, key: str = "") -> Iterator[str]:
                 yield f"{prefix}{name} is missing there, and {shown(expected[name])} by the config"
             else:
                 yield from _differences(found[name], expected[name], prefix + name)
-    elif json.dumps(found) != json.dumps(expected):
+    elif found != expected:
         yield f"{key} is {shown(found)} there, and {shown(expected)} by the config"
 
 
@@ -188,10 +189,10 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
 
 
 def _own_parts(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """`model.backbone my_package.MyBackbone` for each part that is a user's own."""
+    """`model.backbone my_package.MyBackbone` for each part that is a user's own, and none of megdet's switches."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            if name == "custom":
-                yield f"{prefix.removesuffix('.')} {value[TARGET]}"
-            else:
+            if name != "custom":
                 yield from _own_parts(value, f"{prefix}{name}.")
+            elif not value[TARGET].startswith("megdet."):
+                yield f"{prefix.removesuffix('.')} {value[TARGET]}"

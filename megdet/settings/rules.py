@@ -20,7 +20,8 @@ from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 from megdet.errors import UserError
 
 T = TypeVar("T")
-RULE = "rule"
+RULE, WHY = "rule", "why"
+"""Keys of a field's metadata."""
 MOST = 2**31 - 1
 """What a whole number may be where its rule sets no limit. Ids compare numbers as floats, exact up to 2^53."""
 LARGEST = 1e12
@@ -36,9 +37,12 @@ class Rule(Protocol):
         """What to use instead of `value` ("a whole number of at least 1"), or None where it is fine."""
 
 
-def setting(default: T, rule: Rule) -> T:
-    """A dataclass field with a default and a rule. A list or mapping is copied for each instance."""
-    metadata = {RULE: rule}
+def setting(default: T, rule: Rule, *, why: str = "") -> T:
+    """A dataclass field with a default and a rule. A list or mapping is copied for each instance.
+
+    `why` the rule is what it is goes into the message, where a user may wonder.
+    """
+    metadata = {RULE: rule, WHY: why}
     if isinstance(default, list | dict):
         made: Any = field(default_factory=lambda: type(default)(default), metadata=metadata)
     else:
@@ -67,7 +71,9 @@ class Settings:
                 continue
             instead = declared.metadata[RULE].instead_of(value)
             if instead:
-                raise UserError(f"{key}={shown(value)}: use {instead}{', or null' if may_be_null else ''}")
+                null = ", or null" if may_be_null else ""
+                why = f" ({declared.metadata[WHY]})" if declared.metadata[WHY] else ""
+                raise UserError(f"{key}={shown(value)}: use {instead}{null}{why}")
         self.check_together(prefix)
 
     def check_together(self, prefix: str) -> None:
@@ -87,8 +93,6 @@ class Whole:
     least: int = 0
     most: int = MOST
     or_auto: bool = False
-    why: str = ""
-    """Why the limits are what they are, where a user may wonder."""
 
     def instead_of(self, value: object) -> str | None:
         if self.or_auto and value == "auto":
@@ -102,7 +106,7 @@ class Whole:
             span = f"of at most {self.most}"
         else:
             span = f"of at least {self.least}"
-        return f"a whole number {span}{', or auto' if self.or_auto else ''}{f' ({self.why})' if self.why else ''}"
+        return f"a whole number {span}{', or auto' if self.or_auto else ''}"
 
 
 @dataclass(frozen=True)
@@ -112,20 +116,22 @@ class Number:
     least: float = 0.0
     above: float | None = None
     most: float = LARGEST
-    why: str = ""
 
     def instead_of(self, value: object) -> str | None:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if is_number:
-            low_enough = value <= self.most  # type: ignore[operator]
-            enough = value > self.above if self.above is not None else value >= self.least  # type: ignore[operator]
-            if enough and low_enough:
-                return None
-            if not low_enough and self.most == LARGEST:
-                return f"a number of at most {self.most:g}"
-        low = f"above {self.above:g}" if self.above is not None else f"of at least {self.least:g}"
-        high = f" and at most {self.most:g}" if self.most < LARGEST else ""
-        return f"a number {low}{high}{f' ({self.why})' if self.why else ''}"
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return f"a number {self._span}"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"a finite number {self._span}"
+        if value > self.most:
+            return f"a number of at most {self.most:g}" if self.most == LARGEST else f"a number {self._span}"
+        enough = value > self.above if self.above is not None else value >= self.least
+        return None if enough else f"a number {self._span}"
+
+    @property
+    def _span(self) -> str:
+        if self.above is not None:
+            return f"above {self.above:g}" + (f" and at most {self.most:g}" if self.most < LARGEST else "")
+        return f"from {self.least:g} to {self.most:g}" if self.most < LARGEST else f"of at least {self.least:g}"
 
 
 @dataclass(frozen=True)
@@ -212,6 +218,8 @@ def shown(value: object) -> str:
     """A value as YAML would have it, shortened: `true`, `null`, `[8, 10]`."""
     if isinstance(value, bool) or value is None:
         text = {True: "true", False: "false", None: "null"}[value]
+    elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        text = str(int(value))
     elif isinstance(value, int) and value.bit_length() > 4 * MOST_DIGITS:
         text = f"a number of {value.bit_length()} bits"
     elif isinstance(value, list | tuple):

@@ -113,3 +113,19 @@ def test_a_run_that_a_push_has_only_just_made_is_left_out_with_a_line(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "b64-bn16-normal-s0-12345678" in said[0] and made.info.run_id in said[0]
     assert "megdet sync" in said[0]
+
+
+def test_a_run_from_before_settings_were_nested_is_left_out_with_a_line(
+    tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fabricate_run(tmp_path / "runs", {})
+    assert mirror(folder, uri, "small")
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    made = client.create_run(experiment.experiment_id, tags={"run_id": "b64-bn16-normal-s0-12345678", "gpus": "8"})
+    for name, value in {"seed": "0", "model.rpn_nms": "0.7"}.items():
+        client.log_param(made.info.run_id, name, value)
+    assert [run.run_id for run in load_runs(uri)] == [folder.name]
+    [said] = capsys.readouterr().err.splitlines()
+    assert "b64-bn16-normal-s0-12345678" in said and "before settings were nested" in said

@@ -204,6 +204,18 @@ def test_missing_runs_are_one_clear_message(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere.db").exists()
 
 
+def test_a_run_folder_from_before_settings_were_nested_is_left_out_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = fabricate_run(tmp_path, {"batch": 16}), fabricate_run(tmp_path, {"batch": 32})
+    plan = json.loads((old / "plan.json").read_text())
+    plan["config"]["model"] = {"name": "r50_fpn", "backbone": "resnet50", "rpn_nms": 0.7}
+    (old / "plan.json").write_text(json.dumps(plan))
+    assert [run.run_id for run in load_runs(str(tmp_path))] == [new.name]
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"left out: {old}: ") and "check out the commit it names" in said
+
+
 def test_a_filter_that_leaves_nothing_says_what_there_is(tmp_path: Path) -> None:
     a_few_runs(tmp_path)
     runs = load_runs(str(tmp_path))

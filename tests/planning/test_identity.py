@@ -68,7 +68,9 @@ def test_the_order_of_places_for_bn_means_nothing_and_the_seed_is_no_part_of_the
 
 def test_a_plan_from_before_settings_were_nested_is_refused_in_words() -> None:
     old = {"config": {"batch": 16, "model": {"name": "r50_fpn", "backbone": "resnet50", "rpn_nms": 0.7}}}
-    with pytest.raises(UserError, match=r"before settings were nested.*check out the commit.*launch the experiment ag"):
+    with pytest.raises(
+        UserError, match=r"before settings were nested.*check out the commit.*launch the experiment again"
+    ):
         semantic_settings(old)
 
 

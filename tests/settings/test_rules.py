@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import pytest
@@ -32,7 +33,7 @@ class Inner(Settings):
 
 @dataclass
 class Outer(Settings):
-    limit: float | None = setting(None, Number(above=0, why="null means no limit"))
+    limit: float | None = setting(None, Number(above=0), why="null means no limit")
     inner: Inner = field(default_factory=Inner)
 
     def check_together(self, prefix: str) -> None:
@@ -45,7 +46,7 @@ class Outer(Settings):
     [
         (Whole(least=1), [1, 5, MOST], [0, -1, MOST + 1, 2**70, 1.0, True, "1", None, [1]]),
         (Whole(most=5, or_auto=True), [0, 5, "auto"], [6, "Auto", None]),
-        (Number(), [0, 0.5, 1e12], [-0.1, float("nan"), float("inf"), 1e13, "0.5", False, None]),
+        (Number(), [0, 0.5, 1e12], [10**400, -0.1, float("nan"), float("inf"), 1e13, "0.5", False, None]),
         (Number(above=0, most=1), [1e-9, 1, 1.0], [0, 0.0, 1.01]),
         (OneOf(("auto", True, False)), ["auto", True, False], [1, 0, "true", None]),
         (Flag(), [True, False], [1, 0, "yes", None]),
@@ -69,11 +70,12 @@ def test_a_rule_takes_what_makes_sense_and_says_what_to_use_instead_of_the_rest(
     [
         (Inner(width=0), "model.width=0: use a whole number of at least 1"),
         (Inner(width=2**40), f"model.width={2**40}: use a whole number of at most {MOST}"),
-        (Inner(ratios=[0.5, 0.0]), "model.ratios=[0.5, 0.0]: use a list whose every entry is a number above 0"),
+        (Inner(ratios=[0.5, 0.0]), "model.ratios=[0.5, 0]: use a list whose every entry is a number above 0"),
         (Inner(ratios=[]), "model.ratios=[]: use a list of at least 1"),
-        (Outer(limit=-1.0), "model.limit=-1.0: use a number above 0 (null means no limit), or null"),
+        (Outer(limit=-1.0), "model.limit=-1: use a number above 0, or null (null means no limit)"),
         (Outer(inner=Inner(width=-3)), "model.inner.width=-3: use a whole number of at least 1"),
         (Outer(inner=5), "model.inner=5: use its keys, such as model.inner.width"),  # type: ignore[arg-type]
+        (Outer(limit=math.inf), "model.limit=inf: use a finite number above 0, or null (null means no limit)"),
         (Outer(limit=3.0), "model.limit=3 is below model.inner.width=64"),
     ],
 )

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from megdet.config.compose import Asked
 from megdet.config.schema import Config
+from megdet.config.sweep import SweepSettings
 from megdet.data.settings import DataSettings
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.model.settings import BackboneSettings, ModelSettings
@@ -20,7 +21,7 @@ from megdet.runs.folder import folder_of
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.runs.sweep_folder import Sweep
-from megdet.sweep.points import plan_points
+from megdet.sweep.points import STARTED_BY, plan_points
 from megdet.sweep.sweep import run_points
 from megdet.tracking.mirror import mirror
 from tests.runs.folders import owned
@@ -122,8 +123,11 @@ def test_force_begins_anew_and_keeps_what_was(ask: Ask) -> None:
 
 
 def test_an_unknown_way_with_existing_runs_is_refused(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_points(with_existing([ask(8, 8)], "retry")) == 2
-    assert "skip, resume, retry_failed, force" in capsys.readouterr().err
+    assert run_points(with_existing([ask(8, 8), ask(4, 4)], "retry")) == 2
+    [once_for_all_points] = capsys.readouterr().err.splitlines()
+    assert "skip, resume, retry_failed, force" in once_for_all_points
+    for known in STARTED_BY:
+        SweepSettings(on_existing=known).check("sweep.")
 
 
 def test_a_failed_run_does_not_stop_the_others_and_an_interrupted_one_does(ask: Ask) -> None:

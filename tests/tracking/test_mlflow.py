@@ -18,8 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from megdet.errors import UserError
-from megdet.planning.identity import semantic_settings
-from megdet.planning.plan import Plan, semantics_of
+from megdet.planning.plan import Plan
 from megdet.runs.folder import JOURNAL, RunFolder
 from megdet.runs.journal import Journal
 from megdet.runs.state import RunState
@@ -28,7 +27,7 @@ from megdet.tracking.client import prepare
 from megdet.tracking.mirror import Mirror, mirror
 from megdet.tracking.payload import MAX_STEP_POINTS
 from megdet.training.drawing import draw_detections
-from tests.runs.fabricate import fabricate_run, plan_of, write_epoch
+from tests.runs.fabricate import fabricate_run, write_epoch
 from tests.runs.folders import owned
 
 from .databases import new_database
@@ -53,27 +52,6 @@ def curve(uri: str, run: Run, name: str) -> list[tuple[int, float]]:
     """(step, value) of every stored point, duplicates included."""
     points = MlflowClient(uri).get_metric_history(run.info.run_id, name)
     return sorted((point.step, point.value) for point in points)
-
-
-def test_settings_are_exactly_what_the_experiment_id_hashes() -> None:
-    plan = plan_of({"batch": 64, "bn_size": 32, "optimizer.clip_grad_norm": 10.0}, "c")
-
-    def names(values: dict[str, Any], prefix: str = "") -> set[str]:
-        found: set[str] = set()
-        for key, value in values.items():
-            name = (prefix + key).removesuffix(".name")
-            found |= names(value, f"{prefix}{key}.") if isinstance(value, dict) else {name}
-        return found
-
-    settings = semantic_settings(json.loads(plan.to_json()))
-    assert set(settings) == names(semantics_of(plan.config))
-    assert settings["model"] == "r50_fpn" and settings["schedule"] == "normal" and settings["lr.scale"] == "1"
-
-
-def test_settings_of_equal_meaning_are_equal_text() -> None:
-    one = plan_of({"lr.scale": 1, "model.bn_in": ["fpn", "backbone"], "data.workers": 0, "seed": 3}, "c")
-    other = plan_of({"lr.scale": 1.0, "model.bn_in": ["backbone", "fpn"], "gpus": 8, "runs_dir": "x"}, "c")
-    assert semantic_settings(json.loads(one.to_json())) == semantic_settings(json.loads(other.to_json()))
 
 
 def test_a_finished_run_is_in_mlflow_with_params_tags_curves_result_and_files(tmp_path: Path, uri: str) -> None:
