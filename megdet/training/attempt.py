@@ -104,7 +104,7 @@ class Attempt:
             Status.INTERRUPTED, "asked to make room" if requeue else "asked to stop", code=ExitCode.INTERRUPTED
         )
         if requeue and not self.recorder and self.job.can_requeue:
-            # A rank that ended now would take rank 0 with it; Slurm ends this one once the job is requeued.
+            # A rank that ended now would take rank 0 with it; the queue ends this one with its job.
             self.stop.ignore_no_more()
             time.sleep(REQUEUE_WAIT_S)
         return code

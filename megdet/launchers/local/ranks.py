@@ -14,9 +14,9 @@ from types import FrameType
 
 import megdet
 from megdet.errors import ExitCode
-from megdet.launchers.settle import blame, settle
 from megdet.launchers.local.signals import handling_signals
 from megdet.launchers.rank import rank_environment
+from megdet.launchers.settle import blame, settle
 from megdet.runs.folder import RunFolder
 from megdet.runs.status import Status
 from megdet.runs.times import now
