@@ -1,12 +1,11 @@
 """Plans, runs and records large mini-batch detection experiments (MegDet, arXiv 1711.07240).
 
-  python launch.py experiment=demo                      one run that a laptop can do
-  python launch.py batch=64 bn_size=32 schedule=long    a row of Table 3, on the GPUs of this machine
-  python launch.py -m batch=16,64,256 bn_size=16,32     a sweep: every combination that can be
-  python launch.py -m 'batch=range(16,257,16)' cluster=paper sweep.dry_run=true
-                                                        plans for the paper's 128 GPUs; nothing runs
-  python launch.py -m sweep=table3 cluster=paper seed=0,1
-                                                        the rows of a table of the paper, with two seeds each
+  {command} experiment=demo                      one run that a laptop can do
+  {command} batch=64 bn_size=32 schedule=long    a row of Table 3, on the GPUs of this machine
+  {command} -m batch=16,64,256 bn_size=16,32     a sweep: every combination that can be
+  {command} -m sweep=table3 seed=0,1             the rows of a table of the paper, with two seeds each
+  {command} -m sweep=table3 cluster=paper sweep.dry_run=true
+                             their plans on the paper's 128 GPUs; nothing runs
 
 What is asked
   batch            images per optimizer step, over all GPUs
@@ -21,16 +20,16 @@ Where it runs (never what is learned)
   cluster          what there is to run on
   hydra/launcher   submitit_slurm: jobs of a Slurm cluster; local_parallel: as many runs at a time as fit here
 
-Choose with group=option (the files are in conf/)
+Choose with group=option; the files are in {conf}, and files of yours in ./conf add to them
 {groups}
 
 Each run lives in runs/<run_id>/. Asked for again, a run that is done is skipped, one that was interrupted goes on,
 and one that failed is left until sweep.on_existing=retry_failed.
 Exit code: 0 all is well, 1 a run failed, 2 a mistake in what was asked, 3 interrupted.
 
-  python launch.py --cfg job                            every key and its value
-  python launch.py --hydra-help                         the command line's other flags
-  eval "$(python launch.py -sc install=bash)"           completion on Tab
+  {command} --cfg job                            every key and its value
+  {command} --hydra-help                         the command line's other flags
+  eval "$({command} -sc install=bash)"           completion on Tab
 """
 
 from __future__ import annotations
@@ -38,6 +37,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
@@ -46,7 +47,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from megdet.config.compose import compose_one, explain, register_schema
-from megdet.config.locations import CONF
+from megdet.config.locations import CONF, own_conf
 from megdet.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
@@ -77,21 +78,28 @@ def launch(composed: DictConfig) -> float:
     return final_mmap(plan_points([asked], to_run_here=True, launcher=launcher)[0])
 
 
-def help_text() -> str:
+def help_text(command: str) -> str:
     """This file's docstring with the options of each group; Hydra's own would take a second to list them."""
-    groups = sorted({file.parent for file in CONF.glob("*/**/*.yaml")})
-    lines = (
-        f"  {group.relative_to(CONF)!s:16} {', '.join(sorted(file.stem for file in group.glob('*.yaml')))}"
-        for group in groups
-    )
-    return (__doc__ or "").format(groups="\n".join(lines))
+    options: dict[str, set[str]] = {}
+    for folder in filter(None, (CONF, own_conf())):
+        for file in folder.glob("*/**/*.yaml"):
+            options.setdefault(str(file.parent.relative_to(folder)), set()).add(file.stem)
+    lines = (f"  {group:16} {', '.join(sorted(names))}" for group, names in sorted(options.items()))
+    return (__doc__ or "").format(command=command, conf=CONF, groups="\n".join(lines))
 
 
-def main() -> int:
-    """Run Hydra so that a user's mistake is one message and exit code 2."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(help_text())
+def main(arguments: Sequence[str] | None = None, *, command: str = "python launch.py") -> int:
+    """Run Hydra so that a user's mistake is one message and exit code 2. `command`: its name in `--help`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(words):
+        print(help_text(command))
         return ExitCode.OK
+    own = own_conf()
+    if own:
+        words = ["--config-dir", str(own), *words]
+        if not {"-sc", "--shell-completion"} & set(words):
+            _name_unused(own)
+    sys.argv[1:] = words  # where Hydra reads them
     traceback_wanted = FULL_ERROR in os.environ
     # Hydra would print its errors itself and exit with 1; told so, it raises them.
     os.environ[FULL_ERROR] = "1"
@@ -112,6 +120,16 @@ def main() -> int:
         print(error, file=sys.stderr)
         return ExitCode.USER_ERROR
     return ExitCode.OK
+
+
+def _name_unused(own: Path) -> None:
+    """Hydra takes the first file of a name that it finds, and looks into megdet's own folder first."""
+    files = (file.relative_to(own) for file in sorted(own.rglob("*.yaml")))
+    hidden = [f"conf/{file}" for file in files if (CONF / file).exists()]
+    if hidden:
+        more = f" and {len(hidden) - 3} more" if len(hidden) > 3 else ""
+        named = ", ".join(hidden[:3]) + more
+        print(f"not used: {named}; megdet has files of the same names, so rename yours", file=sys.stderr)
 
 
 def _is_of_hydra(error: ValueError) -> bool:

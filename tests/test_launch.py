@@ -47,7 +47,7 @@ def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
         (["--config-name", "nope"], ["nope"]),
         (["data.root=nowhere", "gpus=1"], ["nowhere", "data.root"]),
         (["-m", "batch=16,32", "data.root=nowhere"], ["nowhere"]),
-        (["experiment=demo", "model.weights=no/such.pth"], ["model.weights=no/such.pth"]),
+        (["experiment=demo", "model.backbone.weights=no/such.pth"], ["model.backbone.weights=no/such.pth"]),
         (["experiment=demo", "tracking.uri=ftp://host"], ["ftp://host"]),
     ],
     ids=" ".join,
@@ -77,17 +77,17 @@ def test_help_names_the_knobs_the_groups_and_commands(tmp_path: Path) -> None:
 )
 def test_help_and_planning_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     program = (
-        "import runpy, sys\n"
-        "sys.argv = sys.argv[1:]\n"
-        "sys.path.insert(0, str(__import__('pathlib').Path(sys.argv[0]).parent))\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "import sys\n"
+        "from megdet.launch import main\n"
+        "try: assert main() == 0\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {'torch', 'torchvision', 'mlflow', 'matplotlib', 'numpy', 'PIL', 'hotcoco'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(LAUNCH), *arguments], cwd=tmp_path, capture_output=True, text=True
-    )
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(LAUNCH.parent)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -125,6 +125,45 @@ def test_the_shell_completes_keys_and_options(tmp_path: Path) -> None:
     for line, expected in (("model=", "model=tiny"), ("bn", "bn_size="), ("schedule.war", "schedule.warmup_epochs=")):
         done = launch(tmp_path, "-sc", "query=bash", COMP_LINE=f"python launch.py {line}")
         assert expected in done.stdout.split(), done.stdout + done.stderr
+
+
+def own_option(folder: Path, name: str, text: str) -> None:
+    (folder / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "conf" / name).write_text(text)
+
+
+def test_files_in_conf_of_the_current_folder_add_options(tmp_path: Path) -> None:
+    own_option(tmp_path, "cluster/mine.yaml", "name: mine\nnodes: 4\ngpus_per_node: 4\n")
+    own_option(tmp_path, "experiment/half.yaml", "# @package _global_\nlr: {scale: 0.5}\nbatch: 32\n")
+    done = launch(tmp_path, "cluster=mine", "experiment=half", "sweep.dry_run=true")
+    assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
+    # gpus=auto spreads a BN batch of 16 over a node: 4 images on each of its 4 GPUs.
+    assert "batch 32 = gpus 8 x images_per_gpu 4" in done.stdout and "lr 0.02," in done.stdout, done.stdout
+    swept = launch(tmp_path, "-m", "cluster=mine,paper", "sweep.dry_run=true")
+    assert "1 new, 1 repeated" in swept.stdout, swept.stdout + swept.stderr
+    assert "cluster          local, mine, paper, slurm" in launch(tmp_path, "--help").stdout
+    completed = launch(tmp_path, "-sc", "query=bash", COMP_LINE="python launch.py cluster=m")
+    assert completed.stdout == "cluster=mine\n" and completed.stderr == ""
+    mistyped = launch(tmp_path, "cluster=mime")
+    assert mistyped.returncode == 2 and "Did you mean mine?" in mistyped.stderr
+
+
+def test_own_files_that_have_the_names_of_ours_are_said_not_to_be_used(tmp_path: Path) -> None:
+    own_option(tmp_path, "cluster/paper.yaml", "name: paper\nnodes: 1\n")
+    own_option(tmp_path, "config.yaml", "batch: 1\n")
+    own_option(tmp_path, "cluster/mine.yaml", "name: mine\n")
+    done = launch(tmp_path, "cluster=paper", "batch=256", "sweep.dry_run=true")
+    assert done.returncode == 0 and "gpus 128" in done.stdout, done.stdout + done.stderr
+    assert done.stderr == (
+        "not used: conf/cluster/paper.yaml, conf/config.yaml; megdet has files of the same names, so rename yours\n"
+    )
+
+
+def test_another_folder_of_options_may_be_named_instead(tmp_path: Path) -> None:
+    own_option(tmp_path, "cluster/mine.yaml", "name: mine\nnodes: 2\n")
+    own_option(tmp_path / "other", "cluster/theirs.yaml", "name: theirs\nnodes: 2\n")
+    done = launch(tmp_path, "--config-dir", "other/conf", "cluster=theirs", "sweep.dry_run=true")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_run_leaves_its_folder_alone_and_asked_again_is_done(tmp_path: Path) -> None:

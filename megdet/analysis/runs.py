@@ -11,7 +11,7 @@ from pathlib import Path
 
 from megdet.errors import UserError
 from megdet.launchers.jobs import Jobs, Look
-from megdet.planning.settings import semantic_settings
+from megdet.planning.identity import semantic_settings
 from megdet.runs.folder import RunFolder, run_folders
 from megdet.runs.journal import COCO_METRICS, KINDS, read_journal
 from megdet.runs.provenance import provenance_of
@@ -41,7 +41,7 @@ class RunRecord:
     """finished or diverged: a result. Else planned, running, failed or interrupted, and of a run that was handed over
     to a cluster also queued, requeued, cancelled or lost."""
     settings: Mapping[str, str] = field(repr=False)
-    """All that decides the result except the seed, flat, as text (`megdet.planning.settings`)."""
+    """All that decides the result except the seed, flat, as text (`megdet.planning.identity`)."""
     seed: int
     gpus: int
     commit: str

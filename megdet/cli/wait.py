@@ -13,7 +13,7 @@ Wait until no run is queued or running. Says what changes; Ctrl-C ends the waiti
 Exit code: 0 all runs came to a result (finished or diverged), 1 one failed, was cancelled or interrupted, or was
 never started.
 
-  megdet wait && python analysis/make_tables.py
+  megdet wait && megdet tables
 """
 
 

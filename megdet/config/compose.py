@@ -17,6 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from megdet.config.locations import CONF, LAUNCH
 from megdet.config.schema import Config
 from megdet.config.sweep_file import read_rows
 from megdet.errors import UserError
@@ -65,7 +66,7 @@ def compose_one(composed: DictConfig) -> Asked:
     if config.sweep.rows is not None:
         raise UserError(
             f"sweep.rows={config.sweep.rows} asks for the rows of a table; add -m to run them all: "
-            f"python launch.py -m sweep.rows={config.sweep.rows} ..."
+            f"{LAUNCH} -m sweep.rows={config.sweep.rows} ..."
         )
     return Asked((), config)
 
@@ -103,7 +104,7 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
             asked.append(Asked(values, base.with_values(plain)))
         for row in base.rows:
             own = row.without(keys)
-            row_choices = [value for value in own if value.partition("=")[0] in groups]
+            row_choices = [value for value in own if _is_group(value.partition("=")[0], groups)]
             try:
                 row_base = base_of((*choices, *row_choices))
                 config = row_base.with_values([*(value for value in own if value not in row_choices), *plain])
@@ -121,7 +122,12 @@ def _needs_composition(override: Override, groups: set[str]) -> bool:
     The rows of a sweep count as a choice: they bring choices of their own.
     """
     changes = override.type is not None and override.type.name == "CHANGE"
-    return not changes or override.key_or_group in groups or override.key_or_group == "sweep.rows"
+    return not changes or _is_group(override.key_or_group, groups) or override.key_or_group == "sweep.rows"
+
+
+def _is_group(key: str, groups: set[str]) -> bool:
+    """Whether a key chooses a file: `model`, `model/backbone`."""
+    return "/" in key or key in groups
 
 
 def _single_overrides(override: Override) -> Iterator[str]:
@@ -210,11 +216,18 @@ def _explain_value(override: str, error: OmegaConfBaseException) -> str:
     key = override.partition("=")[0]
     if "=" in override and key not in _known_keys():
         return f"{key}: {_no_such_key(key)}"
+    inner = [name for name in _known_keys() if name.startswith(f"{key}.")]
+    if inner:
+        group = key.replace(".", "/")
+        choose = f"choose a file of conf/{group} with {group}=NAME, or " if (CONF / group).is_dir() else ""
+        return f"{override}: {key} has settings of its own; {choose}set one of them, such as {inner[0]}."
     return f"{override}: {str(error).splitlines()[0]}."
 
 
 def _no_such_key(key: str) -> str:
-    return f"there is no such key.{_near(key, _known_keys())} `python launch.py --cfg job` lists all keys."
+    if ".custom." in key:
+        return f"there is no such argument. A part of your own gets another with +{key}=..., beside its _target_."
+    return f"there is no such key.{_near(key, _known_keys())} `{LAUNCH} --cfg job` lists all keys."
 
 
 def _quoted_key(text: str) -> str | None:
@@ -227,6 +240,9 @@ def _quoted_key(text: str) -> str | None:
 
 def _near(key: str, known: list[str]) -> str:
     """` Did you mean ...?`, or nothing. Also by the last part of a key: momentun is near optimizer.momentum."""
+    exact = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    if exact:
+        return _did_you_mean(exact)
     by_last_part = {name.rpartition(".")[2]: name for name in reversed(known)}
     last_parts = difflib.get_close_matches(key.rpartition(".")[2], list(by_last_part), cutoff=0.75)
     return _did_you_mean([*difflib.get_close_matches(key, known), *(by_last_part[part] for part in last_parts)])

@@ -6,20 +6,28 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a crash leaves the old content or the new, never a part.
+    """Write `text` to `path` so that a crash leaves the old content or the new, never a part."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write what shall be at `path`: it gets there whole, at the end.
 
     The temporary file has a name of its own, so that two writers never share one.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from megdet.config.locations import LAUNCH
 from megdet.errors import UserError
 from megdet.runs.failure import LAST_LOG_LINES, Failure
 from megdet.runs.files import json_text, replace_file
@@ -262,4 +263,4 @@ def run_folders(runs: Path) -> list[RunFolder]:
         way_out = f"as an MLflow database it is sqlite:///{runs}" if runs.suffix == ".db" else "name a folder of runs"
         raise UserError(f"{runs} is no folder; {way_out}")
     missing = f"has no run (a folder with a {PLAN})" if runs.is_dir() else "does not exist"
-    raise UserError(f"{runs} {missing}; name another folder, or start a run with `python launch.py`")
+    raise UserError(f"{runs} {missing}; name another folder, or start a run with `{LAUNCH}`")

@@ -136,7 +136,8 @@ def _kind_of(config: Mapping[str, Any]) -> str:
 
 
 def _is_like_the_paper(config: Config) -> bool:
-    return (config.model.name, config.data.name) == ("r50_fpn", "coco2017")
+    model = config.model
+    return (model.name, model.backbone.name, config.data.name) == ("r50_fpn", "resnet50", "coco2017")
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

@@ -27,7 +27,7 @@ def prepare(plan: Plan) -> None:
     root = Path(config.data.root)
     if config.data.name != "shapes":
         check_files(coco_files(root))
-    ensure_weights(config.model.weights, config.model.backbone)
+    ensure_weights(config.model.backbone.weights, config.model.backbone.name)
     if config.data.name == "shapes":
         # Imported here: it brings numpy, which planning does without.
         from megdet.data.shapes import generate_shapes

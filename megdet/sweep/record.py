@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from megdet.config.locations import LAUNCH
+from megdet.planning.identity import semantic_settings
 from megdet.planning.plan import Plan
-from megdet.planning.settings import semantic_settings
 from megdet.runs.folder import run_folder
 from megdet.runs.sweep_folder import Sweep, record_sweep
 
@@ -45,7 +46,7 @@ def put_on_record(
     folder = record_sweep(
         Path(config.runs_dir),
         name=sweep_name(arguments, swept=swept, rows=rows),
-        command=f"python launch.py -m {shlex.join(arguments)}",
+        command=f"{LAUNCH} -m {shlex.join(arguments)}",
         run_ids=list(unique),
         uri=config.tracking.uri if config.tracking.enabled else None,
         experiment=config.tracking.experiment,

@@ -18,7 +18,7 @@ from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
 from megdet.runs.prediction import check_budget
 from megdet.runs.status import Status
-from megdet.sweep.points import STARTED_BY, Point, plan_points, to_start
+from megdet.sweep.points import Point, plan_points, to_start
 from megdet.sweep.ready import make_ready
 from megdet.sweep.record import conclude_sweep, put_on_record
 
@@ -37,8 +37,10 @@ def run_points(
     """
     sweep = asked[0].config.sweep
     launcher = launcher or LocalLauncher()
-    if sweep.on_existing not in STARTED_BY:
-        return report(UserError(f"sweep.on_existing={sweep.on_existing}: use one of {', '.join(STARTED_BY)}"))
+    try:
+        sweep.check("sweep.")  # once for all points
+    except UserError as error:
+        return report(error)
     points = plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher)
     _show(points)
     invalid = [point for point in points if point.plan is None]

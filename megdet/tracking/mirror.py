@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from megdet.errors import UserError
-from megdet.planning.settings import semantic_settings
+from megdet.planning.identity import semantic_settings
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
 from megdet.runs.provenance import Provenance, provenance_of

@@ -20,6 +20,7 @@ from megdet.analysis.runs import load_runs
 from megdet.analysis.table2_3 import make_table
 from megdet.analysis.tables import hours_text, mean_hours_text
 from megdet.config.schema import Config
+from megdet.model.settings import BackboneSettings
 from megdet.planning.plan import make_plan
 from megdet.runs.status import Status
 from tests.analysis.ratios import with_ratios
@@ -32,7 +33,7 @@ LONG = {
     "schedule.factors": [0.1, 0.1, 0.5],
 }  # fmt: skip
 TINY = {
-    "model.name": "tiny", "model.backbone": "tiny", "model.weights": "none", "model.frozen_stages": 0,
+    "model.name": "tiny", "model.backbone": BackboneSettings(name="tiny", weights="none", frozen_stages=0),
     "data.name": "shapes", "data.train_images": 800,
 }  # fmt: skip
 
@@ -213,8 +214,8 @@ def test_runs_that_are_not_comparable_are_never_in_one_table(tmp_path: Path) -> 
     fabricate_run(tmp_path, {"batch": 32, "seed": 4, "lr.scale": 0.5, "gpus": 16})
     fabricate_run(tmp_path, {"batch": 16, **LONG})
     for asked in (
-        {"optimizer.weight_decay": 0.0005}, {"precision": "bf16"}, {"model.frozen_stages": 0}, {"lr.base": 0.01},
-        {"data.min_size": 600}, {"optimizer.clip_grad_norm": 10.0}, {"schedule.epochs": 12}, TINY,
+        {"optimizer.weight_decay": 0.0005}, {"precision": "bf16"}, {"model.backbone.frozen_stages": 0},
+        {"lr.base": 0.01}, {"data.min_size": 600}, {"optimizer.clip_grad_norm": 10.0}, {"schedule.epochs": 12}, TINY,
     ):  # fmt: skip
         fabricate_run(tmp_path, {"batch": 16, **asked})
     groups = comparable_groups(load_runs(str(tmp_path)))

@@ -4,7 +4,9 @@ import fcntl
 import logging
 import os
 import pty
+import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,9 @@ from mlflow import MlflowClient
 from megdet import cli
 from megdet.cli import table
 from megdet.cli.runs import select_runs
-from megdet.config.schema import ClusterConfig, Config, TrackingConfig
+from megdet.config.cluster import ClusterSettings
+from megdet.config.schema import Config
+from megdet.config.tracking import TrackingSettings
 from megdet.errors import UserError
 from megdet.launchers.local.lock import is_locked
 from megdet.launchers.slurm.submission import Submission
@@ -33,6 +38,7 @@ from megdet.runs.status import Status
 from megdet.tracking import client
 from tests.runs.fabricate import fabricate_run
 from tests.runs.folders import owned
+from tests.test_launch import launch
 from tests.tracking.databases import new_database
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
@@ -81,7 +87,7 @@ run.write_state(RunState(Status.FINISHED, 1, started))
 @contextmanager
 def launched(runs: Path) -> Iterator[Path]:
     """The folder of a run under way: a real launcher with a rank that counts until a file `enough` is there."""
-    cluster, tracking = ClusterConfig(gpus_per_node=1), TrackingConfig(enabled=False)
+    cluster, tracking = ClusterSettings(gpus_per_node=1), TrackingSettings(enabled=False)
     plan = make_plan(Config(gpus=1, cluster=cluster, tracking=tracking, runs_dir=str(runs)))
     (runs.parent / "plan.json").write_text(plan.to_json())
     command = [sys.executable, "-c", LAUNCHER, str(runs.parent / "plan.json"), RANK]
@@ -228,7 +234,8 @@ def test_status_of_a_failed_run_with_markup_in_its_reason_is_shown_as_it_is(
 def test_status_and_help_load_neither_torch_nor_mlflow(tmp_path: Path) -> None:
     fabricate_run(tmp_path, {}, epochs=1)
     program = (
-        "import sys; from megdet import cli; cli.main(['status', sys.argv[1]]); "
+        "import contextlib, sys; from megdet import cli; cli.main(['status', sys.argv[1]])\n"
+        "with contextlib.suppress(SystemExit): cli.main(['--help'])\n"
         "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
@@ -358,11 +365,77 @@ def test_runs_are_named_by_name_beginning_pattern_or_folder(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("command", list(cli.COMMANDS))
-def test_help_of_each_command_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_each_command_explains_its_options_and_its_examples_are_commands(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
     out = capsys.readouterr().out
-    assert ended.value.code == 0 and "RUN is a run's name" in out and cli.COMMANDS[command].HELP in out
+    assert ended.value.code == 0 and "RUN is a run's name" in out
+    options = re.findall(r"^  (-.*)$", re.sub(r"\n {9,}", "  ", out), re.MULTILINE)
+    assert len(options) > 1 and all("  " in option for option in options), "an option without a word about it"
+    for example in re.findall(r"^  (megdet .*)$", out, re.MULTILINE):
+        can_be_parsed(example)
+
+
+def test_help_shows_every_command_and_its_examples_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+    listed = [match for match in re.findall(r"^    (\w+)  +\w", out, re.MULTILINE)]
+    assert listed == [*cli.DOORS, *cli.COMMANDS]
+    examples = re.findall(r"^  (megdet .*)$", out, re.MULTILINE)
+    assert {example.split()[1] for example in examples} >= {"launch", "status", "wait"}
+    for example in examples:
+        can_be_parsed(example)
+
+
+def can_be_parsed(example: str) -> None:
+    """Fail where a part of a shell line, explained after two blanks, is no command with options that it has."""
+    for part in re.split(r"  +", example)[0].split(" && "):
+        megdet, command, *arguments = shlex.split(part)
+        assert megdet == "megdet"
+        if command in cli.DOORS:
+            assert command != "launch" or all("=" in word or word == "-m" for word in arguments), part
+        else:
+            cli._parser().parse_args([command, *arguments])  # exits where it does not
+
+
+@pytest.mark.parametrize("door", list(cli.DOORS))
+def test_a_program_that_is_a_subcommand_is_called_so_in_its_help(door: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert cli.main([door, "--help"]) == 0
+    except SystemExit as ended:
+        assert not ended.code
+    out = capsys.readouterr().out
+    assert f"megdet {door} " in out and "python " not in out.replace("`python -m", "")
+
+
+def test_launch_is_the_same_door_as_launch_py_with_all_its_arguments(tmp_path: Path) -> None:
+    words = ["-m", "batch=16,64", "bn_size=16", "cluster=paper", "sweep.dry_run=true"]
+    command = [sys.executable, "-m", "megdet.cli", "launch", *words]
+    by_subcommand = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert by_subcommand.returncode == 0 and "2 new" in by_subcommand.stdout, by_subcommand.stderr
+    assert by_subcommand.stdout == launch(tmp_path, *words, COLUMNS="80").stdout
+
+
+def test_the_shell_is_told_commands_and_what_launch_can_be_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    answer = replace(cli.DOORS["launch"], run=lambda words: asked.append(os.environ["COMP_LINE"]) or 0)
+    monkeypatch.setitem(cli.DOORS, "launch", answer)
+    for line in ("megdet ", "megdet st", "megdet status ", "megdet launch model=t", "megdet launch ", "megdet launch"):
+        monkeypatch.setenv("COMP_LINE", line)
+        assert cli.main(["-sc", "query=bash"]) == 0
+    assert asked == ["megdet model=t", "megdet ", "megdet "]
+    assert capsys.readouterr().out.split() == [*cli.DOORS, *cli.COMMANDS] * 3
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert re.fullmatch(r"megdet \d+\.\d+\.\d+(\.dev\d+)?\n", capsys.readouterr().out)
 
 
 def _read_until(terminal: int, word: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.schema import ClusterConfig, Config
+from megdet.config.cluster import ClusterSettings
+from megdet.config.schema import Config
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import RunFolder, folder_of
 
@@ -21,7 +22,7 @@ def plan_for(tmp_path: Path) -> PlanFor:
     """The plan of a batch and BN size on 16 nodes x 8 GPUs; keywords are settings of the cluster."""
 
     def plan(batch: int, bn_size: int, *, seed: int = 0, **cluster: object) -> Plan:
-        place = ClusterConfig(name="paper", nodes=16, gpus_per_node=8, **cluster)  # type: ignore[arg-type]
+        place = ClusterSettings(name="paper", nodes=16, gpus_per_node=8, **cluster)  # type: ignore[arg-type]
         return make_plan(
             Config(batch=batch, bn_size=bn_size, seed=seed, cluster=place, runs_dir=str(tmp_path / "runs"))
         )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.schema import ClusterConfig, Config
+from megdet.config.cluster import ClusterSettings
+from megdet.config.schema import Config
 from megdet.errors import ExitCode
 from megdet.launchers.jobs import Jobs, job_of, stand_of, stands_of
 from megdet.launchers.named import LAUNCHERS
@@ -45,7 +46,7 @@ class Place:
 
     def plan(self, seed: int = 0) -> Plan:
         """Two ranks on one node."""
-        cluster = ClusterConfig(name="paper", gpus_per_node=2, cpus_per_gpu=1, time_min=10, signal_delay_s=10)
+        cluster = ClusterSettings(name="paper", gpus_per_node=2, cpus_per_gpu=1, time_min=10, signal_delay_s=10)
         runs = str(self.folder / "runs")
         return make_plan(Config(batch=4, bn_size=4, gpus=2, seed=seed, cluster=cluster, runs_dir=runs))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.schema import ModelConfig
 from megdet.errors import UserError
+from megdet.model.settings import BackboneSettings, ModelSettings
 from megdet.planning import cost_fit
 from megdet.planning.cost import TABLE3, CostModel
 from megdet.planning.cost_fit import fit, left_out_errors, table3_times
@@ -21,7 +21,7 @@ from megdet.runs.folder import RunFolder
 from megdet.runs.prediction import Prediction, Predictor, check_budget
 from tests.runs.fabricate import fabricate_run, plan_of
 
-TINY = ModelConfig(name="tiny", backbone="tiny", weights="none", frozen_stages=0)
+TINY = ModelSettings(name="tiny", backbone=BackboneSettings(name="tiny", weights="none", frozen_stages=0))
 
 
 def predict(runs: Path, plan: Plan, *, steps_done: int = 0) -> Prediction:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from megdet import cli
-from megdet.config.schema import ClusterConfig, Config
+from megdet.config.cluster import ClusterSettings
+from megdet.config.schema import Config
 from megdet.data.files import check_files, coco_files
 from megdet.launchers.jobs import Jobs
 from megdet.launchers.local.machine import Machine
@@ -109,7 +110,7 @@ def test_a_rank_s_own_error_gives_the_cause(action: object, cause: Cause, tmp_pa
     ],
 )
 def test_a_rank_that_died_is_judged_by_its_signal_and_last_lines(body: str, cause: Cause, tmp_path: Path) -> None:
-    plan = make_plan(Config(gpus=1, cluster=ClusterConfig(gpus_per_node=1), runs_dir=str(tmp_path)))
+    plan = make_plan(Config(gpus=1, cluster=ClusterSettings(gpus_per_node=1), runs_dir=str(tmp_path)))
     folder = folder_of(plan).path
     program = f"import os; log = open({str(folder / 'log-rank0.txt')!r}, 'a', buffering=1); {body}"
     assert run_local(plan, program=("-c", program), machine=Machine(gpus=(), cores=1)) == "failed"

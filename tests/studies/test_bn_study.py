@@ -25,8 +25,8 @@ def statistics_of_the_stem(root: Path) -> list[torch.Tensor]:
     detector = tiny_detector(bn_size=4)
     loader = tiny_loader(root, batch=8, bn_size=4, images_per_gpu=8, accumulation=1)
     reference = nn.BatchNorm2d(16, momentum=None).double()
-    for passes in islice(loader.epoch(0), 2):
-        for batch in (batch for one_pass in passes for batch in one_pass):
+    for step in islice(loader.epoch(0), 2):
+        for batch in step.image_batches:
             for part in detector.backbone.body.conv1(detector._normalised(batch)).double().split(4):
                 reference(part)
     estimate_statistics(detector, loader, images=16, device=torch.device("cpu"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from megdet.config.compose import Asked
-from megdet.config.schema import ModelConfig
+from megdet.model.settings import ModelSettings
 from megdet.planning.cost import TABLE3
 from megdet.runs.status import Status
 from megdet.sweep.plan_table import describe, print_table
@@ -68,7 +68,7 @@ def test_what_is_to_do_follows_on_existing(tmp_path: Path, capsys: pytest.Captur
 def test_a_single_run_says_what_it_will_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     describe(point_of(tmp_path, {"batch": 16}, "new"))
     assert re.search(r"about 41\.\d hours, 329 GPU-hours \(predicted from Table 3\)", capsys.readouterr().out)
-    describe(Point(Asked((), plan_of({}, "").config), plan_of({"model": ModelConfig(name="mine")}, ""), Status.NEW))
+    describe(Point(Asked((), plan_of({}, "").config), plan_of({"model": ModelSettings(name="mine")}, ""), Status.NEW))
     assert "predicted" not in capsys.readouterr().out
 
 

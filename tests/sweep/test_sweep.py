@@ -10,8 +10,10 @@ import pytest
 from mlflow import MlflowClient
 
 from megdet.config.compose import Asked
-from megdet.config.schema import Config, DataConfig, ModelConfig
+from megdet.config.schema import Config
+from megdet.data.settings import DataSettings
 from megdet.launchers.local.launcher import LocalLauncher
+from megdet.model.settings import BackboneSettings, ModelSettings
 from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import folder_of
@@ -38,8 +40,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def ask(shapes_root: Path) -> Callable[..., Asked]:
     def asked(batch: int, bn_size: int, **more: object) -> Asked:
         config = Config(batch=batch, bn_size=bn_size, **more)  # type: ignore[arg-type]
-        config.model = ModelConfig(name="tiny", backbone="tiny", weights="none", frozen_stages=0)
-        config.data = DataConfig(
+        config.model = ModelSettings(
+            name="tiny", backbone=BackboneSettings(name="tiny", weights="none", frozen_stages=0)
+        )
+        config.data = DataSettings(
             name="shapes", root=str(shapes_root), train_images=32, val_images=8, min_size=64, max_size=107
         )
         config.tracking.enabled = False
@@ -189,7 +193,7 @@ def test_the_same_experiment_on_another_layout_is_run_once(ask: Ask, capsys: pyt
 def test_missing_data_stops_a_sweep_before_its_first_run(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     launcher = Launcher()
     asked = [ask(8, 8), ask(4, 4)]
-    asked[1].config.data = DataConfig(root="nowhere")
+    asked[1].config.data = DataSettings(root="nowhere")
     assert run_points(asked, launcher=LocalLauncher(run=launcher)) == 2
     assert launcher.batches == []
     assert "nowhere" in capsys.readouterr().err
@@ -197,7 +201,7 @@ def test_missing_data_stops_a_sweep_before_its_first_run(ask: Ask, capsys: pytes
 
 def test_shapes_are_drawn_where_they_are_missing(ask: Ask, tmp_path: Path) -> None:
     one = ask(2, 2)
-    one.config.data = DataConfig(name="shapes", root="drawn", train_images=2, val_images=1, min_size=64, max_size=107)
+    one.config.data = DataSettings(name="shapes", root="drawn", train_images=2, val_images=1, min_size=64, max_size=107)
     assert run_points([one], launcher=LocalLauncher(run=Launcher())) == 0
     assert len(list((tmp_path / "drawn" / "train2017").iterdir())) == 2
 
@@ -231,7 +235,7 @@ def test_a_plan_for_a_cluster_can_be_shown_and_not_run_here(ask: Ask) -> None:
     assert point.shown == "invalid" and "cluster=local" in point.why
 
 
-def test_the_journal_of_a_plan_is_where_its_id_says(ask: Ask) -> None:
+def test_a_run_is_in_the_folder_that_its_id_names(ask: Ask) -> None:
     launcher = Launcher()
     run_points([ask(8, 8)], launcher=LocalLauncher(run=launcher))
     plan = make_plan(plan_points([ask(8, 8)], to_run_here=True)[0].plan.config)  # type: ignore[union-attr]

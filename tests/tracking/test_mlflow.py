@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from megdet.errors import UserError
+from megdet.planning.identity import semantic_settings
 from megdet.planning.plan import Plan, semantics_of
-from megdet.planning.settings import semantic_settings
 from megdet.runs.folder import JOURNAL, RunFolder
 from megdet.runs.journal import Journal
 from megdet.runs.state import RunState

@@ -11,14 +11,17 @@ from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
 from megdet.runs.status import Status
-from megdet.training.recorder import Recorder
+from megdet.training.assemble import recorder_of
+from megdet.training.provenance import made_from
+from megdet.training.recorder import ratios_percent
+from megdet.training.state import TrainingState
 from tests.runs.folders import owned
 
 
 def begin(plan: Plan, folder: Path, *, step: int, pretrained: bool) -> None:
-    recorder = Recorder(plan, owned(folder), step=step)
-    recorder.started(pretrained=pretrained, train_s=0.0, eval_s=0.0)
-    recorder.ended(Status.INTERRUPTED, step=step, reason=None, train_s=0.0, eval_s=0.0)
+    recorder = recorder_of(plan, owned(folder), step=step)
+    recorder.started(TrainingState(step=step), made_from=made_from(plan, pretrained=pretrained))
+    recorder.ended(Status.INTERRUPTED, TrainingState(step=step))
 
 
 def sha256(*files: Path) -> str:
@@ -35,7 +38,7 @@ def test_each_attempt_names_its_code_and_the_content_of_what_it_read(tmp_path: P
     weights.write_text("weights")
     config = Config()
     config.cluster.gpus_per_node, config.tracking.enabled = 8, False
-    config.data.root, config.model.weights = str(tmp_path), str(weights)
+    config.data.root, config.model.backbone.weights = str(tmp_path), str(weights)
     plan = make_plan(config, commit="a", dirty=True)
     begin(plan, tmp_path, step=0, pretrained=True)
     first_data = sha256(train, val)
@@ -48,3 +51,15 @@ def test_each_attempt_names_its_code_and_the_content_of_what_it_read(tmp_path: P
     assert (started["data_sha256"], resumed["data_sha256"]) == (first_data, sha256(train, val))
     assert started["weights_sha256"] == "9a129038d9a0", "what `printf weights | sha256sum` begins with"
     assert "weights_sha256" not in resumed
+
+
+def test_a_ratio_is_recorded_for_each_pair_of_positives_and_negatives_by_name() -> None:
+    counts = {
+        "rpn_positive": 3.0,
+        "rpn_negative": 60.0,
+        "mask_positive": 1.0,
+        "mask_negative": 0.0,
+        "roi_positive": 5.0,
+    }
+    assert ratios_percent(counts) == {"rpn_ratio_percent": 5.0, "mask_ratio_percent": None}
+    assert ratios_percent({"tokens": 7.0}) == {}

@@ -15,11 +15,14 @@ import pytest
 import torch
 
 from megdet.analysis.paper import SWEEPS, measured
-from megdet.config.schema import Config, DataConfig, ModelConfig
+from megdet.config.schema import Config
+from megdet.data.settings import DataSettings
 from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
+from megdet.training.checkpoint import Checkpoint
+from tests.tiny import tiny_model
 
 EPOCHS = 3
 STEPS_PER_EPOCH = 4
@@ -29,13 +32,8 @@ def config_of(tmp_path: Path, shapes_root: Path) -> Config:
     config = Config(batch=8, bn_size=4, gpus=1, seed=1, runs_dir=str(tmp_path / "runs"), log_every=1)
     config.schedule.epochs = EPOCHS
     config.schedule.milestones, config.schedule.factors = [2], [0.1]
-    config.model = ModelConfig(
-        name="tiny", backbone="tiny", weights="none", frozen_stages=0,
-        fpn_channels=16, box_head_channels=32, anchor_sizes=[12, 24, 36, 48, 60],
-        rpn_pre_nms_train=60, rpn_pre_nms_test=60, rpn_post_nms_train=60, rpn_post_nms_test=60,
-        rpn_samples=32, roi_samples=32,
-    )  # fmt: skip
-    config.data = DataConfig(
+    config.model = tiny_model()
+    config.data = DataSettings(
         name="shapes", root=str(shapes_root), train_images=32, val_images=8, num_classes=6,
         min_size=64, max_size=107, workers=0,
     )  # fmt: skip
@@ -136,12 +134,21 @@ def test_a_run_that_was_asked_to_stop_resumes_to_the_same_weights(
     assert_same_run(plan, finished)
 
 
-def test_a_run_that_was_killed_resumes_to_the_same_weights(finished: Plan, tmp_path: Path, shapes_root: Path) -> None:
-    plan = make_plan(config_of(tmp_path, shapes_root))
+@pytest.mark.parametrize(
+    ("checkpoint_every_min", "kept"), [(10.0, STEPS_PER_EPOCH), (1e-9, STEPS_PER_EPOCH + 1)], ids=["epochs", "steps"]
+)
+def test_a_run_that_was_killed_resumes_to_the_same_weights(
+    checkpoint_every_min: float, kept: int, finished: Plan, tmp_path: Path, shapes_root: Path
+) -> None:
+    config = config_of(tmp_path, shapes_root)
+    config.checkpoint_every_min = checkpoint_every_min
+    plan = make_plan(config)
     process = start(plan)
     wait_for_step(plan, STEPS_PER_EPOCH + 2)
     process.kill()
     process.communicate(timeout=60)
+    checkpoint = Checkpoint.read(folder_of(plan) / "checkpoint.pt", torch.device("cpu"))
+    assert checkpoint is not None and checkpoint.state.step >= kept
     process = start(plan)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output

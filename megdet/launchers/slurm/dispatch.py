@@ -23,7 +23,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 import megdet
-from megdet.config.schema import ClusterConfig
+from megdet.config.cluster import ClusterSettings
 from megdet.errors import UserError
 from megdet.launchers.slurm.client import OF_THE_SITE, SlurmError
 from megdet.launchers.slurm.payload import PAYLOAD, Payload
@@ -126,7 +126,7 @@ def parameters_of(array: Array, folder: Path) -> dict[str, Any]:
     return {**{key: value for key, value in parameters.items() if value is not None}, "wckey": None}
 
 
-def python_of(cluster: ClusterConfig) -> str:
+def python_of(cluster: ClusterSettings) -> str:
     """The nodes' Python, for a shell."""
     return shlex.join([*shlex.split(cluster.container or ""), cluster.python or sys.executable])
 
@@ -158,7 +158,7 @@ def _submit(executor: submitit.SlurmExecutor, payload: Payload, timeout_s: float
     return jobs[0].job_id.partition("_")[0]
 
 
-def _setup(cluster: ClusterConfig, folder: Path) -> list[str]:
+def _setup(cluster: ClusterSettings, folder: Path) -> list[str]:
     """Shell lines before the ranks: the site's, then ours."""
     root = _quoted(Path(megdet.__file__).parents[1])
     job = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"

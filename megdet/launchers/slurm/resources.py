@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from megdet.config.schema import ClusterConfig
-from megdet.errors import UserError
+from megdet.config.cluster import ClusterSettings
 from megdet.planning.plan import Plan
 
 
@@ -18,22 +17,12 @@ class Resources:
     gpus_per_node: int
     """One task each."""
     time_min: int
-    cluster: ClusterConfig
+    cluster: ClusterSettings
 
     @classmethod
     def of(cls, plan: Plan, *, hours: float | None = None) -> Resources:
-        """`hours`: what the run is predicted to take. Raises UserError where the site's settings make no sense."""
+        """`hours`: what the run is predicted to take."""
         cluster = plan.config.cluster
-        if cluster.time_min < 1 or cluster.time_min * 60 <= cluster.signal_delay_s:
-            raise UserError(
-                f"cluster.time_min={cluster.time_min}: a job of {cluster.time_min} min would be told to stop "
-                f"cluster.signal_delay_s={cluster.signal_delay_s} s before its end, that is at once; raise time_min or "
-                "lower signal_delay_s"
-            )
-        if cluster.signal_delay_s < 10:
-            raise UserError(f"cluster.signal_delay_s={cluster.signal_delay_s}: use at least 10, for a checkpoint")
-        if cluster.array_parallelism < 1:
-            raise UserError(f"cluster.array_parallelism={cluster.array_parallelism}: use at least 1")
         time_min = min(cluster.time_min, _generous_min(hours)) if hours is not None else cluster.time_min
         return cls(plan.layout.nodes, plan.layout.gpus_per_node, time_min, cluster)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.schema import ClusterConfig, Config
+from megdet.config.cluster import ClusterSettings
+from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.local.machine import Machine
 from megdet.planning.plan import make_plan
@@ -48,7 +49,7 @@ def test_otherwise_gpus_are_those_that_nvidia_smi_lists(
 def test_without_a_gpu_a_node_has_as_many_cpu_ranks_as_are_asked_for() -> None:
     for asked, ranks in ((Config(), 1), (Config(gpus=2), 2), (Config(gpus=1000), 64), (Config(gpus=-1), 1)):
         assert NO_GPU.resolve(asked).cluster.gpus_per_node == ranks
-    assert NO_GPU.resolve(Config(cluster=ClusterConfig(gpus_per_node=8))).cluster.gpus_per_node == 8
+    assert NO_GPU.resolve(Config(cluster=ClusterSettings(gpus_per_node=8))).cluster.gpus_per_node == 8
 
 
 def test_with_gpus_a_node_has_those() -> None:
@@ -58,10 +59,10 @@ def test_with_gpus_a_node_has_those() -> None:
 
 
 def test_a_plan_for_more_gpus_than_there_are_is_refused() -> None:
-    paper = make_plan(Config(batch=256, cluster=ClusterConfig(nodes=16, gpus_per_node=8)))
+    paper = make_plan(Config(batch=256, cluster=ClusterSettings(nodes=16, gpus_per_node=8)))
     with pytest.raises(UserError, match=r"gpus=128 on 16 nodes.*none.*cluster=local"):
         NO_GPU.check(paper)
-    two = make_plan(Config(gpus=2, cluster=ClusterConfig(gpus_per_node=2)))
+    two = make_plan(Config(gpus=2, cluster=ClusterSettings(gpus_per_node=2)))
     with pytest.raises(UserError, match=r"gpus=2 .* has 1;"):
         Machine(("0",), cores=2).check(two)
     NO_GPU.check(two)

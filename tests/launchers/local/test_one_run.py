@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.schema import ClusterConfig, Config
+from megdet.config.cluster import ClusterSettings
+from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.local.lock import is_locked
 from megdet.launchers.local.one_run import run_local
@@ -27,7 +28,7 @@ from tests.launchers.stand_in import is_alive, wait_until, write_program
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     """Two ranks."""
-    cluster = ClusterConfig(gpus_per_node=2)
+    cluster = ClusterSettings(gpus_per_node=2)
     return make_plan(Config(batch=4, bn_size=4, gpus=2, cluster=cluster, runs_dir=str(tmp_path / "runs")))
 
 
