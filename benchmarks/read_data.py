@@ -118,8 +118,9 @@ def main() -> None:
             f"{name:12} {numbers['clock_s']:6.2f} s   {numbers['processor_s']:6.2f} s of processor time   "
             f"{numbers['peak_gb']:.2f} GB"
         )
-    numbers = {"images": arguments.images, "boxes": arguments.boxes, "file_mb": megabytes, **found}
-    print(f"written to {write_report('read_data', numbers, arguments.out)}")
+    size = {"images": arguments.images, "boxes": arguments.boxes, "file_mb": megabytes}
+    report: dict[str, object] = {**size, **found}
+    print(f"written to {write_report('read_data', report, arguments.out)}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from megdet.analysis.table2_3 import empty_table, make_table
 from megdet.analysis.table4 import make_leaderboard
 from megdet.analysis.tables import Table
 from megdet.errors import UserError
-from megdet.runs.journal import BN_STUDY, GRADIENT_VARIANCE
+from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE
 
 TABLES = ("1", "2", "3", "4")
 """The paper's."""
@@ -47,9 +47,12 @@ STUDIES = {"bn": BN_STUDY, "variance": GRADIENT_VARIANCE}
 """What can be studied in a trained run: the file that it leaves."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
-    parsed = _parser().parse_args(arguments)
+COMMAND = "python analysis/make_tables.py"
+
+
+def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> int:
+    """Run the command line, in whose help the program is called `command`; the exit code."""
+    parsed = _parser(command).parse_args(arguments)
     try:
         tables = _tables(parsed)
         if parsed.provenance:
@@ -134,8 +137,10 @@ def _table_of(name: str, group: Group | None) -> Table | None:
     return table and with_commits(table)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser(command: str) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    description = (__doc__ or "").replace(COMMAND, command)
+    parser = argparse.ArgumentParser(prog=command, description=description, formatter_class=raw)
     parser.add_argument("--table", choices=(*TABLES, CLAIMS, *STUDIES), help="default: 1 to 4")
     parser.add_argument("--format", choices=list(FORMATS), default="markdown")
     add_run_options(parser)

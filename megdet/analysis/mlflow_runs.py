@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from megdet.analysis.runs import RunRecord
 from megdet.errors import UserError
+from megdet.planning.identity import WITH_OLD_NAMES
 from megdet.runs.journal import COCO_METRICS
 from megdet.runs.provenance import ARROW
 from megdet.tracking.client import client_of
@@ -82,9 +83,12 @@ def _all_runs(client: MlflowClient, experiments: list[str]) -> Iterator[Run]:
 
 def _is_whole(run: Run) -> bool:
     """Whether its params and tags are there, which follow when a push has made the run; a line where they are not."""
+    name = f"{run.data.tags['run_id']} (MLflow run {run.info.run_id})"
+    if "model.rpn_nms" in run.data.params:
+        print(f"left out: {name}: {WITH_OLD_NAMES}", file=sys.stderr)
+        return False
     whole = "seed" in run.data.params and "gpus" in run.data.tags
     if not whole:
-        name = f"{run.data.tags['run_id']} (MLflow run {run.info.run_id})"
         print(f"left out: {name} has no settings yet; `megdet sync` pushes them", file=sys.stderr)
     return whole
 
@@ -93,7 +97,7 @@ def _current(runs: Iterable[Run]) -> list[Run]:
     """One for each run in each experiment, the one begun last and come furthest; such first. None that is replaced."""
     found: dict[tuple[str, str], Run] = {}
     for run in sorted(runs, key=_progress):
-        if run.data.tags.get("state") != REPLACED["state"]:
+        if run.data.tags.get("status") != REPLACED["status"]:
             found[run.data.tags["run_id"], run.info.experiment_id] = run
     return sorted(found.values(), key=_progress, reverse=True)
 
@@ -109,7 +113,7 @@ def _train_s(run: Run) -> float:
 def _record(client: MlflowClient, run: Run, experiment: str, curves: Mapping[str, Sequence[Point]]) -> RunRecord:
     tags, metrics = run.data.tags, run.data.metrics
     final: dict[str, Any] = {}
-    if tags.get("state") == "finished":
+    if tags.get("status") == "finished":
         final = {name: metrics.get(f"final/{name}") for name in COCO_METRICS}
     epochs: dict[int, dict[str, float]] = {}
     steps: dict[int, dict[str, float]] = {}
@@ -123,7 +127,7 @@ def _record(client: MlflowClient, run: Run, experiment: str, curves: Mapping[str
         run_id=tags["run_id"],
         experiment_id=tags.get("experiment_id", ""),
         experiment=experiment,
-        state=tags.get("state", "running"),
+        state=tags.get("status", "running"),
         settings={key: value for key, value in run.data.params.items() if key != "seed"},
         seed=int(run.data.params["seed"]),
         gpus=int(tags["gpus"]),

@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from megdet.analysis.paper import paper_table
 from megdet.config.locations import CONF
 from megdet.config.schema import Config
-from megdet.planning.settings import semantic_settings
+from megdet.planning.identity import semantic_settings
 
 SCHEDULES = CONF / "schedule"
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megdet.errors import UserError
-from megdet.launchers.job_states import JobState
-from megdet.launchers.run_status import run_status, states_of_jobs
-from megdet.planning.settings import semantic_settings
-from megdet.runs.journal import COCO_METRICS, KINDS, PLAN, RunState, read_journal, run_folders
+from megdet.launchers.jobs import Jobs, Look
+from megdet.planning.identity import semantic_settings
+from megdet.runs.folder import RunFolder, run_folders
+from megdet.runs.journal import COCO_METRICS, KINDS, read_journal
 from megdet.runs.provenance import provenance_of
+from megdet.runs.status import Status
 from megdet.runs.sweep_folder import Sweep, sweep_folders
 from megdet.tracking.uri import default_uri
 
@@ -40,7 +41,7 @@ class RunRecord:
     """finished or diverged: a result. Else planned, running, failed or interrupted, and of a run that was handed over
     to a cluster also queued, requeued, cancelled or lost."""
     settings: Mapping[str, str] = field(repr=False)
-    """All that decides the result except the seed, flat, as text (`megdet.planning.settings`)."""
+    """All that decides the result except the seed, flat, as text (`megdet.planning.identity`)."""
     seed: int
     gpus: int
     commit: str
@@ -162,11 +163,11 @@ def select(runs: Sequence[RunRecord], **wanted: str | None) -> list[RunRecord]:
 
 def _from_run_folders(source: Path, *, steps: bool) -> list[RunRecord]:
     folders = run_folders(source)
-    sweeps, jobs = _sweeps(source), states_of_jobs(folders)
+    sweeps, look = _sweeps(source), Jobs().look_at(folders)
     runs = []
     for folder in folders:
         try:
-            runs.append(_from_run_folder(folder, sweeps, jobs, steps=steps))
+            runs.append(_from_run_folder(folder, sweeps, look, steps=steps))
         except (UserError, OSError) as error:
             print(f"left out: {error}", file=sys.stderr)
     if not runs:
@@ -174,22 +175,22 @@ def _from_run_folders(source: Path, *, steps: bool) -> list[RunRecord]:
     return runs
 
 
-def _from_run_folder(
-    folder: Path, sweeps: Mapping[str, Sequence[str]], jobs: Mapping[str, JobState], *, steps: bool
-) -> RunRecord:
+def _from_run_folder(folder: RunFolder, sweeps: Mapping[str, Sequence[str]], look: Look, *, steps: bool) -> RunRecord:
     """Raises UserError where a file of the run is damaged."""
+    plan = folder.read_plan()
     try:
-        plan = json.loads((folder / PLAN).read_text())
         settings, planned_epochs = semantic_settings(plan), plan["schedule"]["epochs"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / PLAN} is damaged ({error}); move the run folder away") from None
+    except UserError as error:
+        raise UserError(f"{folder.path}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder.plan} is damaged ({error}); move the run folder away") from None
     # The journal last: of a run that has finished by now it is complete.
-    status, state = run_status(folder, jobs), RunState.read(folder)
+    stand, state = look.stand(folder), folder.state()
     journal = read_journal(folder, kinds=KINDS if steps else ("epoch", "event"))
     epochs = tuple(line for line in journal if line["kind"] == "epoch")
-    stands, reason = str(status.state), status.why
-    if stands == "finished" and [line["epoch"] for line in epochs] != list(range(1, planned_epochs + 1)):
-        stands, reason = "failed", f"it finished, but its journal has {len(epochs)} of {planned_epochs} epochs"
+    stands, reason = stand.status, stand.why
+    if stands == Status.FINISHED and [line["epoch"] for line in epochs] != list(range(1, planned_epochs + 1)):
+        stands, reason = Status.FAILED, f"it finished, but its journal has {len(epochs)} of {planned_epochs} epochs"
     made_from = provenance_of(journal, plan)
     return RunRecord(
         run_id=plan["run_id"],
@@ -203,11 +204,11 @@ def _from_run_folder(
         dirty=made_from.dirty,
         train_s=state.train_s if state else 0.0,
         epochs=epochs,
-        final={name: epochs[-1].get(name) for name in COCO_METRICS} if stands == "finished" else {},
+        final={name: epochs[-1].get(name) for name in COCO_METRICS} if stands == Status.FINISHED else {},
         steps=tuple(line for line in journal if line["kind"] == "step"),
         reason=reason,
-        files=lambda pattern: sorted(folder.glob(pattern)),
-        folder=folder,
+        files=lambda pattern: sorted(folder.path.glob(pattern)),
+        folder=folder.path,
         sweeps=tuple(sweeps.get(plan["run_id"], ())),
         commits=made_from.commits,
         data_sha256=made_from.data_sha256,

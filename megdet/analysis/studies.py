@@ -17,7 +17,7 @@ from megdet.analysis.comparable import Group
 from megdet.analysis.paper import RowKey, key_of, label_of
 from megdet.analysis.runs import RunRecord
 from megdet.analysis.tables import Cell, Row, Table, difference_text, mean_text
-from megdet.runs.journal import BN_STUDY, GRADIENT_VARIANCE
+from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE
 
 COCO = ("mmAP", "AP50", "AP75", "mmAR")
 RUNNING = "running average"

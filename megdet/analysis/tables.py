@@ -82,7 +82,7 @@ def cell_of(runs: Sequence[RunRecord], values: Sequence[float], digits: int = 1)
 def notes_on(runs: Sequence[RunRecord], finished: Sequence[RunRecord]) -> tuple[str, ...]:
     """What a row's cells do not say of its runs, of which `finished` gave its values: the states of those without."""
     shown = bool(finished) or any(run.state in ("finished", "diverged") for run in runs)
-    in_cell = ("planned", "finished", "diverged", *(() if shown else ("running",)))
+    in_cell = ("new", "finished", "diverged", *(() if shown else ("running",)))
     counts = Counter(_state_text(run) for run in runs if run.state not in in_cell)
     if not counts:
         return ()

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megdet.config.schema import DataConfig
 from megdet.data.files import DataFiles, check_files
 from megdet.data.known import SHAPES
+from megdet.data.settings import DataSettings
 from megdet.errors import UserError
 
 if TYPE_CHECKING:
     from megdet.data.coco import CocoSplit
     from megdet.data.data_set import DataSet
 
-SUMMARY = "look into a data set: counts, classes, repairs, images that disagree with their annotations"
-HELP = """\
+DESCRIPTION = """\
 Read a data set as training and evaluation would, and report on it:
 
   megdet data check data=custom data.train.annotations=train.json data.val.annotations=val.json
   megdet data check data=custom data.train.annotations=all.json data.val_fraction=0.1 --pixels
   megdet data check data.root=/data/coco
 
-Overrides are those of launch.py. The headers of all images are read; --pixels decodes them too.
+Overrides are those of `megdet launch`. The headers of all images are read; --pixels decodes them too.
 Exit code: 0 all is well, or was repaired; 1 some images cannot be used; 2 the data is refused.
 """
 SHOWN = 10
@@ -33,16 +32,16 @@ SMALL_AREA, MEDIUM_AREA = 32**2, 96**2
 """COCO's bounds, in pixels."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    actions = parser.add_subparsers(dest="action", required=True, metavar="check")
-    check = actions.add_parser("check", help=SUMMARY, description=HELP, formatter_class=raw)
-    check.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as data=custom data.root=FOLDER")
-    check.add_argument("--pixels", action="store_true", help="decode every image")
-
-
-def run(parsed: argparse.Namespace) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the report; 0 fine or repaired, 1 problems in images. Raises UserError where the data is refused."""
+    parser = argparse.ArgumentParser(
+        prog="megdet data", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=["check"], help="the one thing that can be done")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as data=custom data.root=FOLDER")
+    parser.add_argument("--pixels", action="store_true", help="decode every image")
+    parsed = parser.parse_intermixed_args(arguments)
+    # Imported here: --help should not wait for it.
     from megdet.config.compose import compose_for_command
 
     data = compose_for_command(parsed.overrides).data
@@ -66,7 +65,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 1 if total else 0
 
 
-def _read(data: DataConfig, files: DataFiles) -> DataSet:
+def _read(data: DataSettings, files: DataFiles) -> DataSet:
     """Both files, and both of their messages where neither can be used."""
     from megdet.data.annotation_cache import load_annotations
     from megdet.data.data_set import check_against, read_files
@@ -85,7 +84,7 @@ def _read(data: DataConfig, files: DataFiles) -> DataSet:
     return found
 
 
-def _print_contents(data: DataConfig, files: DataFiles, found: DataSet) -> None:
+def _print_contents(data: DataSettings, files: DataFiles, found: DataSet) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -14,10 +14,11 @@ from megdet.data.annotation_cache import load_annotations
 from megdet.data.annotations import Annotations
 from megdet.data.coco import CocoSplit
 from megdet.data.entries import shown
-from megdet.data.files import DataAsked, DataFiles, check_files
+from megdet.data.files import DataFiles, check_files
 from megdet.data.fingerprint import fingerprint
 from megdet.data.image_folder import ABSENT, file_sizes
 from megdet.data.known import SHAPES
+from megdet.data.settings import DataSettings
 from megdet.errors import UserError
 
 
@@ -44,12 +45,12 @@ class DataSet:
     facts: DataFacts
 
 
-def inspect_data(data: DataAsked) -> DataFacts:
+def inspect_data(data: DataSettings) -> DataFacts:
     """The facts about the data that a config asks for. Raises UserError."""
     return read_data(data).facts
 
 
-def read_data(data: DataAsked) -> DataSet:
+def read_data(data: DataSettings) -> DataSet:
     """Read and check the data that a config asks for.
 
     Raises:
@@ -163,7 +164,7 @@ def _in_both(files: DataFiles, train: Annotations, val: Annotations) -> list[str
     return [f"images that are in both training and validation: {len(both)} (first: {min(both)})"] if both else []
 
 
-def check_against(data: DataAsked, files: DataFiles, facts: DataFacts) -> None:
+def check_against(data: DataSettings, files: DataFiles, facts: DataFacts) -> None:
     """Raise UserError where a config says otherwise of its data than the files."""
     split = "" if files.val_fraction is None else f" with data.val_fraction={files.val_fraction}"
     for name, path, what in (

@@ -4,25 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from megdet.data.split_settings import SplitSettings
+from megdet.data.settings import DataSettings, SplitSettings
 from megdet.errors import UserError
-
-
-class DataAsked(Protocol):
-    """What is asked of the data: the `data` part of a config."""
-
-    name: str
-    root: str
-    train: SplitSettings
-    val: SplitSettings
-    val_fraction: float | None
-    train_images: int | None
-    val_images: int | None
-    num_classes: int | None
-    fingerprint: str | None
-    max_bad_images: int
 
 
 @dataclass(frozen=True)
@@ -54,20 +38,14 @@ def coco_files(root: Path | str) -> DataFiles:
     )
 
 
-def has_own_places(data: DataAsked) -> bool:
-    """Whether the files have places of their own, and not those of COCO 2017."""
-    places = (data.train.annotations, data.train.images, data.val.annotations, data.val.images)
-    return data.val_fraction is not None or any(place is not None for place in places)
-
-
-def files_of(data: DataAsked) -> DataFiles:
+def files_of(data: DataSettings) -> DataFiles:
     """The files that a config asks for, whether or not they exist.
 
     Raises:
         UserError: where its settings do not make a training and a validation set.
     """
     root = Path(data.root).expanduser()
-    if not has_own_places(data):
+    if not data.has_own_places:
         return coco_files(root)
     if data.train.annotations is None:
         raise UserError("data.train.annotations is not given: name the COCO annotation file of the training images")
@@ -79,8 +57,6 @@ def files_of(data: DataAsked) -> DataFiles:
                 f"data.val_fraction={data.val_fraction} takes the validation images from data.train.annotations, "
                 "and data.val names others; give one of the two"
             )
-        if not 0 < data.val_fraction < 1:
-            raise UserError(f"data.val_fraction={data.val_fraction}: use a number between 0 and 1, such as 0.1")
         return DataFiles(train_images, train_annotations, train_images, train_annotations, data.val_fraction)
     if data.val.annotations is None:
         raise UserError(
@@ -95,11 +71,11 @@ def _images_of(split: SplitSettings, annotations: Path, root: Path) -> Path:
     return annotations.parent if split.images is None else root / Path(split.images).expanduser()
 
 
-def check_files(data: DataAsked) -> DataFiles:
+def check_files(data: DataSettings) -> DataFiles:
     """The files of a config. Raises UserError naming every path that is missing; does not look at single images."""
     files = files_of(data)
     missing = ", ".join(map(str, files.missing()))
-    if missing and has_own_places(data):
+    if missing and data.has_own_places:
         raise UserError(
             f"data={data.name}: {missing} is not there; give data.train.annotations and data.val.annotations (COCO "
             "annotation files) and data.train.images and data.val.images (folders), below data.root="

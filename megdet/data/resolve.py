@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from megdet.data.files import DataAsked, DataFiles, check_files, files_of, has_own_places
+from megdet.data.files import DataFiles, check_files, files_of
 from megdet.data.known import COCO, COCO_COUNTS, SHAPES, generated_as
+from megdet.data.settings import DataSettings
 from megdet.errors import UserError
 
 if TYPE_CHECKING:
     from megdet.data.data_set import DataFacts
-
-Asked = TypeVar("Asked", bound=DataAsked)
 
 
 class DataResolver:
@@ -22,7 +21,7 @@ class DataResolver:
     def __init__(self) -> None:
         self._read: dict[tuple[DataFiles, int], DataFacts | UserError] = {}
 
-    def resolve(self, data: Asked) -> Asked:
+    def resolve(self, data: DataSettings) -> DataSettings:
         """The same with absolute places, and with `train_images`, `val_images`, `num_classes` and `fingerprint` set.
 
         COCO 2017 and the generated set are known by their names and counts, so they can be planned without the files.
@@ -31,6 +30,7 @@ class DataResolver:
         Raises:
             UserError: where the data is not what it should be, or is not there and not known without.
         """
+        data.check("data.")
         data = _with_absolute_places(data)
         if data.name == SHAPES:
             if data.fingerprint not in (None, generated_as()):
@@ -50,7 +50,7 @@ class DataResolver:
             data.fingerprint = facts.fingerprint
         return data
 
-    def facts(self, data: DataAsked) -> DataFacts | None:
+    def facts(self, data: DataSettings) -> DataFacts | None:
         """What the files say; None where they are not there, and of generated ones, which are what was asked.
 
         Raises:
@@ -81,7 +81,7 @@ class DataResolver:
         return list(dict.fromkeys(repair for facts in read for repair in facts.repairs))
 
 
-def _with_absolute_places(data: Asked) -> Asked:
+def _with_absolute_places(data: DataSettings) -> DataSettings:
     data = copy.deepcopy(data)
     data.root = str(Path(data.root).expanduser().resolve())
     for split in (data.train, data.val):
@@ -92,6 +92,6 @@ def _with_absolute_places(data: Asked) -> Asked:
     return data
 
 
-def _is_known_by_name(data: DataAsked) -> bool:
+def _is_known_by_name(data: DataSettings) -> bool:
     counts = (data.train_images, data.val_images, data.num_classes)
-    return data.name == COCO and counts == COCO_COUNTS and not has_own_places(data)
+    return data.name == COCO and counts == COCO_COUNTS and not data.has_own_places

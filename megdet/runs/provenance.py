@@ -6,12 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from megdet.errors import UserError
-from megdet.runs.failure import CHECKPOINT
-from megdet.runs.journal import JOURNAL, RunState
+from megdet.runs.folder import RunFolder
 
 ARROW = " → "
 """Between what was and what came after it."""
@@ -46,11 +44,11 @@ def provenance_of(journal: Iterable[Mapping[str, Any]], plan: Mapping[str, Any])
     )
 
 
-def data_recorded(folder: Path) -> str:
+def data_recorded(folder: RunFolder) -> str:
     """The `data_sha256` that a run's first steps were made with; empty where its journal does not say."""
     recorded = ""
     try:
-        with (folder / JOURNAL).open(encoding="utf-8", errors="replace") as lines:
+        with folder.journal.open(encoding="utf-8", errors="replace") as lines:
             for line in map(json.loads, lines):
                 if line["kind"] != "event":
                     break
@@ -60,14 +58,14 @@ def data_recorded(folder: Path) -> str:
     return recorded
 
 
-def check_same_data(folder: Path, fingerprint: str) -> None:
+def check_same_data(folder: RunFolder, fingerprint: str) -> None:
     """Raises UserError where the run of a folder has made steps with other data than that of this fingerprint."""
-    recorded, state = data_recorded(folder), RunState.read(folder)
-    has_trained = (folder / CHECKPOINT).exists() or (state is not None and state.step > 0)
+    recorded, state = data_recorded(folder), folder.state()
+    has_trained = folder.checkpoint.exists() or (state is not None and state.step > 0)
     if has_trained and recorded not in ("", fingerprint):
         raise UserError(
-            f"{folder} was trained on other data of this name until now: its journal says data_sha256 {recorded}, and "
-            f"the data there is now has {fingerprint}. Put the first one back; or tell the two apart with another "
+            f"{folder.path} was trained on other data of this name until now: its journal says data_sha256 {recorded}, "
+            f"and the data there is now has {fingerprint}. Put the first one back; or tell the two apart with another "
             "data.name or runs_dir; or begin anew with sweep.on_existing=force"
         )
 

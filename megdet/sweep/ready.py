@@ -8,9 +8,9 @@ from pathlib import Path
 
 from megdet.data.files import check_files
 from megdet.data.known import SHAPES
-from megdet.launchers.local import run_folder
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of
 
 
 def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
@@ -18,7 +18,7 @@ def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
         prepare(plan)
     if anew:
         for plan in plans:
-            _put_aside(run_folder(plan))
+            _put_aside(folder_of(plan).path)
     _prepare_tracking(plans)
 
 
@@ -28,7 +28,7 @@ def prepare(plan: Plan) -> None:
     data = config.data
     if data.name != SHAPES:
         check_files(data)
-    ensure_weights(config.model.weights, config.model.backbone)
+    ensure_weights(config.model.backbone.weights, config.model.backbone.name)
     if data.name == SHAPES:
         assert data.train_images is not None and data.val_images is not None, "as planned"
         # Imported here: it brings numpy, which planning does without.

@@ -79,3 +79,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def any_over_ranks(own: bool, device: torch.device) -> bool:
+    """Whether it is true on any rank."""
+    return bool(sum_over_ranks(torch.tensor(float(own), device=device)).item())
+
+
+def union_over_ranks(own: dict[str, str]) -> dict[str, str]:
+    """The entries of all ranks; where several have a key, the last rank's."""
+    parts: list[dict[str, str] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, own)
+    return {key: value for part in parts if part for key, value in part.items()}

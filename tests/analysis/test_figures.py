@@ -14,6 +14,7 @@ from PIL import Image
 from megdet.analysis import make_figures
 from megdet.analysis.comparable import Group
 from megdet.analysis.runs import CURVES, STEP_CURVES, load_runs
+from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import mirror
 from tests.analysis.paper_runs import LONG, fabricate_tables, group_of
 from tests.runs.fabricate import fabricate_run
@@ -28,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_files_are_written_per_group_as_png_and_svg(tmp_path: Path) -> None:
     fabricate_run(tmp_path / "runs", {"batch": 16})
-    fabricate_run(tmp_path / "runs", {"batch": 16, "precision": "bf16"}, epochs=3, state="running")
-    fabricate_run(tmp_path / "runs", {"batch": 16, "lr.base": 0.5}, epochs=0, state="failed")
+    fabricate_run(tmp_path / "runs", {"batch": 16, "precision": "bf16"}, epochs=3, status="running")
+    fabricate_run(tmp_path / "runs", {"batch": 16, "lr.base": 0.5}, epochs=0, status="failed")
     out = tmp_path / "out"
     arguments = ["--from", str(tmp_path / "runs"), "--out", str(out), "--figure", "validation_curves"]
     assert make_figures.main(arguments) == 0
@@ -41,7 +42,7 @@ def test_files_are_written_per_group_as_png_and_svg(tmp_path: Path) -> None:
 
 
 def test_without_a_curve_the_script_says_so_with_exit_code_2(tmp_path: Path) -> None:
-    fabricate_run(tmp_path, {"batch": 16}, epochs=0, state="running")
+    fabricate_run(tmp_path, {"batch": 16}, epochs=0, status="running")
     command = [sys.executable, "analysis/make_figures.py", "--from", str(tmp_path), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2 and done.stdout == "" and not (tmp_path / "out").exists()
@@ -73,7 +74,7 @@ def test_figures_without_a_run_for_them_have_no_file_and_the_svgs_are_the_same_b
 def test_mlflow_gives_the_same_curves_of_steps_as_the_folder(tmp_path: Path) -> None:
     folder = fabricate_run(tmp_path / "runs", {"batch": 16})
     uri = new_database(tmp_path)
-    assert mirror(folder, uri, "megdet")
+    assert mirror(RunFolder(folder), uri, "megdet")
     (ours,), (theirs,) = (load_runs(source, curves=CURVES + STEP_CURVES) for source in (str(folder.parent), uri))
     assert len(theirs.steps) > 50
     known = {line["step"]: line for line in ours.steps}
@@ -88,7 +89,7 @@ def test_every_figure_can_be_drawn_of_any_run_that_has_only_begun_diverged_or_fo
 ) -> None:
     draw = make_figures.FIGURES[name]
     for batch, state, epochs in ((16, "running", 0), (32, "diverged", 0), (64, "diverged", 1), (128, "failed", 1)):
-        fabricate_run(tmp_path / str(batch), {"batch": batch}, state=state, epochs=epochs)  # type: ignore[arg-type]
+        fabricate_run(tmp_path / str(batch), {"batch": batch}, status=state, epochs=epochs)  # type: ignore[arg-type]
         drawn(draw(group_of(tmp_path / str(batch))))
     for batch in (16, 32):
         fabricate_run(tmp_path / "zero", {"batch": batch, "bn_size": 0}, mmAP=0.0, hours=0.0)

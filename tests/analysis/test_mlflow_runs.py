@@ -11,9 +11,11 @@ from mlflow import MlflowClient
 from megdet.analysis.mlflow_runs import from_mlflow
 from megdet.analysis.runs import load_runs, select
 from megdet.errors import UserError
-from megdet.runs.journal import Journal, RunState
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import Journal
 from megdet.tracking.mirror import mirror
 from tests.runs.fabricate import fabricate_run
+from tests.runs.folders import owned
 from tests.tracking.databases import new_database
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
@@ -29,16 +31,20 @@ def begun_anew(folder: Path, *, mmAP: float) -> Path:
     """The same run a day later; the old folder is gone."""
     folder.rename(folder.parent / ".replaced")
     new = fabricate_run(folder.parent, {}, mmAP=mmAP)
-    state = RunState.read(new)
+    state = RunFolder(new).state()
     assert state is not None
-    replace(state, started="2026-11-21T10:00:00+00:00").write(new)
+    owned(new).write_state(replace(state, started="2026-11-21T10:00:00+00:00"))
     return new
 
 
 def test_a_run_in_two_experiments_is_found_by_either_and_counts_once(tmp_path: Path, uri: str) -> None:
     shared = fabricate_run(tmp_path / "runs", {})
     other = fabricate_run(tmp_path / "runs", {"seed": 1})
-    assert mirror(shared, uri, "small") and mirror(shared, uri, "later") and mirror(other, uri, "later")
+    assert (
+        mirror(RunFolder(shared), uri, "small")
+        and mirror(RunFolder(shared), uri, "later")
+        and mirror(RunFolder(other), uri, "later")
+    )
     runs = load_runs(uri)
     assert [run.run_id for run in select(runs, experiment="small")] == [shared.name]
     assert {run.run_id for run in select(runs, experiment="later")} == {shared.name, other.name}
@@ -47,12 +53,12 @@ def test_a_run_in_two_experiments_is_found_by_either_and_counts_once(tmp_path: P
 
 def test_mlflow_knows_of_a_resumed_run_what_its_folder_knows(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {}, epochs=0)
-    with Journal(folder) as journal:
+    with Journal(owned(folder)) as journal:
         for epoch, commit in ((1, "a" * 40), (2, "b" * 40)):
             made_from = {"commit": commit, "dirty": epoch == 1, "data_sha256": "1" * 12, "weights_sha256": "2" * 12}
             journal.event("resumed", step=10 * (epoch - 1), attempt=epoch, **made_from)
             journal.epoch(epoch, step=10 * epoch, mmAP=30.0)
-    assert mirror(folder, uri, "small")
+    assert mirror(RunFolder(folder), uri, "small")
     here, there = (select(load_runs(source))[0] for source in (str(folder.parent), uri))
     assert here.commits == there.commits == ("a" * 40, "b" * 40)
     assert here.commit == there.commit == "b" * 40 and here.dirty and there.dirty
@@ -61,18 +67,18 @@ def test_mlflow_knows_of_a_resumed_run_what_its_folder_knows(tmp_path: Path, uri
 
 def test_a_journal_that_lacks_the_last_epoch_gives_mlflow_no_result(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {}, epochs=10)
-    assert mirror(folder, uri, "small")
+    assert mirror(RunFolder(folder), uri, "small")
     assert load_runs(uri)[0].final.get("mmAP") is None
 
 
 def test_of_two_experiments_that_counts_whose_run_was_begun_last_then_come_furthest(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {}, mmAP=37.0)
-    assert mirror(folder, uri, "z")
+    assert mirror(RunFolder(folder), uri, "z")
     new = begun_anew(folder, mmAP=30.0)
-    assert mirror(new, uri, "a")
-    early = fabricate_run(tmp_path / "elsewhere", {"seed": 1}, epochs=2, state="running")
-    assert mirror(early, uri, "a")
-    assert mirror(fabricate_run(tmp_path / "runs", {"seed": 1}), uri, "z")
+    assert mirror(RunFolder(new), uri, "a")
+    early = fabricate_run(tmp_path / "elsewhere", {"seed": 1}, epochs=2, status="running")
+    assert mirror(RunFolder(early), uri, "a")
+    assert mirror(RunFolder(fabricate_run(tmp_path / "runs", {"seed": 1})), uri, "z")
     found = from_mlflow(uri, curves=["mmAP"])
     both = [[(run.experiment, run.final.get("mmAP")) for run in found if run.seed == seed] for seed in (0, 1)]
     assert both == [
@@ -83,11 +89,11 @@ def test_of_two_experiments_that_counts_whose_run_was_begun_last_then_come_furth
 
 def test_a_replaced_run_is_left_out(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {}, mmAP=37.0)
-    assert mirror(folder, uri, "small")
-    assert mirror(begun_anew(folder, mmAP=30.0), uri, "small")
+    assert mirror(RunFolder(folder), uri, "small")
+    assert mirror(RunFolder(begun_anew(folder, mmAP=30.0)), uri, "small")
     (run,) = load_runs(uri)
     assert run.final["mmAP"] == pytest.approx(30.0) and run.epochs[-1]["mmAP"] == pytest.approx(30.0)
-    (newest,) = [run for run in MlflowClient(uri).search_runs(["1", "2"]) if run.data.tags["state"] == "finished"]
+    (newest,) = [run for run in MlflowClient(uri).search_runs(["1", "2"]) if run.data.tags["status"] == "finished"]
     MlflowClient(uri).delete_run(newest.info.run_id)
     with pytest.raises(UserError, match="no run of megdet"):
         load_runs(uri)
@@ -97,7 +103,7 @@ def test_a_run_that_a_push_has_only_just_made_is_left_out_with_a_line(
     tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = fabricate_run(tmp_path / "runs", {})
-    assert mirror(folder, uri, "small")
+    assert mirror(RunFolder(folder), uri, "small")
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("small")
     assert experiment is not None
@@ -107,3 +113,19 @@ def test_a_run_that_a_push_has_only_just_made_is_left_out_with_a_line(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "b64-bn16-normal-s0-12345678" in said[0] and made.info.run_id in said[0]
     assert "megdet sync" in said[0]
+
+
+def test_a_run_from_before_settings_were_nested_is_left_out_with_a_line(
+    tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fabricate_run(tmp_path / "runs", {})
+    assert mirror(folder, uri, "small")
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    made = client.create_run(experiment.experiment_id, tags={"run_id": "b64-bn16-normal-s0-12345678", "gpus": "8"})
+    for name, value in {"seed": "0", "model.rpn_nms": "0.7"}.items():
+        client.log_param(made.info.run_id, name, value)
+    assert [run.run_id for run in load_runs(uri)] == [folder.name]
+    [said] = capsys.readouterr().err.splitlines()
+    assert "b64-bn16-normal-s0-12345678" in said and "before settings were nested" in said

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from megdet.config.schema import DataConfig
-from megdet.data.split_settings import SplitSettings
+from megdet.data.settings import DataSettings, SplitSettings
 
 Content = dict[str, Any]
 
 
 def write_own_set(
     root: Path, *, train: int = 8, val: int = 4, change: Callable[[Content, Content], None] | None = None
-) -> DataConfig:
+) -> DataSettings:
     """Below `root`: labels/learn.json with PNGs in pictures/a/, labels/check.json with PNGs in elsewhere/.
 
     `change` may alter the two files' contents. Images are grey with a bright box on each object; what is asked of the
@@ -50,7 +49,7 @@ def write_own_set(
     (root / "labels").mkdir(exist_ok=True)
     for content, name in zip(contents, ("learn.json", "check.json"), strict=True):
         (root / "labels" / name).write_text(json.dumps(content))
-    return DataConfig(
+    return DataSettings(
         name="custom",
         root=str(root),
         train=SplitSettings("labels/learn.json", "pictures"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from megdet.data.data_set import inspect_data, read_data
-from megdet.data.split_settings import SplitSettings
+from megdet.data.settings import SplitSettings
 from megdet.errors import UserError
 from tests.data.own_set import Content, write_own_set
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "own-data.md").read_text()
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+from tests.docs.pages import COMMANDS, ROOT, blocks, files_told
+
+PAGE = ROOT / "docs" / "own-data.md"
 
 
 def run(folder: Path, command: str) -> str:
@@ -48,15 +48,16 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_the_document_ends_with_a_result(checkout: Path) -> None:
     outputs = []
-    for language, content in BLOCK.findall(TEXT):
-        if language == "python":
-            name = re.match(r"# (\w+\.py)", content)
-            assert name
-            (checkout / name[1]).write_text(content)
-        elif language == "bash":
-            outputs.append(run(checkout, content))
-        elif "┃" not in content:  # what the document shows of the last command's output; times and ids are another's
-            shown = [line.strip() for line in content.splitlines() if line.strip() not in ("", "...")]
+    for name, content in files_told().items():
+        if name.endswith(".py"):
+            (checkout / name).write_text(content)
+    for block in blocks(PAGE):
+        if block.language in COMMANDS:
+            outputs.append(run(checkout, block.text))
+        elif (
+            block.language == "text" and "┃" not in block.text
+        ):  # what the document shows of the last command's output; times and ids are another's
+            shown = [line.strip() for line in block.text.splitlines() if line.strip() not in ("", "...")]
             said = [re.sub(r"\s+", " ", line).strip() for line in outputs[-1].splitlines()]
             for line in shown:
                 # Sizes in bytes, and with them the fingerprint, are those of this machine's zlib.
@@ -70,11 +71,3 @@ def test_the_document_ends_with_a_result(checkout: Path) -> None:
         assert [line["epoch"] for line in epochs] == [1, 2, 3, 4, 5, 6]
         assert epochs[-1]["mmAP"] > 40, "what it is told to learn, it has learned"
     assert "custom" in outputs[-1]
-
-
-def test_every_setting_that_the_document_names_exists() -> None:
-    from megdet.config.compose import _known_keys
-
-    known = set(_known_keys())
-    for name in re.findall(r"`(data\.[a-z_.]+)", TEXT):
-        assert name in known, name

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.schema import DataConfig
 from megdet.data import data_set
 from megdet.data.data_set import inspect_data
 from megdet.data.resolve import DataResolver
+from megdet.data.settings import DataSettings, SplitSettings
 from megdet.data.shapes import generate_shapes
-from megdet.data.split_settings import SplitSettings
 from megdet.errors import UserError
 from tests.data.own_set import write_own_set
 
-Resolve = Callable[[DataConfig], DataConfig]
+Resolve = Callable[[DataSettings], DataSettings]
 
 
 @pytest.fixture
@@ -39,9 +38,9 @@ def test_own_data_gets_places_counts_and_a_fingerprint(
 
 
 def test_coco_and_generated_sets_are_known_without_their_files(tmp_path: Path, resolve: Resolve) -> None:
-    coco = resolve(DataConfig(root=str(tmp_path)))
-    assert coco == DataConfig(root=str(tmp_path))
-    shapes = DataConfig(name="shapes", root=str(tmp_path), train_images=9, val_images=3, num_classes=6)
+    coco = resolve(DataSettings(root=str(tmp_path)))
+    assert coco == DataSettings(root=str(tmp_path))
+    shapes = DataSettings(name="shapes", root=str(tmp_path), train_images=9, val_images=3, num_classes=6)
     assert resolve(shapes) == replace(shapes, fingerprint="shapes-1")
     with pytest.raises(UserError, match=r"data\.fingerprint=shapes-0, but this version of megdet draws shapes-1"):
         resolve(replace(shapes, fingerprint="shapes-0"))
@@ -58,11 +57,11 @@ def test_own_data_can_be_planned_without_its_files_where_its_counts_are_given(tm
 
 def test_a_set_in_cocos_layout_under_another_name_is_known_by_its_content(tmp_path: Path, resolve: Resolve) -> None:
     generate_shapes(tmp_path / "set", train_images=3, val_images=2, image_size=64, seed=0)
-    found = resolve(DataConfig("mine", str(tmp_path / "set"), train_images=3, val_images=2, num_classes=6))
+    found = resolve(DataSettings("mine", str(tmp_path / "set"), train_images=3, val_images=2, num_classes=6))
     assert found.fingerprint == inspect_data(found).fingerprint
     with pytest.raises(UserError, match=r"Set data\.train_images=3, or use data=custom"):
-        resolve(DataConfig("coco2017", str(tmp_path / "set")))
-    part = resolve(DataConfig("coco2017", str(tmp_path / "set"), train_images=3, val_images=2, num_classes=6))
+        resolve(DataSettings("coco2017", str(tmp_path / "set")))
+    part = resolve(DataSettings("coco2017", str(tmp_path / "set"), train_images=3, val_images=2, num_classes=6))
     assert part.fingerprint == found.fingerprint, "a part of COCO is not known by name"
 
 

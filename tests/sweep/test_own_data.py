@@ -10,16 +10,21 @@ from pathlib import Path
 import pytest
 
 from megdet.config.compose import Asked
-from megdet.config.schema import Config, DataConfig, ModelConfig
+from megdet.config.schema import Config
 from megdet.data import resolve
 from megdet.data.data_set import inspect_data
-from megdet.launchers.in_turn import InTurn
-from megdet.launchers.local import run_folder
+from megdet.data.settings import DataSettings
+from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.journal import Journal, RunState, State
+from megdet.runs.folder import folder_of
+from megdet.runs.journal import Journal
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from megdet.sweep.points import Point, plan_points
 from megdet.sweep.sweep import run_points
 from tests.data.own_set import Content, write_own_set
+from tests.runs.folders import owned
+from tests.tiny import tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -28,23 +33,22 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-def ask(data: DataConfig, **more: object) -> Asked:
+def ask(data: DataSettings, **more: object) -> Asked:
     config = Config(batch=4, bn_size=4, **more)  # type: ignore[arg-type]
-    config.model = ModelConfig(name="tiny", backbone="tiny", weights="none", frozen_stages=0)
+    config.model = tiny_model()
     config.data = data
     config.cluster.gpus_per_node, config.tracking.enabled = 1, False
     return Asked((), config)
 
 
-def train(plan: Plan) -> State:
+def train(plan: Plan) -> Status:
     """As a rank leaves a run that it has trained."""
-    folder = run_folder(plan)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = owned(folder_of(plan).path)
     with Journal(folder) as journal:
         journal.event("started", step=0, data_sha256=inspect_data(plan.config.data).fingerprint)
         journal.step(2, epoch=1.0)
-    RunState("finished", attempts=1, started="2020-01-01T00:00:00+00:00", step=2).write(folder)
-    return "finished"
+    folder.write_state(RunState(Status.FINISHED, attempts=1, started="2020-01-01T00:00:00+00:00", step=2))
+    return Status.FINISHED
 
 
 def point_of(asked: Asked) -> Point:
@@ -66,13 +70,13 @@ def test_a_plan_has_the_counts_of_the_files_and_means_the_same_when_read_back(tm
 
 def test_the_same_line_with_other_data_is_another_run_and_with_a_copy_the_same(tmp_path: Path) -> None:
     first = ask(write_own_set(tmp_path / "a"))
-    assert run_points([first], launcher=InTurn(train)) == 0
-    assert point_of(first).state == "done"
+    assert run_points([first], launcher=LocalLauncher(run=train)) == 0
+    assert point_of(first).shown == "finished"
     shutil.copytree(tmp_path / "a", tmp_path / "copy")
     copy = point_of(ask(replace(first.config.data, root="copy", workers=3)))
-    assert (copy.state, copy.plan and copy.plan.run_id) == ("done", point_of(first).plan.run_id)  # type: ignore[union-attr]
+    assert (copy.shown, copy.plan and copy.plan.run_id) == ("finished", point_of(first).plan.run_id)  # type: ignore[union-attr]
     other = point_of(ask(write_own_set(tmp_path / "b", change=other_boxes)))
-    assert other.state == "new" and other.plan is not None and other.plan.run_id != copy.plan.run_id  # type: ignore[union-attr]
+    assert other.shown == "new" and other.plan is not None and other.plan.run_id != copy.plan.run_id  # type: ignore[union-attr]
     write_own_set(tmp_path / "a", change=other_boxes)
     assert point_of(first).plan.run_id == other.plan.run_id  # type: ignore[union-attr]
 
@@ -88,37 +92,33 @@ def test_a_set_known_by_name_with_another_content_is_refused_with_ways_out(
             (root / folder).rename(root / name)
             (root / "annotations").mkdir(exist_ok=True)
             (root / "labels" / f"{labels}.json").rename(root / "annotations" / f"instances_{name}.json")
-        return ask(DataConfig(root=root.name, train_images=8, val_images=4, num_classes=2, min_size=64, max_size=107))
+        return ask(DataSettings(root=root.name, train_images=8, val_images=4, num_classes=2, min_size=64, max_size=107))
 
     first, second = coco_like(tmp_path / "a"), coco_like(tmp_path / "b")
     plan = point_of(first).plan
     assert plan is not None and plan.config.data.fingerprint is None
-    assert run_points([first], launcher=InTurn(train)) == 0
-    assert point_of(first).state == "done"
+    assert run_points([first], launcher=LocalLauncher(run=train)) == 0
+    assert point_of(first).shown == "finished"
     assert make_plan(plan.config).run_id == plan.run_id
     refused = point_of(second)
-    assert refused.state == "invalid"
+    assert refused.shown == "invalid"
     for part in (inspect_data(first.config.data).fingerprint, "sweep.on_existing=force", "data.name or runs_dir"):
         assert part in refused.why
     second.config.sweep.on_existing = "force"
-    assert run_points([second], launcher=InTurn(train)) == 0
+    assert run_points([second], launcher=LocalLauncher(run=train)) == 0
     second.config.sweep.on_existing = "resume"
-    assert point_of(second).state == "done"
+    assert point_of(second).shown == "finished"
 
 
 def test_a_run_that_has_made_no_step_may_go_on_with_mended_data(tmp_path: Path) -> None:
     asked = ask(write_own_set(tmp_path / "a"))
     plan = point_of(asked).plan
     assert plan is not None
-    with Journal(run_folder_made(plan)) as journal:
+    folder = owned(folder_of(plan).path)
+    with Journal(folder) as journal:
         journal.event("started", step=0, data_sha256="0" * 12)
-    RunState("failed", attempts=1, started="2020-01-01T00:00:00+00:00").write(run_folder(plan))
-    assert point_of(asked).state == "failed"
-
-
-def run_folder_made(plan: Plan) -> Path:
-    run_folder(plan).mkdir(parents=True)
-    return run_folder(plan)
+    folder.write_state(RunState(Status.FAILED, attempts=1, started="2020-01-01T00:00:00+00:00"))
+    assert point_of(asked).shown == "failed"
 
 
 def test_a_mistake_in_the_data_is_told_before_there_is_a_run_folder(
@@ -128,7 +128,7 @@ def test_a_mistake_in_the_data_is_told_before_there_is_a_run_folder(
         for entry in train["annotations"]:
             entry["bbox"][2] *= -1
 
-    assert run_points([ask(write_own_set(tmp_path / "a", change=negative))], launcher=InTurn(train)) == 2
+    assert run_points([ask(write_own_set(tmp_path / "a", change=negative))], launcher=LocalLauncher(run=train)) == 2
     said = capsys.readouterr().err
     assert "annotations[0] (id 1) has bbox" in said and "more like it" in said and said.count("\n") == 1
     assert not Path("runs").exists()
@@ -143,12 +143,12 @@ def test_repairs_are_said_once_for_all_points(tmp_path: Path, capsys: pytest.Cap
     asked = [ask(data, seed=seed) for seed in range(3)]
     for one in asked:
         one.config.sweep.dry_run = True
-    assert run_points(asked, launcher=InTurn(train)) == 0
+    assert run_points(asked, launcher=LocalLauncher(run=train)) == 0
     assert capsys.readouterr().err.count("numbered anew") == 1
 
 
 def test_generated_sets_have_the_version_of_their_generator_in_their_id() -> None:
-    asked = ask(DataConfig(name="shapes", root="drawn", train_images=8, val_images=2, min_size=64, max_size=107))
+    asked = ask(DataSettings(name="shapes", root="drawn", train_images=8, val_images=2, min_size=64, max_size=107))
     plan = point_of(asked).plan
     assert plan is not None
     content = json.loads(plan.to_json())["config"]["data"]

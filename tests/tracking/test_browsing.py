@@ -119,7 +119,7 @@ def test_the_link_that_a_sweep_ends_with_shows_it_and_its_runs_by_name_when_it_i
     [
         ("tags.sweep LIKE '%demo%' AND tags.kind = 'run'", RUNS, (SWEEP,)),
         ("tags.kind = 'sweep'", (SWEEP,), RUNS),
-        ("metrics.`asked/batch` >= 4 AND tags.state = 'finished'", RUNS[1:], RUNS[:1]),
+        ("metrics.`asked/batch` >= 4 AND tags.status = 'finished'", RUNS[1:], RUNS[:1]),
         ("params.model = 'tiny' AND params.batch = '2'", RUNS[:1], RUNS[1:]),
     ],
 )

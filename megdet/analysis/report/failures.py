@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 from megdet.analysis.runs import RunRecord
-from megdet.launchers.causes import Failure, group, read_failure
-from megdet.launchers.job_states import JobState
-from megdet.launchers.ledger import Submission
-from megdet.launchers.run_status import RunStatus, Status, states_of_jobs
-from megdet.runs.failure import FAILURE
+from megdet.launchers.jobs import Jobs, Look
+from megdet.runs.causes import Diagnosis, diagnose, group
+from megdet.runs.folder import FAILURE, RunFolder
+from megdet.runs.status import Stand, Status
 
 ENDED = ("failed", "diverged", "interrupted")
 NONE = "<p>No run has failed, diverged or been interrupted.</p>"
@@ -25,27 +23,25 @@ def failures_html(runs: Sequence[RunRecord]) -> str:
     return "\n".join(_part(alike) for alike in group(_failures(runs))) or NONE
 
 
-def _failures(runs: Sequence[RunRecord]) -> list[Failure]:
-    states = states_of_jobs(run.folder for run in runs if run.folder)
+def _failures(runs: Sequence[RunRecord]) -> list[Diagnosis]:
+    look = Jobs().look_at([RunFolder(run.folder) for run in runs if run.folder])
     with TemporaryDirectory() as nothing:
-        found = [_failure(run, states, Path(nothing)) for run in runs]
+        found = [_failure(run, look, Path(nothing)) for run in runs]
     return [failure for failure in found if failure]
 
 
-def _failure(run: RunRecord, states: Mapping[str, JobState], nothing: Path) -> Failure | None:
-    folder = run.folder
-    if folder is None:
-        if run.state not in ENDED:
-            return None  # what MLflow has of it is not worth the request
-        files = run.files(FAILURE)
-        folder = files[0].parent if files else nothing
-    job = Submission.read(folder)
-    status = RunStatus(cast(Status, run.state), run.reason)
-    failure = read_failure(folder, status, states.get(job.job) if job else None)
+def _failure(run: RunRecord, look: Look, nothing: Path) -> Diagnosis | None:
+    stand = Stand(Status(run.state), run.reason)
+    if run.folder is not None:
+        return look.diagnosis(RunFolder(run.folder), stand)
+    if run.state not in ENDED:
+        return None  # what MLflow has of it is not worth the request
+    files = run.files(FAILURE)
+    failure = diagnose(RunFolder(files[0].parent if files else nothing), stand)
     return replace(failure, run=run.run_id) if failure else None
 
 
-def _part(alike: Sequence[Failure]) -> str:
+def _part(alike: Sequence[Diagnosis]) -> str:
     cause = alike[0].cause
     heading = f"{cause.name}: {len(alike)} {'run' if len(alike) == 1 else 'runs'}"
     lines = [f"<h3>{html.escape(heading)}</h3>", "<ul>"]

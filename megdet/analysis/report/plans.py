@@ -10,7 +10,7 @@ from typing import Any
 
 from megdet.analysis.runs import RunRecord
 from megdet.analysis.tables import Row, Table, hours_text
-from megdet.runs.journal import PLAN
+from megdet.runs.folder import PLAN
 
 COLUMNS = (
     "run", "state", "epochs", "Time (h)", "lr", "steps per epoch", "nodes", "# of GPUs", "images per GPU",
