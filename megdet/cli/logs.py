@@ -19,7 +19,7 @@ Print the end of a run's log. With -f go on until the run is over; one that is s
 
   megdet logs b256-bn16 -f          rank 0, from the last lines on
   megdet logs b256-bn16 --rank 5    another rank
-  megdet logs b256-bn16 --job       what was said around it: by Slurm and srun, or by the launcher of this one run
+  megdet logs b256-bn16 --job       what was said around the ranks, by the cluster or the run's launcher
 """
 POLL_S = 0.5
 LOOK_EVERY_S = 5.0

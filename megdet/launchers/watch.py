@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 POLL_S = 3.0
 MISSING_POLLS = 3
-"""A job that Slurm does not know this often in a row is gone; right after sbatch it may not know it yet."""
+"""A job that its queue does not know this often in a row is lost; right after submission it may not know it yet."""
 
 STYLES = {
     Status.FINISHED: "green", Status.RUNNING: "cyan", Status.QUEUED: "blue", Status.REQUEUED: "blue",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -68,3 +70,13 @@ def test_a_run_that_is_run_here_is_no_longer_its_job_s(planned_run: RunFolder, c
     assert stand_of(planned_run).why.startswith("job 7")
     planned_run.claim("local-here-1").forget_submission()
     assert stand_of(planned_run).status == Status.NEW
+
+
+def test_looking_at_runs_does_not_load_submitit(planned_run: RunFolder) -> None:
+    submit(planned_run)
+    program = (
+        "import sys; from pathlib import Path; from megdet.launchers.jobs import job_of; "
+        "from megdet.runs.folder import RunFolder; job = job_of(RunFolder(Path(sys.argv[1]))); "
+        "sys.exit(job is None or 'submitit' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(planned_run.path)]).returncode == 0

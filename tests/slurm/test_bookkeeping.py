@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,24 +20,23 @@ ONE_RUN = [*RUN, "+cluster.sbatch_options.begin=now+1hour"]
 """A job that stays in the queue."""
 
 
-@pytest.fixture
-def deadly_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Slurm has the job; the launcher is killed before it hears of it."""
-    sbatch = tmp_path / "bin/sbatch"
+def die_after_sbatch(slurm: SlurmCluster, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Slurm has the jobs; the launcher is killed before it hears of them."""
+    sbatch = folder / "bin/sbatch"
     sbatch.parent.mkdir()
     sbatch.write_text(f'#!/bin/bash\n{shutil.which("sbatch")} "$@" > /dev/null\nkill -9 $PPID\n')
     sbatch.chmod(0o755)
     with monkeypatch.context() as patched:
         patched.setenv("PATH", f"{sbatch.parent}:/usr/bin:/bin:/usr/sbin")
-        yield
+        died = launch(slurm, folder, "-m", *SMALL, *arguments)
+    assert died.returncode == -9, died.stdout + died.stderr
 
 
 def test_the_jobs_of_a_launcher_that_died_right_after_sbatch_run_all_the_same(
-    slurm: SlurmCluster, tmp_path: Path, deadly_sbatch: None
+    slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though submitit could not name what they are to call after them, and nobody launches again."""
-    died = launch(slurm, tmp_path, "-m", *SMALL, *RUN, "seed=0,1")
-    assert died.returncode == -9, died.stdout + died.stderr
+    die_after_sbatch(slurm, tmp_path, monkeypatch, *RUN, "seed=0,1")
     runs = [path.parent for path in (tmp_path / "runs").glob("*/plan.json")]
     assert len(runs) == 2
     for run in runs:
@@ -49,11 +46,9 @@ def test_the_jobs_of_a_launcher_that_died_right_after_sbatch_run_all_the_same(
 
 
 def test_the_jobs_of_a_launcher_that_died_right_after_sbatch_are_found_again(
-    slurm: SlurmCluster, tmp_path: Path, deadly_sbatch: None, monkeypatch: pytest.MonkeyPatch
+    slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    died = launch(slurm, tmp_path, "-m", *SMALL, *ONE_RUN)
-    assert died.returncode == -9, died.stdout + died.stderr
-    monkeypatch.setenv("PATH", os.environ["PATH"].partition(":")[2])
+    die_after_sbatch(slurm, tmp_path, monkeypatch, *ONE_RUN)
     in_queue = slurm.call("squeue", "--noheader", "--states=pending", "--format=%i %j")
     job, name = in_queue.splitlines()[-1].split()
     try:

@@ -48,9 +48,9 @@ def run_local(
     try:
         with locked(folder, patience_s=LOCK_PATIENCE_S) as lock:
             owned = folder.claim(f"local-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+            owned.forget_submission()
             owned.write_plan(plan.to_json())
             owned.forget_failure()
-            owned.forget_submission()
             threads = None if machine.gpus else max(1, machine.cores // ranks)
             processes = RankProcesses(
                 owned,

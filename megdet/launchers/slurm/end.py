@@ -26,6 +26,9 @@ from megdet.runs.times import now
 KILLED = 128
 """Above it, an exit code is that of a process that a signal has killed: 137 is SIGKILL."""
 
+GOING = ("pending", "completing", "cancelled")
+"""States of a job that is being requeued or cancelled: it must not come back, and Slurm tells what became of it."""
+
 
 def end(
     attempt: SlurmAttempt, folder: RunFolder, code: int, *, submission: str, client: SlurmClient | None = None
@@ -50,8 +53,13 @@ def end(
         return code
     failure = folder.failure() if meeting else None
     cause = _cause_outside(state, failure, code)
-    if cause and _requeued(attempt, owned, state or next_state(folder), cause, client):
-        return code
+    if cause:
+        client = client or SlurmClient()
+        known = SlurmQueue(client).states([attempt.job])[attempt.job].state
+        if known == "running" and _requeued(attempt, owned, state or next_state(folder), cause, client):
+            return code
+        if failure is None and known in GOING:
+            return code
     # The ranks that were left only lost their connection to the one that was killed.
     if failure is None or (is_lost_connection(failure) and code > KILLED):
         fail(owned, state or next_state(folder), _reason(code))
@@ -77,13 +85,9 @@ def _cause_outside(state: RunState | None, failure: Failure | None, code: int) -
     return failure.reason if is_lost_connection(failure) and code == ExitCode.RUN_FAILED else None
 
 
-def _requeued(
-    attempt: SlurmAttempt, owned: RunFolder, state: RunState, reason: str, client: SlurmClient | None
-) -> bool:
+def _requeued(attempt: SlurmAttempt, owned: RunFolder, state: RunState, reason: str, client: SlurmClient) -> bool:
     """The network failed, not the code: once more, from the last checkpoint, up to cluster.max_retries times."""
-    client = client or SlurmClient()
-    # A job that is being cancelled must not come back.
-    if SlurmQueue(client).states([attempt.job])[attempt.job].state != "running" or not count_retry(owned):
+    if not count_retry(owned):
         return False
     before = owned.state()
     reason = f"to be started again after: {reason}"
