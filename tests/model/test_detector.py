@@ -14,9 +14,9 @@ from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
-from megdet.model.backbones import NormLayers
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
+from megdet.model.norms import NormLayers
 from megdet.model.output import TrainingOutput
 from tests.model.detectors import (
     NUM_CLASSES,
@@ -232,7 +232,7 @@ def test_a_detectors_file_sets_everything(tmp_path: Path, wrapped: bool) -> None
 
 def test_weights_that_count_no_batches_load_into_layers_that_do(tmp_path: Path) -> None:
     """Those of frozen norms, and torchvision's oldest files."""
-    trained = small_detector(init_seed=3).backbone.body.state_dict()
+    trained = small_detector(seed=3).backbone.body.state_dict()
     assert not any(name.endswith("num_batches_tracked") for name in trained)
     norm = NormLayers(backbone=partial(CrossGPUBatchNorm2d, bn_size=2), fpn=None)
     loaded = small_detector(norm=norm, weights=save_state(trained, tmp_path / "body.pt")).backbone.body.state_dict()
