@@ -285,6 +285,12 @@ def test_evaluation_sees_every_image_once_and_the_same_on_any_layout(
     assert max(shares) - min(shares) <= 1
 
 
+def test_the_largest_images_are_evaluated_first_so_that_memory_runs_out_at_once_or_never(split: CocoSplit) -> None:
+    for rank in range(2):
+        heights = [batch.images.shape[2] for batch in eval_loader(split, world_size=2, rank=rank)]
+        assert heights == sorted(heights, reverse=True) and len(set(heights)) > 1
+
+
 def test_more_ranks_than_images_leave_some_with_nothing_to_evaluate(shapes: DataFiles) -> None:
     split = CocoSplit(shapes.val_images, shapes.val_annotations)
     counts = [sum(len(b) for b in eval_loader(split, world_size=25, rank=rank)) for rank in range(25)]

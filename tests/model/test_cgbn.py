@@ -194,6 +194,20 @@ def test_running_statistics_move_once_a_step_by_the_mean_over_all_bn_batches_on_
             assert torch.allclose(found.double(), expected, atol=1e-6), (world, passes)
 
 
+def test_layers_that_no_image_went_through_and_layers_in_evaluation_keep_their_statistics() -> None:
+    used, unused, evaluated = (CrossGPUBatchNorm2d(CHANNELS, bn_size=2) for _ in range(3))
+    for layer in (used, unused, evaluated):
+        layer.running_mean.fill_(3.0)
+    used(torch.randn(2, CHANNELS, 4, 4))
+    evaluated.eval()(torch.randn(2, CHANNELS, 4, 4))
+    update_running_statistics(nn.ModuleList([used, unused, evaluated]))
+    assert used.running_mean.max() < 3.0 and used.num_batches_tracked == 1
+    for layer in (unused, evaluated):
+        assert torch.equal(layer.running_mean, torch.full((CHANNELS,), 3.0))
+        assert torch.equal(layer.running_var, torch.ones(CHANNELS))
+    assert evaluated.num_batches_tracked == 0
+
+
 class Nested(nn.Module):
     """Layers inside layers, as in a ResNet block."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
-from megdet.model.backbones import NormLayers
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
+from megdet.model.norms import NormLayers
 from megdet.model.output import TrainingOutput
 from tests.model.detectors import (
     NUM_CLASSES,
@@ -182,6 +184,41 @@ def test_sublinear_memory_keeps_less() -> None:
     assert kept[True] < 0.5 * kept[False]
 
 
+def test_sublinear_memory_recomputes_each_block_once_and_the_last_stage_not_at_all() -> None:
+    detector = small_detector(backbone="resnet18", sublinear=True)
+    runs: dict[str, int] = {}
+    for name, block in detector.backbone.body.named_modules():
+        if isinstance(block, BasicBlock):
+            block.conv1.register_forward_hook(lambda *_, name=name: runs.update({name: runs.get(name, 0) + 1}))
+    train_pass(detector, random_batch(SIZES[:1]))
+    assert len(runs) == 8
+    for name, times in runs.items():
+        assert times == (1 if name.startswith("layer4") else 2), name
+
+
+def test_a_frozen_layer_computes_what_it_computed_in_evaluation() -> None:
+    norm = partial(nn.BatchNorm2d, eps=1e-2)
+    plain, frozen = (
+        small_detector(backbone="resnet18", norm=NormLayers(norm, None), frozen_stages=stages).backbone.body
+        for stages in (0, 2)
+    )
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = (body.eval()(x, sublinear=False)[0] for body in (plain, frozen))
+    assert isinstance(frozen.bn1, FrozenBatchNorm2d) and not isinstance(plain.bn1, FrozenBatchNorm2d)
+    torch.testing.assert_close(found, expected)
+
+
+def test_no_more_proposals_come_out_of_suppression_than_the_settings_say() -> None:
+    detector = small_detector()
+    detector.rpn.settings = replace(detector.rpn.settings, post_nms_train=7, post_nms_test=5)
+    batch = random_batch(SIZES)
+    features = detector.backbone(detector._normalised(batch))
+    for training, most in ((True, 7), (False, 5)):
+        proposals = detector.train(training).rpn.propose(features, (64, 96), batch.sizes)
+        assert [len(boxes) for boxes in proposals] == [most] * 3
+
+
 def test_frozen_stages_change_neither_weights_nor_statistics() -> None:
     detector = small_detector(backbone="resnet18", norm=TRAINED, frozen_stages=2)
     before = {name: value.clone() for name, value in detector.backbone.body.state_dict().items()}
@@ -232,7 +269,7 @@ def test_a_detectors_file_sets_everything(tmp_path: Path, wrapped: bool) -> None
 
 def test_weights_that_count_no_batches_load_into_layers_that_do(tmp_path: Path) -> None:
     """Those of frozen norms, and torchvision's oldest files."""
-    trained = small_detector(init_seed=3).backbone.body.state_dict()
+    trained = small_detector(seed=3).backbone.body.state_dict()
     assert not any(name.endswith("num_batches_tracked") for name in trained)
     norm = NormLayers(backbone=partial(CrossGPUBatchNorm2d, bn_size=2), fpn=None)
     loaded = small_detector(norm=norm, weights=save_state(trained, tmp_path / "body.pt")).backbone.body.state_dict()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from megdet.training.divergence import LossWatch
 from megdet.training.loop import Interrupted, data_parallel, train_epoch
@@ -67,3 +67,29 @@ def test_all_ranks_end_after_the_step_in_which_one_was_told_to_stop(shapes_root:
     assert all(interrupted for _, _, interrupted in answers)
     assert [step.step for step in first] == [step.step for step in second] == [1, 2]
     assert torch.equal(weights, others)
+
+
+class Counting(nn.Module):
+    """A parameter, and a buffer that each rank has its own value of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x
+
+
+def buffer_after_a_step() -> tuple[float, float]:
+    """This rank's buffer and gradient after forward and backward; both ranks have other inputs."""
+    rank = dist.get_rank()
+    model = data_parallel(Counting())
+    model.module.seen.fill_(rank)
+    for _ in range(2):
+        model(torch.full((1,), 1.0 + rank)).sum().backward()
+    return model.module.seen.item(), model.module.weight.grad.item()
+
+
+def test_gradients_are_averaged_over_ranks_and_buffers_are_left_alone() -> None:
+    assert run_ranks(2, buffer_after_a_step) == [(0.0, 3.0), (1.0, 3.0)]

@@ -20,6 +20,7 @@ from megdet.model.roi_pool import build_roi_pool
 from megdet.model.settings import BackboneSettings, ModelSettings, NormSettings, RoIPoolSettings
 from megdet.planning.plan import Plan, make_plan
 from megdet.planning.schedule import Schedule
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
 from megdet.training.assemble import detector_of, optimizer_of
 from megdet.training.distributed import Ranks
@@ -62,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, shapes_root: Path) -> Pla
 
 
 def test_a_run_with_an_own_part_of_each_kind_trains_and_evaluates(finished: Plan) -> None:
-    lines = read_journal(folder_of(finished))
+    lines = read_journal(RunFolder(folder_of(finished)))
     steps = [line for line in lines if line["kind"] == "step"]
     assert len(steps) == 8 and all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in steps)
     full = finished.schedule.lr
