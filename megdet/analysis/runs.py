@@ -69,7 +69,7 @@ class RunRecord:
     commits: tuple[str, ...] = ()
     """Of the code that trained it, one after the other; `commit` is the last."""
     data_sha256: str = ""
-    """First 12 hex digits over the annotation files, `a → b` where they changed; empty where not recorded."""
+    """The data's fingerprint (`megdet.data.fingerprint`), `a → b` where it changed; empty where not recorded."""
     weights_sha256: str = ""
     """The same of the file with the weights that it began from; empty where there is none, or not recorded."""
 
