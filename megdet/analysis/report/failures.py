@@ -9,7 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
-from megdet.analysis.runs import RunRecord
+import pandas as pd
+
+from megdet.analysis.frames import RunFrames
 from megdet.launchers.causes import Failure, group, read_failure
 from megdet.launchers.job_states import JobState
 from megdet.launchers.ledger import Submission
@@ -20,29 +22,31 @@ ENDED = ("failed", "diverged", "interrupted")
 NONE = "<p>No run has failed, diverged or been interrupted.</p>"
 
 
-def failures_html(runs: Sequence[RunRecord]) -> str:
+def failures_html(frames: RunFrames) -> str:
     """A part for each cause: its runs in their own words, what to do, and the last log lines of one of them."""
-    return "\n".join(_part(alike) for alike in group(_failures(runs))) or NONE
+    return "\n".join(_part(alike) for alike in group(_failures(frames))) or NONE
 
 
-def _failures(runs: Sequence[RunRecord]) -> list[Failure]:
-    states = states_of_jobs(run.folder for run in runs if run.folder)
+def _failures(frames: RunFrames) -> list[Failure]:
+    states = states_of_jobs(Path(folder) for folder in frames.runs["folder"] if folder)
     with TemporaryDirectory() as nothing:
-        found = [_failure(run, states, Path(nothing)) for run in runs]
+        found = [_failure(frames, index, run, states, Path(nothing)) for index, run in frames.runs.iterrows()]
     return [failure for failure in found if failure]
 
 
-def _failure(run: RunRecord, states: Mapping[str, JobState], nothing: Path) -> Failure | None:
-    folder = run.folder
-    if folder is None:
-        if run.state not in ENDED:
+def _failure(
+    frames: RunFrames, index: int, run: pd.Series, states: Mapping[str, JobState], nothing: Path
+) -> Failure | None:
+    folder = Path(run["folder"])
+    if not run["folder"]:
+        if run["status"] not in ENDED:
             return None  # what MLflow has of it is not worth the request
-        files = run.files(FAILURE)
+        files = frames.files(index, FAILURE)
         folder = files[0].parent if files else nothing
     job = Submission.read(folder)
-    status = RunStatus(cast(Status, run.state), run.reason)
+    status = RunStatus(cast(Status, run["status"]), run["reason"])
     failure = read_failure(folder, status, states.get(job.job) if job else None)
-    return replace(failure, run=run.run_id) if failure else None
+    return replace(failure, run=run["run_id"]) if failure else None
 
 
 def _part(alike: Sequence[Failure]) -> str:
