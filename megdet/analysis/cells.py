@@ -54,11 +54,11 @@ def decimals(digits: int) -> Format:
     return lambda values: _mean_text(values, digits)
 
 
-def signed(digits: int) -> Format:
-    """A difference: with its sign, if anything is left of it."""
+def signed(digits: int | None) -> Format:
+    """A difference: with its sign, if anything is left of it; with three digits where `digits` does not say."""
 
     def text(values: Sequence[float]) -> str:
-        shown = f"{fmean(values):+.{digits}f}"
+        shown = f"{fmean(values):+.3g}" if digits is None else f"{fmean(values):+.{digits}f}"
         return shown if float(shown) else shown[1:]
 
     return text

@@ -34,7 +34,7 @@ from megdet.analysis.render import FORMATS
 from megdet.analysis.table import Table
 from megdet.analysis.tables.recipe import Recipe
 from megdet.analysis.tables.registry import PAPER_TABLES, TABLES
-from megdet.analysis.tables.sheet_table import recipe_of
+from megdet.analysis.tables.spec_table import recipe_of
 from megdet.errors import UserError
 
 

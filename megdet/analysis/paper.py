@@ -8,7 +8,7 @@ from functools import cache
 
 from megdet.analysis.asked import Asked, asked_settings, default_settings
 from megdet.analysis.rows import KEY, RowKey
-from megdet.analysis.sheet import Sheet, SheetRow, read_sheet, read_yaml
+from megdet.analysis.table_spec import RowSpec, TableSpec, read_spec, read_yaml
 from megdet.config.locations import SWEEPS
 
 
@@ -47,20 +47,20 @@ class RatioTable:
 
 
 @cache
-def paper_sheet(name: str) -> Sheet:
+def paper_spec(name: str) -> TableSpec:
     """One of the paper's sweep files, such as `table3`.
 
     Its rows ask for all of KEY, the default where the file does not say.
     """
-    sheet = read_sheet(SWEEPS / f"{name}.yaml")
-    rows = (row if row.asked is None else replace(row, asked=_usual() | row.asked) for row in sheet.rows)
-    return replace(sheet, rows=tuple(rows))
+    spec = read_spec(SWEEPS / f"{name}.yaml")
+    rows = (row if row.asked is None else replace(row, asked=_usual() | row.asked) for row in spec.rows)
+    return replace(spec, rows=tuple(rows))
 
 
 @cache
 def paper_rows(*names: str) -> tuple[PaperRow, ...]:
     """The rows of tables and figures, such as `table2` or `figure1`, in their order."""
-    return tuple(_row(row) for name in names for row in paper_sheet(name).rows)
+    return tuple(_row(row) for name in names for row in paper_spec(name).rows)
 
 
 @cache
@@ -91,7 +91,7 @@ def key_of_asked(asked: Asked) -> RowKey:
     return int(batch or 0), int(bn_size or 0), str(schedule), float(scale or 1)
 
 
-def _row(row: SheetRow) -> PaperRow:
+def _row(row: RowSpec) -> PaperRow:
     mmAP, hours = (row.paper.get(heading) for heading in ("mmAP", "Time (h)"))
     return PaperRow(
         key=key_of_asked(row.asked or {}),

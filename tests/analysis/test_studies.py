@@ -9,7 +9,7 @@ import pytest
 
 from megdet.analysis import make_tables
 from megdet.analysis.frames import load_runs
-from megdet.analysis.studies import PROGRAMS, Ratio, gradient_variances
+from megdet.analysis.studies import PROGRAMS, gradient_variances
 from megdet.runs.journal import BN_STUDY, GRADIENT_VARIANCE
 from megdet.tracking.mirror import mirror
 from tests.runs.fabricate import fabricate_run
@@ -146,9 +146,10 @@ def test_ratios_are_those_for_k_above_1_and_say_whether_they_are_of_the_last_wei
     few = with_studies(fabricate_run(tmp_path, {"seed": 3}))
     single = {"1": {"variance": 2.0, "ratio": 1.0, "error": 0.0}}
     (few / "gradient_variance.json").write_text(json.dumps({"batches": 4, "k": [1], "modules": {"all": single}}))
-    found = gradient_variances(load_runs(str(tmp_path)))
-    assert [(study.run["seed"], study.early, study.found) for study in found] == [
-        (seed, early, {"rpn": {2: Ratio(ratio, 0.051)}, "all": {2: Ratio(ratio, 0.051)}})
-        for seed, early, ratio in ((0, None, 0.9), (1, 3.0, 5.0), (2, None, 1.1))
-    ]
+    frames = load_runs(str(tmp_path))
+    found = gradient_variances(frames)
+    seeds = found["run"].map(frames.runs["seed"])
+    assert set(found["k"]) == {2} and list(found["module"]) == ["rpn", "all"] * 3
+    assert list(zip(seeds, found["early"], found["ratio"], strict=True))[::2] == [(0, 0, 0.9), (1, 3, 5.0), (2, 0, 1.1)]
+    assert list(found["error"]) == [0.051] * 6
     assert "--batches" in capsys.readouterr().err

@@ -19,9 +19,9 @@ from megdet.analysis.claims.verdict import (
     verdict,
 )
 from megdet.analysis.paper import PaperRow, epoch_beside, paper_rows, ratio_table
-from megdet.analysis.rows import BASE, RowKey, key_of, place_of, row_name
+from megdet.analysis.rows import BASE, RowKey, by_row, row_name
 from megdet.analysis.setting_values import numbers_in
-from megdet.analysis.studies import gradient_variances
+from megdet.analysis.studies import gradient_variances, with_runs
 
 LARGEST_ERROR = 0.25
 """Of a ratio that is expected to be 1: with a larger standard error it says nothing."""
@@ -132,15 +132,18 @@ def _ratio(evidence: Evidence, number: str, epoch: int) -> Measure:
 
 def _falls_as_1_over_k(evidence: Evidence) -> Iterator[Finding]:
     """At the largest k of each run that was studied: k x Var(mean of k gradients) / Var(gradient) should be 1."""
-    studies = [study for study in gradient_variances(evidence.group.frames) if study.early is None]
-    for study in sorted(studies, key=lambda study: (place_of(key_of(study.run)), study.run["seed"])):
-        k, found = max(study.found["all"].items())
-        # The errors are of hundreds of gradients, so a normal distribution's quantile; over all studies together.
-        reach = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / len(studies)) * found.error
-        why = f"{row_name(key_of(study.run))}, seed {study.run['seed']}: "
-        why += f"{found.ratio:.2f} ± {reach:.2f} at k = {k} (paper 1)"
-        says_something = found.error <= LARGEST_ERROR
-        yield Finding(False if abs(found.ratio - 1) > reach else True if says_something else None, why)
+    studied = gradient_variances(evidence.group.frames)
+    if studied.empty:
+        return
+    whole = studied[(studied["early"] == 0) & (studied["module"] == "all")]
+    largest = with_runs(whole.loc[whole.groupby("run")["k"].idxmax()], evidence.group.runs)
+    for key, runs in by_row(largest).items():
+        for seed, k, ratio, error in zip(*(runs[name] for name in ("seed", "k", "ratio", "error")), strict=True):
+            # The errors are of hundreds of gradients, so a normal distribution's quantile; over all studies together.
+            reach = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / len(largest)) * error
+            why = f"{row_name(key)}, seed {seed}: {ratio:.2f} ± {reach:.2f} at k = {k} (paper 1)"
+            says_something = error <= LARGEST_ERROR
+            yield Finding(False if abs(ratio - 1) > reach else True if says_something else None, why)
 
 
 def _faster(evidence: Evidence) -> Verdict:

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from statistics import fmean
-
-from megdet.analysis.cells import Cell, Seeds, decimals, signed
+from megdet.analysis.cells import Seeds, decimals, signed
 from megdet.analysis.comparable import Group
-from megdet.analysis.studies import (
-    Statistics,
-    StudiedRow,
-    Study,
-    bn_studies,
-    early_rows_text,
-    missing_text,
-    runs_of,
-    studied_rows,
-)
+from megdet.analysis.studies import bn_statistics, early_text, missing_text, studied_label, studied_rows
 from megdet.analysis.table import Column, Kind, Row, Table, table_of
 from megdet.analysis.tables.recipe import Recipe
 from megdet.runs.journal import BN_STUDY
@@ -23,9 +12,7 @@ from megdet.runs.journal import BN_STUDY
 COCO = ("mmAP", "AP50", "AP75", "mmAR")
 RUNNING = "running average"
 COLUMNS = (
-    Column("Batch size", Kind.NAMING),
-    Column("BN size", Kind.NAMING),
-    Column("statistics", Kind.NAMING),
+    *(Column(name, Kind.NAMING) for name in ("Batch size", "BN size", "statistics")),
     *(Column(name, Kind.MEASURED, decimals(1), better="up") for name in COCO),
     Column("difference", Kind.DIFFERENCE, signed(1)),
 )
@@ -39,27 +26,22 @@ LEGEND = (
 
 def make(group: Group | None) -> Table | None:
     """The COCO numbers of a group's runs under each of the BN statistics that were tried; None without a study."""
-    rows = studied_rows(bn_studies(group.frames)) if group else []
-    made = []
-    for row in rows:
-        names = dict.fromkeys(name for study in row.studies for name in study.found)
-        made += [_row(row, name, [study for study in row.studies if name in study.found]) for name in names]
-    if not group or not made:
+    rows, about = [], []
+    for key, early, part in studied_rows(bn_statistics(group.frames), group.frames) if group else ():
+        usual = part[part["statistics"] == RUNNING].set_index("run")["mmAP"]
+        for name, found in part.groupby("statistics", sort=False):
+            numbers = [Seeds(tuple(found[metric].dropna()) if metric in found else ()) for metric in COCO]
+            changes = (found.set_index("run")["mmAP"] - usual).dropna()
+            change = changes.mean() if len(changes) and name != RUNNING else None
+            cells = [studied_label(key, early), key[1], name, *numbers, change]
+            rows.append(Row((*key, early, name), cells, (), found))
+        about.append(early_text(key, early, part, BN_STUDY))
+    if not group or not rows:
         return None
     title = "BN statistics: the same weights under other statistics"
-    about = early_rows_text(rows, BN_STUDY)
-    return table_of(title, group.title, COLUMNS, made, about=about, legend=LEGEND, label="bn-statistics")
-
-
-def _row(row: StudiedRow[Statistics], name: str, studies: list[Study[Statistics]]) -> Row:
-    def cell(metric: str) -> Cell:
-        return Seeds(tuple(value for study in studies if (value := study.found[name].get(metric)) is not None))
-
-    mmAPs = [(study.found[name]["mmAP"], study.found.get(RUNNING, {}).get("mmAP")) for study in studies]
-    changes = [one - usual for one, usual in mmAPs if one is not None and usual is not None]
-    change = fmean(changes) if changes and name != RUNNING else None
-    cells = [row.label, row.key[1], name, *(cell(metric) for metric in COCO), change]
-    return Row((*row.key, row.early, name), cells, (), runs_of(studies))
+    return table_of(
+        title, group.title, COLUMNS, rows, about=" ".join(filter(None, about)), legend=LEGEND, label="bn-statistics"
+    )
 
 
 RECIPE = Recipe("bn", make, missing=missing_text(BN_STUDY))

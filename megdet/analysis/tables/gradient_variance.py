@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from megdet.analysis.cells import Cell, Seeds, decimals
 from megdet.analysis.comparable import Group
-from megdet.analysis.studies import (
-    Ratios,
-    StudiedRow,
-    early_rows_text,
-    gradient_variances,
-    missing_text,
-    studied_rows,
-)
+from megdet.analysis.studies import early_text, gradient_variances, missing_text, studied_label, studied_rows
 from megdet.analysis.table import Column, Kind, Row, Table, table_of
 from megdet.analysis.tables.recipe import Recipe
 from megdet.runs.journal import GRADIENT_VARIANCE
@@ -25,30 +20,28 @@ LEGEND = (
 
 def make(group: Group | None) -> Table | None:
     """How the gradient's variance falls with k, by module, in a group's runs; None without a study."""
-    rows = studied_rows(gradient_variances(group.frames)) if group else []
-    if not group or not rows:
+    studied = gradient_variances(group.frames) if group else pd.DataFrame()
+    if not group or studied.empty:
         return None
-    found = [by_k for row in rows for study in row.studies for by_k in study.found.values()]
-    sizes = sorted({k for by_k in found for k in by_k})
-    naming = [Column(name, Kind.NAMING) for name in ("Batch size", "BN size", "module")]
-    columns = [*naming, *(Column(f"k = {k}", Kind.MEASURED, decimals(2)) for k in sizes)]
-    made = []
-    for row in rows:
-        modules = dict.fromkeys(module for study in row.studies for module in study.found)
-        made += [_row(row, module, sizes) for module in modules]
+    sizes = sorted(studied["k"].unique())
+    columns = [Column(name, Kind.NAMING) for name in ("Batch size", "BN size", "module")]
+    columns += [Column(f"k = {k}", Kind.MEASURED, decimals(2)) for k in sizes]
+    rows, about = [], []
+    for key, early, part in studied_rows(studied, group.frames):
+        for module, found in part.groupby("module", sort=False):
+            cells = [studied_label(key, early), key[1], module, *(_cell(found[found["k"] == k]) for k in sizes)]
+            rows.append(Row((*key, early, module), cells, (), found.drop_duplicates("run")))
+        about.append(early_text(key, early, part, GRADIENT_VARIANCE))
     title = "Gradient variance: does it fall as 1/k?"
-    about = early_rows_text(rows, GRADIENT_VARIANCE)
-    return table_of(title, group.title, columns, made, about=about, legend=LEGEND, label="gradient-variance")
+    return table_of(
+        title, group.title, columns, rows, about=" ".join(filter(None, about)), legend=LEGEND, label="gradient-variance"
+    )
 
 
-def _row(row: StudiedRow[Ratios], module: str, sizes: list[int]) -> Row:
-    def cell(k: int) -> Cell:
-        given = [by_k[k] for study in row.studies if k in (by_k := study.found.get(module, {}))]
-        if len(given) == 1:
-            return f"{given[0].ratio:.2f} ± {given[0].error:.2f}"
-        return Seeds(tuple(one.ratio for one in given))
-
-    return Row((*row.key, row.early, module), [row.label, row.key[1], module, *map(cell, sizes)], (), row.runs)
+def _cell(found: pd.DataFrame) -> Cell:
+    if len(found) == 1:
+        return f"{found['ratio'].item():.2f} ± {found['error'].item():.2f}"
+    return Seeds(tuple(found["ratio"]))
 
 
 RECIPE = Recipe("variance", make, missing=missing_text(GRADIENT_VARIANCE))

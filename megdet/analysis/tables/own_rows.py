@@ -8,15 +8,15 @@ from megdet.analysis.comparable import Group
 from megdet.analysis.paper import key_of_asked
 from megdet.analysis.rows import KEY, RowKey, by_row, label_of
 from megdet.analysis.setting_values import setting_text
-from megdet.analysis.sheet import Sheet, SheetRow
 from megdet.analysis.table import OURS
+from megdet.analysis.table_spec import RowSpec, TableSpec
 
 
-def own_rows(sheet: Sheet, group: Group, belongs: Callable[[RowKey], bool], *, base: str = "") -> list[SheetRow]:
-    """Those of the group that `belongs` takes and the sheet has not, marked; `base` follows a frozen one's batch."""
-    printed = {key_of_asked(row.asked) for row in sheet.rows if row.asked}
+def own_rows(spec: TableSpec, group: Group, belongs: Callable[[RowKey], bool], *, base: str = "") -> list[RowSpec]:
+    """Those of the group that `belongs` takes and the spec has not, marked; `base` follows a frozen one's batch."""
+    printed = {key_of_asked(row.asked) for row in spec.rows if row.asked}
     return [
-        SheetRow(_label(key, base if key[1] == 0 else ""), dict(zip(KEY, map(setting_text, key), strict=True)), {})
+        RowSpec(_label(key, base if key[1] == 0 else ""), dict(zip(KEY, map(setting_text, key), strict=True)), {})
         for key in by_row(group.runs)
         if key not in printed and belongs(key)
     ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from megdet.analysis.comparable import Group
-from megdet.analysis.paper import paper_sheet
+from megdet.analysis.paper import paper_spec
 from megdet.analysis.rows import BASE, RowKey, by_row
 from megdet.analysis.table import Table
 from megdet.analysis.tables.own_rows import own_rows
 from megdet.analysis.tables.recipe import Recipe
-from megdet.analysis.tables.sheet_table import sheet_table
+from megdet.analysis.tables.spec_table import spec_table
 
 
 def make(group: Group | None) -> Table | None:
@@ -18,10 +18,10 @@ def make(group: Group | None) -> Table | None:
 
     It has one baseline, 16-base; where that was not run, the frozen runs whose batch also ran with BN stand in for it.
     """
-    sheet = paper_sheet("table3")
+    spec = paper_spec("table3")
     keys = by_row(group.runs) if group else {}
-    own = own_rows(sheet, group, lambda key: key[1] > 0 or _is_baseline(key, keys), base="-base") if group else []
-    return sheet_table(sheet, group, title=f"Table 3: {sheet.title}", own=own)
+    own = own_rows(spec, group, lambda key: key[1] > 0 or _is_baseline(key, keys), base="-base") if group else []
+    return spec_table(spec, group, title=f"Table 3: {spec.title}", own=own)
 
 
 def _is_baseline(key: RowKey, keys: Collection[RowKey]) -> bool:

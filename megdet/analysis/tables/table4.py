@@ -6,7 +6,7 @@ import pandas as pd
 
 from megdet.analysis.cells import Cell, decimals, seeds_of
 from megdet.analysis.comparable import Group
-from megdet.analysis.paper import paper_sheet
+from megdet.analysis.paper import paper_spec
 from megdet.analysis.rows import by_row, row_name
 from megdet.analysis.table import OURS, Column, Kind, Row, Table, table_of
 from megdet.analysis.tables.recipe import Recipe
@@ -24,16 +24,16 @@ ABOUT = (
 
 def make(group: Group | None) -> Table | None:
     """The published entries and one group's finished runs; None if it has none. Without a group, the entries alone."""
-    sheet = paper_sheet("table4")
+    spec = paper_spec("table4")
     rows = [
         Row(
             (row.label,),
             [row.label, *(row.paper[column.name] for column in COLUMNS[1:])],
             (row.note,) if row.note else (),
         )
-        for row in sheet.rows
+        for row in spec.rows
     ]
-    title, shown = f"Table 4: {sheet.title}", "no run yet"
+    title, shown = f"Table 4: {spec.title}", "no run yet"
     if group:
         finished = group.runs[(group.runs["status"] == "finished") & group.runs["mmAP"].notna()]
         if finished.empty:
@@ -45,7 +45,7 @@ def make(group: Group | None) -> Table | None:
         ]
         images = group.constant.get("data.val_images", "the")
         shown = f"{group.title}; ours on {images} validation images of {group.constant['data']}"
-    return table_of(title, shown, COLUMNS, rows, about=ABOUT, label=sheet.label)
+    return table_of(title, shown, COLUMNS, rows, about=ABOUT, label=spec.label)
 
 
 def _cell(runs: pd.DataFrame, name: str) -> Cell:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
@@ -19,9 +19,6 @@ from megdet.analysis.cells import Format, decimals, hours, three_digits
 from megdet.errors import UserError
 from megdet.runs.journal import COCO_METRICS
 
-FILE_KEYS = ("title", "label", "names", "gpus", "measure", "rows")
-ROW_KEYS = ("ask", "label", "paper", "note")
-MEASURE_KEYS = ("number", "better", "digits")
 LABEL = "label"
 """In `names`: the column of the rows' labels."""
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
@@ -35,9 +32,10 @@ class Measure:
     name: str
     number: str
     """Its name in a journal's epochs."""
-    unit: str = ""
-    better: Literal["up", "down"] | None = None
-    format: Format = three_digits
+    unit: str
+    better: Literal["up", "down"] | None
+    digits: int | None
+    """To show after the point; None: three in all."""
 
     @property
     def heading(self) -> str:
@@ -47,15 +45,19 @@ class Measure:
     def is_time(self) -> bool:
         return self.number.endswith("_s") and self.unit in SECONDS
 
+    @property
+    def format(self) -> Format:
+        return decimals(self.digits) if self.digits is not None else hours if self.is_time else three_digits
+
 
 @dataclass(frozen=True)
-class SheetRow:
-    """One row of a sweep file."""
+class RowSpec:
+    """One row."""
 
     label: str
     asked: Asked | None
-    """The settings that it asks for, as text (None: not set). None: it asks for nothing, it was published."""
-    paper: Mapping[str, float | str]
+    """The settings that it asks for. None: it asks for nothing, it was published."""
+    paper: Mapping[str, float | str] = field(default_factory=dict)
     """The paper's numbers by the heading of a measure; `failed` where training diverged."""
     gpus: int | None = None
     """That it asks for."""
@@ -63,8 +65,8 @@ class SheetRow:
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A sweep file."""
+class TableSpec:
+    """A table, before it has runs."""
 
     title: str
     label: str
@@ -73,7 +75,7 @@ class Sheet:
     gpus: str | None
     """The heading of the column of GPUs; None: the table has none."""
     measures: tuple[Measure, ...]
-    rows: tuple[SheetRow, ...]
+    rows: tuple[RowSpec, ...]
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -81,26 +83,26 @@ class Sheet:
         return tuple(dict.fromkeys(key for row in self.rows for key in row.asked or ()))
 
 
-def read_sheet(path: Path) -> Sheet:
-    """The sweep file as a table. Raises UserError for what it cannot be read as."""
+def read_spec(path: Path) -> TableSpec:
+    """The table of a sweep file. Raises UserError for what it cannot be read as."""
     content = read_yaml(path)
-    _check(content, FILE_KEYS, path.name)
-    rows = content.get("rows")
-    if not isinstance(rows, list) or not rows:
+    _check(content, ("title", "label", "names", "gpus", "measure", "rows"), path.name)
+    if not isinstance(content.get("rows"), list) or not content["rows"]:
         raise UserError(f"{path}: a sweep file has `rows`, a list with an `ask` in each")
-    if not content.get("measure"):
+    if not isinstance(content.get("measure"), dict):
         raise UserError(f"{path}: nothing is to be shown; name it as in measure: {{mmAP: mmAP}}")
     measures = tuple(
-        _measure(heading, number, f"{path.name}, measure {heading}") for heading, number in content["measure"].items()
+        _measure(str(heading), given, f"{path.name}, measure {heading}")
+        for heading, given in content["measure"].items()
     )
     headings = [measure.heading for measure in measures]
-    return Sheet(
+    return TableSpec(
         title=str(content.get("title", path.stem)),
         label=str(content.get("label", path.stem)),
         names=content.get("names", {"Name": LABEL}),
         gpus=content.get("gpus"),
         measures=measures,
-        rows=tuple(_row(row, headings, f"{path.name}, row {place}") for place, row in enumerate(rows, start=1)),
+        rows=tuple(_row(row, headings, f"{path.name}, row {n}") for n, row in enumerate(content["rows"], start=1)),
     )
 
 
@@ -110,56 +112,48 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a sweep file has `rows`, a list with an `ask` in each")
-    return content
+    return content if isinstance(content, dict) else {}
 
 
-def _measure(heading: str, given: Any, place: str) -> Measure:
+def _measure(heading: str, given: Any, file: str) -> Measure:
+    place = f"{file}, measure {heading}"
     values = given if isinstance(given, dict) else {"number": given}
-    _check(values, MEASURE_KEYS, place)
-    number, better = values.get("number"), values.get("better")
+    _check(values, ("number", "better", "digits"), place)
+    number, better, digits = (values.get(key) for key in ("number", "better", "digits"))
     if not isinstance(number, str):
-        raise UserError(f"{place}: `number` is the name of an epoch's number, such as mmAP; it is {number!r}")
+        raise UserError(f"{place}: number={number!r}; write the name of an epoch's number, such as mmAP")
     if better not in (None, "up", "down"):
         raise UserError(f"{place}: better={better}; write up or down, or leave it out")
+    if digits is not None and not (isinstance(digits, int) and digits >= 0):
+        raise UserError(f"{place}: digits={digits!r}; write how many to show after the point, or leave it out")
     found = re.fullmatch(r"(.*\S) \(([^()]+)\)", heading)
     name, unit = (found[1], found[2]) if found else (heading, "")
     is_score = number in COCO_METRICS
-    usual = decimals(1) if is_score else hours if number.endswith("_s") and unit in SECONDS else three_digits
-    digits = values.get("digits")
     return Measure(
-        name, number, unit, cast(Any, better or ("up" if is_score else None)),
-        usual if digits is None else decimals(int(digits)),
-    )  # fmt: skip
+        name, number, unit, better or ("up" if is_score else None), 1 if is_score and digits is None else digits
+    )
 
 
-def _row(row: Any, headings: list[str], place: str) -> SheetRow:
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: is no mapping; write it as in ask: {{batch: 16}}")
-    _check(row, ROW_KEYS, place)
-    ask, paper = row.get("ask"), row.get("paper") or {}
-    if ask is not None and not isinstance(ask, dict):
-        raise UserError(f"{place}: ask={ask!r} is no mapping; write what launch.py is asked for, as in {{batch: 16}}")
+def _row(row: Any, headings: list[str], place: str) -> RowSpec:
+    values = row if isinstance(row, dict) else {"ask": row}
+    ask, paper = values.get("ask"), values.get("paper") or {}
+    if not (ask is None or isinstance(ask, dict)) or not isinstance(paper, dict):
+        raise UserError(f"{place}: cannot be read; write it as in {{ask: {{batch: 16}}, paper: {{mmAP: 37.0}}}}")
+    _check(values, ("ask", "label", "paper", "note"), place)
     _check(paper, headings, f"{place}, paper")
     for heading, value in paper.items():
         if value != "failed" and not isinstance(value, int | float):
             raise UserError(f"{place}, paper: {heading} is {value!r}; write a number, or failed")
-    gpus = (ask or {}).get("gpus")
-    return SheetRow(
-        label=str(row.get("label", ", ".join(f"{key} {value}" for key, value in (ask or {}).items()))),
-        asked=None if ask is None else _asked(ask, place),
-        paper=paper,
-        gpus=gpus if isinstance(gpus, int) else None,
-        note=str(row.get("note", "")),
-    )
-
-
-def _asked(ask: Mapping[str, Any], place: str) -> Asked:
     try:
-        return asked_settings(ask)
+        asked = None if ask is None else asked_settings(ask)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
+    label = ", ".join(f"{key} {value}" for key, value in (ask or {}).items())
+    gpus = (ask or {}).get("gpus")
+    return RowSpec(
+        str(values.get("label", label)), asked, paper, gpus if isinstance(gpus, int) else None,
+        str(values.get("note", "")),
+    )  # fmt: skip
 
 
 def _check(values: Mapping[str, Any], known: Iterable[str], place: str) -> None:
@@ -167,7 +161,5 @@ def _check(values: Mapping[str, Any], known: Iterable[str], place: str) -> None:
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            raise UserError(
-                f"{place}: {key}: there is no such key; "
-                + (f"did you mean {near[0]}?" if near else f"use {', '.join(known)}")
-            )
+            way_out = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+            raise UserError(f"{place}: {key}: there is no such key; {way_out}")
