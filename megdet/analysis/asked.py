@@ -21,25 +21,27 @@ SEED = "seed"
 
 
 def asked_settings(ask: Mapping[str, Any]) -> Asked:
-    """What a row's `ask` decides of the result; what says only where it runs (gpus, cluster, ...) is left out.
-
-    A key that the schema does not have (`experiment: demo`) chooses a file of conf/: what that changes is asked for.
-    Raises UserError where Hydra does not know it either.
-    """
-    found: dict[str, str | None] = {}
-    plain = [key for key in ask if key in _schema()]
-    for key in plain:
+    """What a row's `ask` names of the result; what says only where it runs (gpus, cluster, ...) is left out."""
+    found: Asked = {}
+    for key in _of_the_schema(ask):
         found |= _semantic(key, ask[key])
-    if len(plain) < len(ask):
-        from megdet.config.compose import compose  # loads Hydra
-
-        without, whole = (_settings(compose([_override(key, ask[key]) for key in keys])) for keys in (plain, ask))
-        found = {
-            key: whole.get(key) for key in without.keys() | whole.keys() if without.get(key) != whole.get(key)
-        } | found
     if isinstance(ask.get(SEED), int):
         found[SEED] = str(ask[SEED])
     return found
+
+
+def implied_settings(ask: Mapping[str, Any]) -> Asked:
+    """What else an `ask` changes that chooses a file of conf/, such as `experiment: demo`.
+
+    Raises UserError where Hydra does not know the choice.
+    """
+    plain = _of_the_schema(ask)
+    if len(plain) == len(ask):
+        return {}
+    from megdet.config.compose import compose  # loads Hydra
+
+    without, whole = (_settings(compose([_override(key, ask[key]) for key in keys])) for keys in (plain, ask))
+    return {key: whole.get(key) for key in without.keys() | whole.keys() if without.get(key) != whole.get(key)}
 
 
 def usual_values(frames: RunFrames, rows: Sequence[Asked], keys: Sequence[str]) -> Asked:
@@ -89,9 +91,13 @@ def _settings(config: Config) -> dict[str, str]:
     return semantic_settings({"config": asdict(config)})
 
 
+def _of_the_schema(ask: Mapping[str, Any]) -> list[str]:
+    """The keys that the schema has: `lr.scale`, or a part of it as `model`."""
+    return [key for key in ask if key in _schema()]
+
+
 @cache
 def _schema() -> frozenset[str]:
-    """Every key of the schema, and every part of it: `lr.scale`, `lr`."""
     return frozenset(_keys(asdict(Config()), ""))
 
 

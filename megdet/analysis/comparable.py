@@ -146,7 +146,7 @@ def _is_of_other_data_or_model(unlike: Sequence[str]) -> bool:
 def _title(group: Group, groups: Sequence[Group]) -> str:
     own, names = group.constant, _names(group)
     same_names = [other for other in groups if _names(other) == names]
-    shown = [*names, *_differing(own, [other.constant for other in same_names])]
+    shown = [*names, *_differing(own, [other.constant for other in same_names], but="schedule")]
     same_settings = [other.contents for other in same_names if other.constant == own]
     for name in CONTENTS:
         if len({contents[name] for contents in same_settings if name in contents}) > 1:
@@ -174,7 +174,7 @@ def _schedule_text(name: str, schedule: Mapping[str, str], others: Sequence[Mapp
     )
 
 
-def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> list[str]:
+def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]], *, but: str = "") -> list[str]:
     """What sets `own` apart from any of `others`, itself among them: `precision bf16`."""
-    keys = sorted(set().union(*others))
+    keys = [key for key in sorted(set().union(*others)) if key.partition(".")[0] != but]
     return [f"{key} {own.get(key, NOT_SET)}" for key in keys if len({other.get(key) for other in others}) > 1]

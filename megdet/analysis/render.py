@@ -76,7 +76,8 @@ def _html(table: Table) -> str:
 
 def _no_formula(text: str) -> str:
     """A text that a spreadsheet would compute gets a quote before it; a number is none."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.match(r"[+-]\d", text) else text
+    text = text.replace("\r", " ")  # it would end the row
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") and not re.match(r"[+-]\d", text) else text
 
 
 def _legends(tables: Sequence[Table]) -> list[str]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
-from megdet.analysis.asked import Asked, asked_settings
+from megdet.analysis.asked import Asked, asked_settings, implied_settings
 from megdet.analysis.cells import Format, decimals, hours, three_digits
 from megdet.errors import UserError
 from megdet.runs.journal import COCO_METRICS
@@ -96,13 +96,14 @@ def read_spec(path: Path) -> TableSpec:
         for heading, given in content["measure"].items()
     )
     headings = [measure.heading for measure in measures]
+    rows = [_row(row, headings, f"{path.name}, row {place}") for place, row in enumerate(content["rows"], start=1)]
     return TableSpec(
         title=str(content.get("title", path.stem)),
         label=str(content.get("label", path.stem)),
         names=content.get("names", {"Name": LABEL}),
         gpus=content.get("gpus"),
         measures=measures,
-        rows=tuple(_row(row, headings, f"{path.name}, row {n}") for n, row in enumerate(content["rows"], start=1)),
+        rows=tuple(_with_implied([row for row, _ in rows], [implied for _, implied in rows])),
     )
 
 
@@ -134,7 +135,8 @@ def _measure(heading: str, given: Any, file: str) -> Measure:
     )
 
 
-def _row(row: Any, headings: list[str], place: str) -> RowSpec:
+def _row(row: Any, headings: list[str], place: str) -> tuple[RowSpec, Asked]:
+    """A row, and what its `ask` implies beside what it names."""
     values = row if isinstance(row, dict) else {"ask": row}
     ask, paper = values.get("ask"), values.get("paper") or {}
     if not (ask is None or isinstance(ask, dict)) or not isinstance(paper, dict):
@@ -145,15 +147,25 @@ def _row(row: Any, headings: list[str], place: str) -> RowSpec:
         if value != "failed" and not isinstance(value, int | float):
             raise UserError(f"{place}, paper: {heading} is {value!r}; write a number, or failed")
     try:
-        asked = None if ask is None else asked_settings(ask)
+        asked, implied = (None, {}) if ask is None else (asked_settings(ask), implied_settings(ask))
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
     label = ", ".join(f"{key} {value}" for key, value in (ask or {}).items())
     gpus = (ask or {}).get("gpus")
-    return RowSpec(
-        str(values.get("label", label)), asked, paper, gpus if isinstance(gpus, int) else None,
-        str(values.get("note", "")),
-    )  # fmt: skip
+    note, gpus = str(values.get("note", "")), gpus if isinstance(gpus, int) else None
+    return RowSpec(str(values.get("label", label)), asked, paper, gpus, note), implied
+
+
+def _with_implied(rows: list[RowSpec], implied: list[Asked]) -> list[RowSpec]:
+    """The rows, asking also for what is implied where that tells one row from another.
+
+    What is the same in all rows is not asked for: the command line may have changed it for all of them.
+    """
+    keys = {key for each in implied for key in each if len({other.get(key) for other in implied}) > 1}
+    return [
+        row if row.asked is None else replace(row, asked={key: each[key] for key in keys & each.keys()} | row.asked)
+        for row, each in zip(rows, implied, strict=True)
+    ]
 
 
 def _check(values: Mapping[str, Any], known: Iterable[str], place: str) -> None:
