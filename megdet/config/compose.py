@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
+import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -58,6 +59,16 @@ def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
             raise UserError(f"+{prefix}{name}: {_no_such_key(prefix + name)}")
         if is_dataclass(value):
             _refuse_unknown_keys(value, f"{prefix}{name}.")
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The experiment that overrides ask for, without a command line. Raises UserError."""
+    register_schema()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return to_config(hydra.compose("config", list(overrides)))
+    except HydraException as error:
+        raise UserError(explain(error)) from error
 
 
 def compose_one(composed: DictConfig) -> Asked:
