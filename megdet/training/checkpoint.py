@@ -67,12 +67,13 @@ class Checkpoint:
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is a checkpoint of another version of megdet ({error}); go on with the version that wrote "
-                "it, or begin the run anew with sweep.on_existing=force (model.weights=FILE starts from its weights)"
+                "it, or begin the run anew with sweep.on_existing=force (model.backbone.weights=FILE starts from its "
+                "weights)"
             ) from error
         if of_run not in (None, checkpoint.run_id):
             raise UserError(
-                f"{path} is of the run {checkpoint.run_id}, not of {of_run}; move it away (model.weights=FILE starts "
-                "an experiment from another run's weights)"
+                f"{path} is of the run {checkpoint.run_id}, not of {of_run}; move it away "
+                "(model.backbone.weights=FILE starts an experiment from another run's weights)"
             )
         return checkpoint
 

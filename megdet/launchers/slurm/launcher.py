@@ -21,7 +21,7 @@ from megdet.launchers.slurm.dispatch import NO_SLURM, PAUSES_S, dispatch, script
 from megdet.launchers.slurm.intents import declare, fulfil, reconcile, submissions_folder, submitting, withdraw
 from megdet.launchers.slurm.job_states import SlurmQueue
 from megdet.launchers.slurm.payload import Payload
-from megdet.launchers.slurm.resources import Array, Resources, arrays_of
+from megdet.launchers.slurm.resources import Array, arrays_of
 from megdet.launchers.watch import watch
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
@@ -58,8 +58,7 @@ class SlurmLauncher:
         return config
 
     def check(self, plan: Plan) -> None:
-        """Raises UserError for settings that cannot become a job."""
-        Resources.of(plan)
+        """The cluster's settings have checked themselves, and Slurm says what it has room for."""
 
     def preview(self, plans: Sequence[Plan]) -> str:
         """The scripts that would be submitted, as far as they can be known without asking Slurm."""

@@ -29,9 +29,9 @@ from tests.test_launch import LAUNCH, SMALL, launch
 
 STAND_IN = """
 import json, os, sys, time
-from megdet.planning.plan import Plan
-from megdet.runs.folder import folder_of
-folder = folder_of(Plan.from_json(sys.stdin.read())).path
+from pathlib import Path
+plan = json.load(sys.stdin)
+folder = Path(plan["config"]["runs_dir"]) / plan["run_id"]
 began = time.monotonic()
 time.sleep(0.5)
 (folder / "spoke.json").write_text(json.dumps({
