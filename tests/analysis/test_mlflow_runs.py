@@ -119,7 +119,7 @@ def test_a_run_from_before_settings_were_nested_is_left_out_with_a_line(
     tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = fabricate_run(tmp_path / "runs", {})
-    assert mirror(folder, uri, "small")
+    assert mirror(RunFolder(folder), uri, "small")
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("small")
     assert experiment is not None
