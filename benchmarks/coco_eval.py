@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import write_report
+from megdet.data.annotations import read_annotations
 from megdet.training.metrics import coco_metrics
 
 
@@ -104,7 +105,7 @@ def main() -> None:
         ours_s = []
         for _ in range(arguments.repeats):
             start = time.perf_counter()
-            ours = coco_metrics(annotations, detections)
+            ours = coco_metrics(read_annotations(annotations), detections)
             ours_s.append(time.perf_counter() - start)
         start = time.perf_counter()
         theirs = pycocotools_metrics(annotations, detections)

@@ -81,7 +81,14 @@ def test_a_traceback_can_be_asked_for(tmp_path: Path) -> None:
 def test_help_names_the_knobs_the_groups_and_commands(tmp_path: Path) -> None:
     done = launch(tmp_path, "--help")
     assert done.returncode == 0
-    for words in ("batch ", "bn_size ", "gpus ", "experiment=demo", "r18_fpn, r50_fpn, tiny", "coco2017, shapes"):
+    for words in (
+        "batch ",
+        "bn_size ",
+        "gpus ",
+        "experiment=demo",
+        "r18_fpn, r50_fpn, tiny",
+        "coco2017, custom, shapes",
+    ):
         assert words in done.stdout, words
 
 

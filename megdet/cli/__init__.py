@@ -18,6 +18,7 @@ WHICH_RUNS = """
 RUN is a run's name, its beginning or a pattern (of ./runs), a run folder, or a folder of runs (all of them).
 """
 EPILOG = """\
+  megdet data check data=custom ...    look into your own images before you train on them
   megdet launch -m batch=16,64,256 bn_size=16,32 cluster=mine hydra/launcher=submitit_slurm sweep.wait=false
   megdet status --watch        the runs as they go; Ctrl-C stops watching, not the runs
   megdet logs b256-bn16 -f     what a run says
@@ -52,7 +53,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 all is well, 1 a run failed (or could not be reached), 2 a mistake in what was asked."""
+    """Run the command line; 0 all is well, 1 a run failed (or an image), 2 a mistake in what was asked."""
     outlive_closed_pipes()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -25,6 +25,12 @@ def _launch(arguments: Sequence[str]) -> int:
     return main(arguments, command="megdet launch")
 
 
+def _data(arguments: Sequence[str]) -> int:
+    from megdet.cli.data import main
+
+    return main(arguments)
+
+
 def _tables(arguments: Sequence[str]) -> int:
     from megdet.analysis.make_tables import main
 
@@ -45,6 +51,7 @@ def _report(arguments: Sequence[str]) -> int:
 
 DOORS = {
     "launch": Door("plan an experiment, or a sweep (-m), and run it", _launch),
+    "data": Door("look into a data set before you train on it: counts, repairs, unusable images", _data),
     "tables": Door("the paper's tables of your runs, beside the paper's numbers", _tables),
     "figures": Door("the paper's figures of your runs", _figures),
     "report": Door("one HTML page of a sweep, or of all runs", _report),

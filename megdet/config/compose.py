@@ -66,7 +66,8 @@ def compose(overrides: Sequence[str]) -> Config:
     register_schema()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return to_config(hydra.compose("config", list(overrides)))
+            # The sweeper is not needed, and its plugin not always in reach.
+            return to_config(hydra.compose("config", ["hydra/sweeper=basic", *overrides]))
     except HydraException as error:
         raise UserError(explain(error)) from error
 

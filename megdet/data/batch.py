@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+from megdet.data.size import Size
 
 
 @dataclass

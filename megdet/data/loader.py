@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from megdet.data.batch import ImageBatch, Size, TrainingStep
+from megdet.data.batch import ImageBatch, TrainingStep
 from megdet.data.coco import CocoSplit
-from megdet.data.images import MEAN_COLOUR, UnreadableImage, load_image, resize, resized_size
+from megdet.data.image_header import UnreadableImage
+from megdet.data.images import MEAN_COLOUR, load_image, resize, resized_size
 from megdet.data.sampler import epoch_order, is_flipped, padding_group, sampling_key
+from megdet.data.size import Size
 from megdet.errors import UserError
 
 SIZE_DIVISOR = 32
@@ -167,7 +169,7 @@ class TrainLoader:
             )
         if len(split) < batch:
             raise UserError(
-                f"batch={batch} images, but {split.annotations} has {len(split)}: an epoch would have no step; "
+                f"batch={batch} images, but {split.annotations.path} has {len(split)}: an epoch would have no step; "
                 "ask for a smaller batch or more images (data.train_images)"
             )
         self.split = split

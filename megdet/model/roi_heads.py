@@ -13,7 +13,8 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
 
-from megdet.data.batch import ImageBatch, Size
+from megdet.data.batch import ImageBatch
+from megdet.data.size import Size
 from megdet.model.linear import linear
 from megdet.model.output import Detections, SampledRegions
 from megdet.model.roi_pool import build_roi_pool

@@ -18,7 +18,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import batched_nms, box_iou
 
-from megdet.data.batch import ImageBatch, Size
+from megdet.data.batch import ImageBatch
+from megdet.data.size import Size
 from megdet.model.rows import RowSums, sum_rows
 from megdet.model.sampling import IGNORED, Samples, Stream, sample_balanced
 from megdet.model.settings import AnchorSettings, RPNSettings

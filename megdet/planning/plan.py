@@ -101,12 +101,17 @@ def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -
     cluster = config.cluster
     if isinstance(cluster.gpus_per_node, str):
         raise UserError("cluster.gpus_per_node=auto: a plan needs a number; launchers put in that of their place")
-    schedule = make_schedule(config.schedule, lr=config.lr, batch=config.batch, train_images=config.data.train_images)
+    train_images = config.data.train_images
+    if train_images is None or config.data.num_classes is None:
+        raise UserError(
+            "data.train_images=null, data.num_classes=null: a plan needs numbers; launchers put in those of the files"
+        )
+    schedule = make_schedule(config.schedule, lr=config.lr, batch=config.batch, train_images=train_images)
     sublinear = config.bn_size >= SUBLINEAR_FROM_BN_SIZE if config.sublinear == "auto" else config.sublinear
     request = LayoutRequest(
         batch=config.batch,
         bn_size=config.bn_size,
-        most_batch=min(config.data.train_images, MOST_IMAGES),
+        most_batch=min(train_images, MOST_IMAGES),
         gpus=None if isinstance(config.gpus, str) else config.gpus,
         images_per_gpu=None if isinstance(config.images_per_gpu, str) else config.images_per_gpu,
         nodes=1 if isinstance(cluster.nodes, str) else cluster.nodes,
@@ -180,9 +185,10 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
         notes.append(f"BN groups of {layout.bn_group} GPUs span nodes: each BN layer talks over the network")
     if schedule.warmup_steps:
         notes.append(f"warm-up from {schedule.warmup_lr:g} to {schedule.lr:g} over {schedule.warmup_steps} steps")
-    left_over = config.data.train_images - schedule.steps_per_epoch * config.batch
+    train_images = config.data.train_images or 0
+    left_over = train_images - schedule.steps_per_epoch * config.batch
     if left_over:
-        notes.append(f"{left_over} of {config.data.train_images} images are left over in every epoch")
+        notes.append(f"{left_over} of {train_images} images are left over in every epoch")
     if dirty:
         notes.append("the code differs from the commit that is recorded")
     return notes

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from megdet.data.batch import ImageBatch
+from megdet.data.data_set import read_data
 from megdet.data.sampler import padding_group
 from megdet.errors import UserError
 from megdet.planning.plan import config_in, make_plan
@@ -42,7 +43,7 @@ class TrainedRun:
         self.step = checkpoint.state.step
         self.epoch = round(self.step / self.plan.schedule.steps_per_epoch, 4)
         self.bf16 = use_precision(self.plan.config.precision)
-        self.train_loader, self.eval_loader = loaders_of(self.plan, self.ranks)
+        self.train_loader, self.eval_loader = loaders_of(self.plan, self.ranks, read_data(self.plan.config.data))
         self.detector = detector_of(self.plan, self.ranks, pretrained=False)
         self.detector.load_state_dict(checkpoint.model)
 

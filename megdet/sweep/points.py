@@ -9,6 +9,7 @@ from pathlib import Path
 
 from megdet.config.compose import Asked
 from megdet.config.schema import Config
+from megdet.data.resolve import DataResolver
 from megdet.errors import UserError
 from megdet.launchers.interface import Launcher
 from megdet.launchers.jobs import stands_of
@@ -16,6 +17,7 @@ from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import folder_of
+from megdet.runs.provenance import check_same_data
 from megdet.runs.status import Status
 from megdet.tracking.uri import absolute_uri, default_uri
 
@@ -50,17 +52,19 @@ class Point:
         return self.status is not None and STARTED_BY[on_existing](self.status)
 
 
-def plan_points(asked: Sequence[Asked], *, to_run_here: bool, launcher: Launcher | None = None) -> list[Point]:
+def plan_points(
+    asked: Sequence[Asked], *, to_run_here: bool, launcher: Launcher | None = None, data: DataResolver | None = None
+) -> list[Point]:
     """The plan of each experiment, or why there is none; nothing is started or written.
 
-    `to_run_here`: what the launcher has no room for is invalid.
+    `to_run_here`: what the launcher has no room for is invalid. `data` then knows the data that was read.
     """
-    launcher = launcher or LocalLauncher()
+    launcher, data = launcher or LocalLauncher(), data or DataResolver()
     commit, dirty = code_version()
     plans: list[Plan | UserError] = []
     for one in asked:
         try:
-            plan = make_plan(_resolved(one.config, launcher), commit=commit, dirty=dirty)
+            plan = make_plan(_resolved(one.config, launcher, data), commit=commit, dirty=dirty)
             if to_run_here:
                 launcher.check(plan)
             plans.append(plan)
@@ -78,7 +82,13 @@ def plan_points(asked: Sequence[Asked], *, to_run_here: bool, launcher: Launcher
         else:
             seen.add(planned.run_id)
             stand = stands[folder_of(planned)]
-            points.append(Point(one, planned, stand.status, stand.why))
+            is_there = stand.status != Status.NEW and not stand.status.is_live
+            try:
+                if is_there and one.config.sweep.on_existing != "force" and (facts := data.facts(planned.config.data)):
+                    check_same_data(folder_of(planned), facts.fingerprint)
+                points.append(Point(one, planned, stand.status, stand.why))
+            except UserError as error:
+                points.append(Point(one, None, None, str(error)))
     return points
 
 
@@ -87,10 +97,10 @@ def to_start(points: Sequence[Point], on_existing: str) -> list[Plan]:
     return [point.plan for point in points if point.plan and point.is_started_by(on_existing)]
 
 
-def _resolved(config: Config, launcher: Launcher) -> Config:
+def _resolved(config: Config, launcher: Launcher, data: DataResolver) -> Config:
     """The config with what depends on this machine and folder spelled out, so that a plan runs from anywhere."""
     config = copy.deepcopy(launcher.resolve(config))
-    config.data.root = str(Path(config.data.root).expanduser().resolve())
+    config.data = data.resolve(config.data)
     if config.tracking.enabled:
         uri = config.tracking.uri
         config.tracking.uri = absolute_uri(uri) if uri else default_uri(Path.cwd())

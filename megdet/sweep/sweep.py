@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from megdet.config.compose import Asked
+from megdet.data.resolve import DataResolver
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.interface import Launcher
 from megdet.launchers.local.launcher import LocalLauncher
@@ -41,7 +42,10 @@ def run_points(
         sweep.check("sweep.")  # once for all points
     except UserError as error:
         return report(error)
-    points = plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher)
+    data = DataResolver()
+    points = plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher, data=data)
+    for repair in data.repairs:
+        print(repair, file=sys.stderr, flush=True)
     _show(points)
     invalid = [point for point in points if point.plan is None]
     if len(invalid) == len(points) or (invalid and sweep.on_invalid == "error"):

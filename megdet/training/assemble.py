@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from megdet.data.coco import CocoSplit
-from megdet.data.files import coco_files
+from megdet.data.data_set import DataSet
 from megdet.data.loader import EvalLoader, TrainLoader
 from megdet.model.detector import Detector, build_detector
 from megdet.model.norms import norm_layers
@@ -21,28 +20,13 @@ from megdet.training.optimizer import build_optimizer
 from megdet.training.recorder import Recorder
 
 
-def loaders_of(plan: Plan, ranks: Ranks) -> tuple[TrainLoader, EvalLoader]:
-    """This rank's training and validation images.
-
-    Raises:
-        UserError: where the files are not what the plan counts on.
-    """
+def loaders_of(plan: Plan, ranks: Ranks, data_set: DataSet) -> tuple[TrainLoader, EvalLoader]:
+    """This rank's training and validation images."""
     config, layout = plan.config, plan.layout
     data = config.data
-    files = coco_files(data.root)
-    train = CocoSplit(
-        files.train_images, files.train_annotations, expect_images=data.train_images, expect_classes=data.num_classes
-    )
-    val = CocoSplit(
-        files.val_images,
-        files.val_annotations,
-        expect_images=data.val_images,
-        images_setting="data.val_images",
-        expect_classes=data.num_classes,
-    )
     pin_memory = ranks.device.type == "cuda"
     train_loader = TrainLoader(
-        train,
+        data_set.train,
         batch=config.batch,
         bn_size=config.bn_size,
         images_per_gpu=layout.images_per_gpu,
@@ -59,7 +43,7 @@ def loaders_of(plan: Plan, ranks: Ranks) -> tuple[TrainLoader, EvalLoader]:
         pin_memory=pin_memory,
     )
     eval_loader = EvalLoader(
-        val,
+        data_set.val,
         images_per_gpu=layout.images_per_gpu,
         rank=ranks.rank,
         world_size=ranks.world_size,
@@ -78,6 +62,7 @@ def detector_of(plan: Plan, ranks: Ranks, *, pretrained: bool = True) -> Detecto
     `pretrained=False` leaves `model.backbone.weights` alone, where a checkpoint has all of them.
     """
     config, layout = plan.config, plan.layout
+    assert config.data.num_classes is not None, "as planned"
     group = bn_group_of(ranks.rank, world_size=ranks.world_size, bn_group=layout.bn_group)
     detector = build_detector(
         config.model,

@@ -9,11 +9,13 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from megdet.data.data_set import read_data
 from megdet.data.loader import check_bad_images
 from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment, NoJob
+from megdet.runs.provenance import check_same_data
 from megdet.runs.status import Status
 from megdet.training.assemble import detector_of, learning_rate_of, loaders_of, optimizer_of, recorder_of
 from megdet.training.checkpoint import Checkpoint
@@ -52,11 +54,14 @@ class Attempt:
         """Set up. `job`: what this rank is part of; none where it was started by hand.
 
         Raises:
-            UserError: where the files are not what the plan counts on, or the checkpoint is not of this run.
+            UserError: where the data is not what the plan counts on, or not what the run began with, or the checkpoint
+                is not of this run.
         """
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.job = job or NoJob()
-        self.train_loader, self.eval_loader = loaders_of(plan, ranks)
+        self.data = read_data(plan.config.data)
+        check_same_data(folder, self.data.facts.fingerprint)
+        self.train_loader, self.eval_loader = loaders_of(plan, ranks, self.data)
         checkpoint = Checkpoint.read(folder.checkpoint, ranks.device, of_run=plan.run_id)
         self.pretrained = checkpoint is None
         self.detector = detector_of(plan, ranks, pretrained=self.pretrained)
@@ -83,7 +88,11 @@ class Attempt:
     def go(self) -> ExitCode:
         """Train and evaluate what is left of the run; the exit code."""
         if self.recorder:
-            self.recorder.started(self.state, made_from=made_from(self.plan, pretrained=self.pretrained))
+            facts = self.data.facts
+            made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
+            self.recorder.started(self.state, made_from=made)
+            for what in facts.repairs:
+                self.recorder.note("data_repaired", step=self.state.step, what=what)
             for what in self.job.edits_since_submission():
                 self.recorder.note("edited_while_queued", step=self.state.step, what=what)
         try:

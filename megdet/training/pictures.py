@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from megdet.data.batch import ImageBatch
 from megdet.data.coco import CocoSplit
-from megdet.data.images import UnreadableImage, load_image
+from megdet.data.image_header import UnreadableImage
+from megdet.data.images import load_image
 from megdet.model.detector import Detector
 from megdet.model.output import SampledRegions, TrainingOutput
 from megdet.runs.folder import RunFolder

@@ -5,22 +5,17 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from megdet.data.files import coco_files
 from megdet.model.weights import path_of
 from megdet.planning.plan import Plan
 
 
-def made_from(plan: Plan, *, pretrained: bool) -> dict[str, str | bool]:
-    """`commit`, `dirty`, `data_sha256` (of the annotations), and `weights_sha256` of the file that it began from.
+def made_from(plan: Plan, *, data_sha256: str, pretrained: bool) -> dict[str, str | bool]:
+    """`commit`, `dirty`, `data_sha256`, and `weights_sha256` of the file that it began from.
 
+    `data_sha256`: the data's fingerprint (`megdet.data.fingerprint`).
     `pretrained`: whether the attempt begins from the file of `model.backbone.weights`, not from a checkpoint.
     """
-    files = coco_files(plan.config.data.root)
-    found: dict[str, str | bool] = {
-        "commit": plan.commit,
-        "dirty": plan.dirty,
-        "data_sha256": _sha256_of(files.train_annotations, files.val_annotations),
-    }
+    found: dict[str, str | bool] = {"commit": plan.commit, "dirty": plan.dirty, "data_sha256": data_sha256}
     backbone = plan.config.model.backbone
     weights = path_of(backbone.weights, backbone.name) if pretrained else None
     if weights:
@@ -28,10 +23,7 @@ def made_from(plan: Plan, *, pretrained: bool) -> dict[str, str | bool]:
     return found
 
 
-def _sha256_of(*files: Path) -> str:
-    """The first 12 hex digits of the SHA-256 of the files' content, one after the other."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()[:12]
+def _sha256_of(path: Path) -> str:
+    """The first 12 hex digits of the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

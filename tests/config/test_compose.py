@@ -78,6 +78,8 @@ def test_every_option_composes_and_plans(override: str) -> None:
     config = config_of(override)
     group, _, option = override.partition("=")
     assert getattr(config, group).name == option
+    config.data.train_images = config.data.train_images or 1000  # own data's are read from its files
+    config.data.val_images, config.data.num_classes = config.data.val_images or 100, config.data.num_classes or 3
     make_plan(Machine.here().resolve(config))
 
 

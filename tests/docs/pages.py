@@ -85,10 +85,16 @@ def all_commands() -> list[Command]:
 
 
 def files_told() -> dict[str, str]:
-    """The YAML files that the pages tell a reader to write, by path: named in a block's first line or just above it."""
+    """The files that the pages tell a reader to write, by path.
+
+    YAML files are named in a block's first line or just above it, Python programs in a comment that is the first line.
+    """
     files = {}
     for page in PAGES:
         for block in blocks(page):
+            program = re.match(r"# (\w+\.py): ", block.text)
+            if block.language == "python" and program:
+                files[program[1]] = block.text
             named = re.search(r"\b(?:conf|sweeps)/[\w/-]+\.yaml", f"{block.text.partition(chr(10))[0]}\n{block.above}")
             if block.language == "yaml" and named:
                 files[named.group()] = block.text

@@ -52,6 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in files_told().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+        if name.endswith(".py"):  # it makes what the commands below it work on
+            subprocess.run([sys.executable, name], cwd=folder, check=True)
     return folder
 
 
@@ -113,12 +115,16 @@ def test_a_command_of_the_pages_runs(
             tabulate((Path(program).stem.removeprefix("make_"), *words), capsys)
         case ("megdet", "tables" | "figures" | "report", *_):
             tabulate(command.words[1:], capsys)
+        case ("megdet", "data", *words):
+            assert cli.main(["data", *words]) == 0
         case ("megdet", ("--help" | "--version") as word):
             with pytest.raises(SystemExit) as ended:
                 cli.main([word])
             assert not ended.value.code
         case ("megdet", *words):
             look(tuple(words), folder)
+        case ("python", program) if program in files_told():
+            assert (folder / program).exists()  # and was run
         case ("make", *words):
             is_in_the_makefile(tuple(words))
         case ("python", "-m", module, *words) if module != "pip":

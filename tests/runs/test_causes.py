@@ -13,7 +13,8 @@ import pytest
 from megdet import cli
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
-from megdet.data.files import check_files, coco_files
+from megdet.data.files import check_files
+from megdet.data.settings import DataSettings
 from megdet.launchers.jobs import Jobs
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.one_run import run_local
@@ -49,7 +50,7 @@ def no_other_rank_comes() -> None:
 
 
 def the_data_is_not_there() -> None:
-    check_files(coco_files(Path("no/such/data")))
+    check_files(DataSettings(root="no/such/data"))
 
 
 def a_file_is_not_there() -> None:
