@@ -18,7 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from megdet.config.locations import CONF, LAUNCH
+from megdet.config.locations import CONF, LAUNCH, own_conf
 from megdet.config.schema import Config
 from megdet.config.sweep_file import read_rows
 from megdet.errors import UserError
@@ -64,10 +64,12 @@ def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
 def compose(overrides: Sequence[str]) -> Config:
     """The experiment that overrides ask for, without a command line. Raises UserError."""
     register_schema()
+    own = own_conf()
+    search = [f"hydra.searchpath=['file://{own}']"] if own else []
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             # The sweeper is not needed, and its plugin not always in reach.
-            return to_config(hydra.compose("config", ["hydra/sweeper=basic", *overrides]))
+            return to_config(hydra.compose("config", ["hydra/sweeper=basic", *search, *overrides]))
     except HydraException as error:
         raise UserError(explain(error)) from error
 
