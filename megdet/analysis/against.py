@@ -161,6 +161,7 @@ def beside(table: Table, second: Table | None, *, name: str, differing: Sequence
             "row", kind="stable"
         ),
         about=" ".join(about),
+        label=f"{table.label}-against-{name}",
     )
 
 

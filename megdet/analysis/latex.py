@@ -20,12 +20,13 @@ COLUMN = 40
 """Characters in a line of it, about."""
 
 HEAD = r"""% To be \input into a document with \usepackage{booktabs,graphicx,array}.
-% Tables that are wider than the text shrink.
+% Tables that are wider than the text shrink. Without booktabs all rules are alike:
+\providecommand{\toprule}{\hline}\providecommand{\midrule}{\hline}\providecommand{\bottomrule}{\hline}
 """
 
 
 def latex(tables: Sequence[Table]) -> str:
-    r"""`table` environments to \input; they need the packages booktabs, graphicx and array.
+    r"""`table` environments to \input; they need the packages graphicx and array, and look best with booktabs.
 
     `\ref{tab:table3}` refers to the first table of that label, `tab:table3-2` to the second.
     """

@@ -67,9 +67,10 @@ def _tables(parsed: argparse.Namespace) -> list[Table]:
         made = tables_of(runs, recipes, against=second, name=short_name(parsed.against))
     else:
         made = tables_of(select(runs, **wanted_of(parsed)), recipes)
-    for recipe in recipes:
-        if not made and recipe.missing:
-            raise UserError(f"--table {recipe.name}: {recipe.missing(runs)}")
+    if not made:
+        recipe = recipes[0]
+        why = recipe.missing(runs) if recipe.missing else "the runs have nothing to show in it yet"
+        raise UserError(f"--table {recipe.name}: {why}")
     return made
 
 

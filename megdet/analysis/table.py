@@ -16,7 +16,8 @@ OURS = " †"
 NOT_RUN = "\N{EN DASH}"
 LEGEND = (
     "mmAP: COCO AP in percent after the last epoch. Time: training alone. Over several seeds: mean ± standard "
-    f"deviation (seeds). failed: training diverged. {NOT_RUN}: not run, or ended as a note says. †: not in the paper."
+    f"deviation (seeds). failed: training diverged. {NOT_RUN}: not run, or ended as a note says. †: not in the paper. "
+    "Bold: the best of its column."
 )
 
 

@@ -18,7 +18,8 @@ from tests.runs.fabricate import fabricate_run
 
 NASTY = '50% of #1 & $x_1^2$ {a} \\b ~ ± † \N{EN DASH} <>|" größe, señor, 日本 [c]'
 DOCUMENT = r"""\documentclass[a4paper]{article}
-\usepackage{booktabs,graphicx,array}
+\usepackage{graphicx,array}
+%s
 \begin{document}
 \input{tables}
 \end{document}
@@ -28,14 +29,20 @@ needs_tex = pytest.mark.skipif(
 )
 
 
-def compiled(tables: str, folder: Path) -> str:
+def compiled(tables: str, folder: Path, *, booktabs: bool = False) -> str:
     """TeX's log of a document that holds the tables. Fails where TeX does, or where something does not fit a page."""
     (folder / "tables.tex").write_text(tables)
-    (folder / "document.tex").write_text(DOCUMENT)
+    (folder / "document.tex").write_text(DOCUMENT % (r"\usepackage{booktabs}" if booktabs else ""))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=120)
     assert done.returncode == 0, done.stdout[-2000:]
     return (folder / "document.log").read_text(errors="replace")
+
+
+def has_booktabs() -> bool:
+    """Debian and Ubuntu have it in texlive-latex-recommended."""
+    found = subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, text=True, timeout=60)
+    return bool(found.stdout.strip())
 
 
 def complaints(log: str) -> list[str]:
@@ -85,7 +92,7 @@ def test_a_table_longer_than_a_page_goes_on_in_another() -> None:
 def test_rules_are_those_of_booktabs_and_the_best_number_is_bold() -> None:
     columns = [Column("a", Kind.NAMING), Column("b", Kind.MEASURED, decimals(1), better="up")]
     made = latex([table_of("T", "some", columns, [Row((x,), (str(x), x)) for x in (1.0, 2.04, 2.0)])])
-    assert [made.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\hline")] == [1, 1, 1, 0]
+    assert [made.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\hline")] == [2, 2, 2, 3]
     assert r"1.0 & 1.0 \\" in made and r"2.04 & \textbf{2.0} \\" in made and r"2.0 & \textbf{2.0} \\" in made
 
 
@@ -116,7 +123,8 @@ def test_all_tables_compile_and_fit_the_page(
     a_sweep(tmp_path / "other [50%] & größe_~^日本 #1", precision="bf16")
     monkeypatch.chdir(tmp_path)
     assert make_tables.main(["--format", "latex", "--out", "made.tex", *arguments]) == 0
-    assert complaints(compiled((tmp_path / "made.tex").read_text(), tmp_path)) == []
+    for booktabs in {False, has_booktabs()}:
+        assert complaints(compiled((tmp_path / "made.tex").read_text(), tmp_path, booktabs=booktabs)) == []
 
 
 @pytest.mark.slow

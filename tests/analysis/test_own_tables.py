@@ -41,11 +41,9 @@ def cells(rows: list[dict[str, str]], column: str = "mmAP") -> list[str]:
 
 def fabricate(runs: Path, overrides: list[str], **how: Any) -> Path:
     """A run of what Hydra composes."""
-    config = asdict(compose(overrides))
-    values = {
-        key: value for key, value in flat(config) if key.partition(".")[0] not in ("cluster", "tracking", "sweep")
-    }
-    return fabricate_run(runs, {key: value for key, value in values.items() if key != "runs_dir"}, **how)
+    where = ("cluster", "sweep", "runs_dir")
+    values = {key: value for key, value in flat(asdict(compose(overrides))) if key.partition(".")[0] not in where}
+    return fabricate_run(runs, values, **how)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -246,8 +244,8 @@ def test_the_files_of_the_papers_tables_are_read_as_anybodys(tmp_path: Path) -> 
 def test_the_documentations_example_does_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = DOCUMENTATION.read_text()
-    file, commands, shown = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[0] for kind in ("yaml", "bash", ""))
+    fenced = dict(re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENTATION.read_text(), re.DOTALL | re.MULTILINE))
+    file, commands, shown = fenced["yaml"], fenced["bash"], fenced[""]
     monkeypatch.chdir(tmp_path)
     Path("clipping.yaml").write_text(file)
     launch, tables = (shlex.split(line) for line in commands.splitlines())

@@ -20,7 +20,7 @@ LEGEND = (
     "In percent; over several seeds, mean ± standard deviation (seeds). running average: as training left it, and as "
     "every other table has it. precise: the mean over the BN batches of so many training images, last weights. "
     "groups of k: each k evaluation images are normalised by their own statistics. difference: mmAP less that with "
-    "the running average of the same runs."
+    "the running average of the same runs. Bold: the best of its column."
 )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from megdet.analysis.asked import SEED, matching, usual_values
 from megdet.analysis.cells import Cell, Seeds, notes_on, seeds_of, signed
 from megdet.analysis.comparable import Group
-from megdet.analysis.setting_values import setting_value
+from megdet.analysis.setting_values import NOT_SET, setting_value
 from megdet.analysis.table import Column, Kind, Row, Table, mean_of, table_of
 from megdet.analysis.table_spec import LABEL, SECONDS, Measure, RowSpec, TableSpec, read_spec
 from megdet.analysis.tables.recipe import Recipe
@@ -89,8 +89,10 @@ def _runs_of(rows: Sequence[RowSpec], group: Group | None) -> list[pd.DataFrame]
 
 
 def _named(row: RowSpec, runs: pd.DataFrame, *, shown: str) -> Cell:
-    text = row.label if shown == LABEL else (row.asked or {}).get(shown)
-    return setting_value(text) if text and shown != LABEL else text
+    if shown == LABEL:
+        return row.label
+    text = (row.asked or {}).get(shown, "")
+    return NOT_SET if text is None else setting_value(text)
 
 
 def _printed(row: RowSpec, runs: pd.DataFrame, *, measure: Measure) -> Cell:
