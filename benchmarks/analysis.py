@@ -38,16 +38,17 @@ from megdet.tracking.mirror import mirror
 EPOCHS = 11
 READ = """
 import sys, time
-from megdet.analysis.runs import CURVES, STEP_CURVES, load_runs
-from megdet.analysis.table1 import MEASURES
+from megdet.analysis.frames import EPOCHS, STEPS, load_runs
+from megdet.analysis.tables.table1 import MEASURES
 
-needs = {"tables": (), "ratios": MEASURES, "curves": CURVES, "steps": CURVES + STEP_CURVES}
+needs = {"tables": ((), ()), "ratios": (MEASURES, ()), "curves": (EPOCHS, ()), "steps": (EPOCHS, STEPS)}
+epochs, steps = needs[sys.argv[2]]
 start, start_cpu = time.perf_counter(), time.process_time()
-runs = load_runs(sys.argv[1], curves=needs[sys.argv[2]])
+found = load_runs(sys.argv[1], epochs=epochs, steps=steps)
 seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-assert len(runs) == int(sys.argv[3]) and runs[0].final["mmAP"] is not None
-assert sys.argv[2] == "tables" or len(runs[-1].epochs) == 11
-assert sys.argv[2] != "steps" or runs[-1].steps
+assert len(found.runs) == int(sys.argv[3]) and found.runs["mmAP"].notna().all()
+assert sys.argv[2] == "tables" or len(found.epochs) == 11 * len(found.runs)
+assert sys.argv[2] != "steps" or len(found.steps) > 100 * len(found.runs)
 print([seconds, cpu_seconds])
 """
 

@@ -35,6 +35,7 @@ def main() -> int:
             folder.claim(_attempt(ranks))
         plan = Plan.from_json(path.read_text())
         plan.check_ranks(ranks.world_size)
+        ranks.check_device()
         with ranks:
             return Attempt(plan, folder, ranks, stop, job_environment_of(folder)).go()
     except LostOwnership as error:

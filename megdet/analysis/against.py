@@ -8,34 +8,37 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pandas as pd
+
+from megdet.analysis.cells import Cell, Seeds, signed
 from megdet.analysis.commits import commits_text
-from megdet.analysis.comparable import VARIED, Group, contents_of
-from megdet.analysis.runs import FACTS, RunRecord, load_runs, select
-from megdet.analysis.tables import NAMING, Cell, Row, Table, difference_text
+from megdet.analysis.comparable import Group
+from megdet.analysis.frames import FACTS, RunFrames, read_runs, select
+from megdet.analysis.setting_values import NOT_SET
+from megdet.analysis.table import Column, Kind, Table
 from megdet.errors import UserError
 from megdet.tracking.uri import without_password
 
-LEFT_OUT = ("difference", "# of GPUs", "Time (h) (paper)")
-"""Columns, by the beginning of their name, that are too many where a second set stands beside the first."""
-
 
 def second_set(
-    name: str, runs: Sequence[RunRecord], *, wanted: Mapping[str, str], curves: Sequence[str]
-) -> tuple[list[RunRecord], list[RunRecord]]:
+    name: str, frames: RunFrames, *, wanted: Mapping[str, str], epochs: Sequence[str]
+) -> tuple[RunFrames, RunFrames]:
     """What `--against` names: the first set of runs without it, and the second, of both those that are `wanted`.
 
-    `name` is an experiment of `runs`, a tag or setting of theirs as KEY=VALUE (`precision=bf16`, `commit=c0ffee`), a
+    `name` is an experiment of `frames`, a tag or setting of theirs as KEY=VALUE (`precision=bf16`, `commit=c0ffee`), a
     runs folder or an MLflow URI. What `name` itself says of the second set (its experiment, its `sweep=`) is wanted
     of the first alone. UserError where it is none of these, or where a set has no run that is wanted.
     """
-    second = [run for run in runs if run.experiment == name or run.has_tag(name)]
-    said = name.partition("=")[0] if "=" in name else "experiment"
-    if not second and ("://" in name or Path(name).is_dir()):
-        second, said = load_runs(name, curves=curves), ""
-    first = [run for run in runs if not said or run not in second]
-    if not second:
-        raise UserError(f"--against {name}: no such folder, experiment or KEY=VALUE; {_there(name, runs)}")
-    if not first:
+    key, equals, value = name.partition("=")
+    named = _having(frames, key, value) if equals else pd.Series(False, frames.runs.index)
+    named |= frames.runs["experiment"] == name
+    said = key if equals else "experiment"
+    first, second = frames.where(~named), frames.where(named)
+    if not named.any():
+        if "://" not in name and not Path(name).is_dir():
+            raise UserError(f"--against {name}: no such folder, experiment or KEY=VALUE; {_there(name, frames)}")
+        first, second, said = frames, read_runs(name, epochs=epochs), ""
+    if first.runs.empty:
         raise UserError(f"--against {name}: all runs are of that set; name another one, or a folder")
     try:
         second = select(second, **{key: value for key, value in wanted.items() if key != said})
@@ -44,15 +47,25 @@ def second_set(
     return select(first, **wanted), second
 
 
-def _there(name: str, runs: Sequence[RunRecord]) -> str:
+def _having(frames: RunFrames, key: str, value: str) -> pd.Series:
+    """Which runs have what is asked as KEY=VALUE; of a commit, its first characters are enough."""
+    return (
+        frames.texts(key)
+        .map(lambda own: value in own or (key == "commit" and value != "" and own[0].startswith(value)))
+        .astype(bool)
+    )
+
+
+def _there(name: str, frames: RunFrames) -> str:
     """What could have been meant."""
     key, equals, _ = name.partition("=")
     if not equals:
-        return f"there is {', '.join(sorted({run.experiment for run in runs}))}"
-    values = sorted({value for run in runs for value in run.tag(key)})
+        return f"there is {', '.join(sorted(frames.runs['experiment'].unique()))}"
+    values = sorted(set().union(*frames.texts(key)))
     if values:
         return f"there is {key}={', '.join(values)}"
-    keys = ["sweep", *FACTS, *sorted({key for run in runs for key in (*run.settings, *run.tags)})]
+    tags = [column.removeprefix("tags.") for column in frames.runs if column.startswith("tags.")]
+    keys = ["sweep", *FACTS, *sorted({*frames.settings, *tags})]
     near = difflib.get_close_matches(key, keys, n=1)
     return f"no run has {key}" + (f"; did you mean {near[0]}?" if near else f"; there is {', '.join(keys)}")
 
@@ -71,89 +84,93 @@ def nearest(group: Group, others: Sequence[Group]) -> Group:
 
 
 def differences(group: Group, other: Group) -> list[str]:
-    """What two groups of runs do not have in common, as text: `precision bf16 (not fp32)`."""
-    first, second = _settings(group.runs[0]), _settings(other.runs[0])
+    """What two groups of runs do not have in common, as text: `precision bf16` (not fp32)."""
+    first, second = group.constant, other.constant
+    keys = sorted(first.keys() | second.keys())
     found = [
-        f"{key} {second.get(key, 'not set')} (not {first.get(key, 'not set')})"
-        for key in sorted(first.keys() | second.keys())
+        f"{key} {second.get(key, NOT_SET)} (not {first.get(key, NOT_SET)})"
+        for key in keys
         if first.get(key) != second.get(key)
     ]
-    for described in (_schedules, contents_of):  # of these, what both have
-        first, second = described(group.runs), described(other.runs)
+    for first, second in (
+        (_schedules(group), _schedules(other)),
+        (group.contents, other.contents),
+    ):  # of these, what both have
         found += [
             f"{key} {second[key]} (not {first[key]})"
             for key in sorted(first.keys() & second.keys())
             if first[key] != second[key]
         ]
-    if {run.commits for run in group.runs} != {run.commits for run in other.runs}:
+    if set(group.runs["commits"]) != set(other.runs["commits"]):
         found.append(f"{commits_text(other.runs)} (not {commits_text(group.runs)})")
     return found
 
 
-def beside(table: Table, second: Table | None, *, name: str, differing: Sequence[str]) -> Table:
-    """`table` with each measured column of `second` after its own, and the difference of mmAP.
+def _schedules(group: Group) -> dict[str, str]:
+    return {
+        f"{name} schedule": ", ".join(f"{key} {text}" for key, text in sorted(schedule.items()))
+        for name, schedule in group.schedules.items()
+    }
 
-    Rows that only `second` has come last. Left out is what would make it too wide to read: the differences from the
-    paper, the paper's hours, and the GPUs.
+
+def beside(table: Table, second: Table | None, *, name: str, differing: Sequence[str]) -> Table:
+    """`table` with each measured column of `second` after its own.
+
+    Rows that only `second` has come last. The first number of which more or less is better is compared: its difference
+    from the second set takes the place of the differences from the paper. Left out is what would make the table too
+    wide to read: facts on the runs, and the paper's other numbers; what is left of the paper's comes last.
     """
-    kept = [place for place, column in enumerate(table.columns) if not column.startswith(LEFT_OUT)]
-    # What the paper has comes last: it is not what these tables compare.
-    kept.sort(key=lambda place: table.columns[place].endswith("(paper)"))
-    columns: list[str] = []
-    for column in (table.columns[place] for place in kept):
-        columns += [column, f"{column} ({name})"] if _is_measured(column) else [column]
-        columns += [f"difference ({name})"] if column == "mmAP" else []
-    others = {row.key: row for row in second.rows} if second else {}
-    joined = [_joined(table, kept, row, others.get(row.key), name) for row in table.rows]
-    known = {row.key for row in table.rows}
-    for row in others.values():
-        if row.key not in known and row.runs:
-            named = tuple(None if _is_measured(table.columns[i]) else cell for i, cell in enumerate(row.cells))
-            joined.append(_joined(table, kept, Row(named, key=row.key), row, name))
-    how = "; ".join(differing) or "the same settings"
+    compared = next((column for column in table.of_kind(Kind.MEASURED) if column.better), None)
+    other = second or replace(table, frame=table.frame.iloc[:0], notes=(), runs=table.runs.iloc[:0])
+    theirs_alone = [key for place, key in enumerate(other.frame.index) if place in set(other.runs["row"])]
+    index = list(dict.fromkeys((*table.frame.index, *theirs_alone)))
+    ours, theirs = (frame.reindex(index=index, columns=table.frame.columns) for frame in (table.frame, other.frame))
+    cells: dict[Column, pd.Series] = {}
+    for column in sorted(table.columns, key=lambda column: column.kind is Kind.PAPER):
+        own, its = ours[column.heading], theirs[column.heading]
+        match column.kind:
+            case Kind.NAMING:
+                cells[column] = own.where(own.notna(), its)
+            case Kind.MEASURED:
+                cells |= {column: own, replace(column, of=name): its}
+                if column == compared:
+                    both = zip(own.map(_mean), its.map(_mean), strict=True)
+                    less = [None if first is None or then is None else first - then for first, then in both]
+                    cells[Column("difference", Kind.DIFFERENCE, signed(1), of=name)] = pd.Series(
+                        less, index, dtype=object
+                    )
+            case Kind.DIFFERENCE if not compared:
+                cells[column] = own
+            case Kind.PAPER if not compared or column.name == compared.name:
+                cells[column] = own
+    places = {key: place for place, key in enumerate(index)}
+    rows = other.runs["row"].map(lambda row: places.get(other.frame.index[row]))
+    its_notes = {places[key]: other.notes[place] for place, key in enumerate(other.frame.index) if key in theirs_alone}
     about = [table.about] if table.about else []
-    about += [f"difference ({name}): the first runs' mmAP less that of {name}."] if "mmAP" in table.columns else []
+    about += [f"difference ({name}): the first runs' {compared.name} less that of {name}."] if compared else []
     return replace(
         table,
-        runs=f"{table.runs}; against {name}: {how}",
-        columns=tuple(columns),
-        rows=tuple(joined),
+        shown=f"{table.shown}; against {name}: {'; '.join(differing) or 'the same settings'}",
+        columns=tuple(cells),
+        frame=pd.DataFrame({column.heading: series for column, series in cells.items()}, index),
+        notes=tuple(
+            (*(table.notes[place : place + 1] or ((),))[0], *(f"{name}: {note}" for note in its_notes.get(place, ())))
+            for place in range(len(index))
+        ),
+        runs=pd.concat([table.runs, other.runs.assign(row=rows).dropna(subset="row")]).sort_values(
+            "row", kind="stable"
+        ),
         about=" ".join(about),
+        label=f"{table.label}-against-{name}",
     )
+
+
+def _mean(cell: Cell) -> float | None:
+    """Of our runs: what was published is no set of runs."""
+    return cell.mean if isinstance(cell, Seeds) else None
 
 
 def naming_left_out(table: Table, groups: Sequence[Group], *, name: str) -> Table:
     """`table` with what `--against` named too but has no place in it: neither beside these runs nor beside others."""
     left = [f"{len(group.runs)} of {name} ({group.title.replace('; ', ', ')})" for group in groups]
-    return replace(table, runs="; ".join([table.runs, *(f"not shown: {text}" for text in left)]))
-
-
-def _joined(table: Table, kept: Sequence[int], row: Row, other: Row | None, name: str) -> Row:
-    cells: list[Cell] = []
-    for place in kept:
-        cells.append(row.cells[place])
-        if _is_measured(table.columns[place]):
-            cells.append(other.cells[place] if other else None)
-        if table.columns[place] == "mmAP":
-            theirs = other.mmAP if other else None
-            cells.append(None if row.mmAP is None or theirs is None else difference_text(row.mmAP - theirs))
-    notes = (*row.notes, *(f"{name}: {note}" for note in (other.notes if other and other.runs else ())))
-    return Row(tuple(cells), notes, row.key, row.runs + (other.runs if other else ()))
-
-
-def _is_measured(column: str) -> bool:
-    return column not in NAMING and not column.endswith("(paper)") and "difference" not in column
-
-
-def _settings(run: RunRecord) -> dict[str, str]:
-    """What the runs of a group have in common."""
-    return {k: v for k, v in run.settings.items() if k not in VARIED and not k.startswith("schedule.")}
-
-
-def _schedules(runs: Sequence[RunRecord]) -> dict[str, str]:
-    return {
-        f"{run.schedule} schedule": ", ".join(
-            f"{k.removeprefix('schedule.')} {v}" for k, v in sorted(run.settings.items()) if k.startswith("schedule.")
-        )
-        for run in runs
-    }
+    return replace(table, shown="; ".join([table.shown, *(f"not shown: {text}" for text in left)]))

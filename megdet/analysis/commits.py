@@ -2,60 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from megdet.analysis.runs import RunRecord
-from megdet.analysis.tables import Row, Table
+import pandas as pd
+
+from megdet.analysis.table import Table
 from megdet.runs.provenance import ARROW
 
 
 def with_commits(table: Table) -> Table:
     """`table` with what sets its runs' code apart: in its heading, and in the notes of the rows."""
-    runs = list({(run.run_id, run.commits): run for row in table.rows for run in row.runs}.values())
+    if table.runs.empty:
+        return table
+    runs = table.runs.drop_duplicates(["run_id", "commits"])
     several = of_several_commits(runs)
-    heading = [table.runs]
+    heading = [table.shown]
     if several:
         heading.append(f"not of one code: {commits_text(runs)}")
-    resumed = sum(len(run.commits) > 1 for run in runs)
+    resumed = (runs["commits"].str.len() > 1).sum()
     if resumed:
         heading.append(f"{resumed} of {len(runs)} trained by several commits")
-    changed = sum(run.dirty for run in runs)
-    if changed:
-        heading.append(f"{changed} of {len(runs)} with uncommitted changes")
-    rows = tuple(replace(row, notes=(*row.notes, *_notes(row, several=several))) for row in table.rows)
-    return replace(table, runs="; ".join(heading), rows=rows)
+    if runs["dirty"].any():
+        heading.append(f"{runs['dirty'].sum()} of {len(runs)} with uncommitted changes")
+    of_rows = {place: _notes(part, several=several) for place, part in table.runs.groupby("row")}
+    notes = tuple((*notes, *of_rows.get(place, ())) for place, notes in enumerate(table.notes))
+    return replace(table, shown="; ".join(heading), notes=notes)
 
 
-def of_several_commits(runs: Sequence[RunRecord]) -> bool:
+def of_several_commits(runs: pd.DataFrame) -> bool:
     """Whether more than one commit trained the runs, or a run among them."""
-    return len({commit for run in runs for commit in run.commits}) > 1
+    return len({commit for commits in runs["commits"] for commit in commits}) > 1
 
 
-def commits_text(runs: Sequence[RunRecord]) -> str:
+def commits_text(runs: pd.DataFrame) -> str:
     """`commit c0ffee1234`, or several with the number of their runs; `a → b`: runs resumed under another."""
-    commits = [_commits_of(run) for run in runs]
-    counts = {commit: commits.count(commit) for commit in sorted(set(commits))}
+    counts = _short(runs).value_counts().sort_index()
     if len(counts) == 1:
-        return f"commit {commits[0]}"
+        return f"commit {counts.index[0]}"
     return "commits " + ", ".join(
         f"{commit} ({count} {'run' if count == 1 else 'runs'})" for commit, count in counts.items()
     )
 
 
-def _notes(row: Row, *, several: bool) -> list[str]:
+def _notes(runs: pd.DataFrame, *, several: bool) -> list[str]:
     notes = []
-    commits = sorted({_commits_of(run) for run in row.runs})
+    commits = sorted(set(_short(runs)))
     if len(commits) > 1:
         notes.append("runs of different commits: " + ", ".join(commits))
-    elif commits and several:
+    elif several:
         notes.append(f"commit {commits[0]}")
-    if any(len(run.commits) > 1 for run in row.runs):
+    if (runs["commits"].str.len() > 1).any():
         notes.append("resumed under another commit")
-    if any(run.dirty for run in row.runs):
+    if runs["dirty"].any():
         notes.append("run with uncommitted changes")
     return notes
 
 
-def _commits_of(run: RunRecord) -> str:
-    return ARROW.join(commit[:10] for commit in run.commits)
+def _short(runs: pd.DataFrame) -> pd.Series:
+    return runs["commits"].map(lambda commits: ARROW.join(commit[:10] for commit in commits))

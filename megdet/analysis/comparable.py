@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from megdet.analysis.paper_settings import paper_settings
-from megdet.analysis.runs import RunRecord
+import pandas as pd
 
-VARIED = ("batch", "bn_size", "lr.scale", "schedule")
-"""What the rows of Tables 2 and 3 vary."""
+from megdet.analysis.frames import RunFrames, settings_of
+from megdet.analysis.paper_settings import paper_settings
+from megdet.analysis.rows import KEY
+from megdet.analysis.setting_values import NOT_SET, numbers_in, setting_text
+
+CONTENTS = {"annotations": "data_sha256", "weights": "weights_sha256"}
+"""Files that runs learn from, and the columns that tell their content."""
 NAMED = 4
 """Settings that a heading names; more are counted."""
 
@@ -22,16 +24,30 @@ class Group:
 
     title: str
     """What they have in common, as far as it tells them from the other groups."""
-    runs: tuple[RunRecord, ...]
+    frames: RunFrames
+    varied: tuple[str, ...] = KEY
+    """The settings in which they may differ, with those below them (`schedule.epochs`, where `schedule` varies)."""
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        return self.frames.runs
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        return self.frames.epochs
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        return self.frames.steps
 
     @property
     def is_like_the_paper(self) -> bool:
-        return not _unlike_the_paper(self.runs)
+        return not self._unlike
 
     @property
     def heading(self) -> str:
         """Which runs a table shows, and what to think of their differences from the paper."""
-        unlike = _unlike_the_paper(self.runs)
+        unlike = self._unlike
         if not unlike:
             return self.title
         if _is_of_other_data_or_model(unlike):
@@ -39,116 +55,126 @@ class Group:
         more = f" and {len(unlike) - NAMED} more" if len(unlike) > NAMED else ""
         return f"{self.title}; not the paper's {', '.join(unlike[:NAMED])}{more}: the differences may come from that"
 
+    @property
+    def constant(self) -> dict[str, str]:
+        """The settings that all of them share, as text."""
+        return settings_of(self.runs.iloc[0], _constant(self.frames.settings, self.varied))
 
-def comparable_groups(runs: Sequence[RunRecord]) -> list[Group]:
-    """The runs in groups that agree in every setting except VARIED, and in the files that they learned from.
+    @property
+    def contents(self) -> dict[str, str]:
+        """The SHA-256 of the files that they learned from, as far as recorded: of `annotations`, `weights`."""
+        recorded = {name: max(self.runs[column]) for name, column in CONTENTS.items()}  # the others agree, or have none
+        return {name: sha256 for name, sha256 in recorded.items() if sha256}
 
-    First is what is like the paper, last what is of other data or of another model.
-    Within a group one schedule name means one schedule: runs of a rarer variant (`normal` with other epochs)
-    are a group of their own.
+    @property
+    def schedules(self) -> dict[str, dict[str, str]]:
+        """By the name of each schedule, shortest first, what it consists of: `epochs`, `milestones`, ..."""
+        of_each = self.runs.drop_duplicates("schedule").sort_values(["schedule.epochs", "schedule"])
+        below = [key for key in self.frames.settings if key.startswith("schedule.") and key not in self.varied]
+        return {
+            run["schedule"]: {key.removeprefix("schedule."): text for key, text in settings_of(run, below).items()}
+            for _, run in of_each.iterrows()
+        }
+
+    @property
+    def _unlike(self) -> list[str]:
+        """The settings, besides those that vary, that they do not share with the paper's runs."""
+        found: set[str] = set()
+        for name, schedule in self.schedules.items():
+            own = self.constant | {f"schedule.{key}": text for key, text in schedule.items()}
+            paper = paper_settings(name)
+            if "schedule.epochs" not in paper:  # the paper has no schedule of that name
+                schedule, own = {}, {key: text for key, text in own.items() if not key.startswith("schedule.")}
+            keys = [*_constant(paper.keys() | own.keys(), self.varied), *(f"schedule.{key}" for key in schedule)]
+            found |= {key for key in keys if key not in self.varied and paper.get(key) != own.get(key)}
+        return sorted(found)
+
+
+def comparable_groups(frames: RunFrames, varied: Sequence[str] = KEY) -> list[Group]:
+    """The runs in groups that agree in every setting but the `varied`, and in the files that they learned from.
+
+    First is what is like the paper, last what is of other data or of another model. Within a group a name means one
+    thing: runs of a rarer variant (the schedule `normal` with other epochs) are a group of their own.
     """
-    by_settings: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        by_settings[json.dumps(_constant(run.settings), sort_keys=True)].append(run)
-    parts = [
-        part
-        for same in by_settings.values()
-        for of_data in _by_content(same, lambda run: run.data_sha256)
-        for of_weights in _by_content(of_data, lambda run: run.weights_sha256)
-        for part in _by_schedule(of_weights)
-    ]
-    parts.sort(key=lambda part: (_distance(part), -len(part), part[0].run_id))
-    return [Group(_title(part, parts), tuple(part)) for part in parts]
+    runs = frames.runs
+    if runs.empty:
+        return []
+    part = runs.groupby(_constant(frames.settings, varied), dropna=False, sort=False).ngroup()
+    for column in CONTENTS.values():
+        part = _split(part, _known_contents(runs[column], part))
+    part = _split(part, _rare_variants(frames, varied, part))
+    groups = [Group("", frames.where(part == number), tuple(varied)) for number in part.unique()]
+    groups.sort(key=lambda group: (_distance(group), -len(group.runs), group.runs["run_id"].iloc[0]))
+    return [Group(_title(group, groups), group.frames, group.varied) for group in groups]
 
 
-def contents_of(runs: Sequence[RunRecord]) -> dict[str, str]:
-    """The SHA-256 of the files that comparable runs learned from, as far as recorded: of `annotations`, `weights`."""
-    recorded = {
-        "annotations": max(run.data_sha256 for run in runs),  # the others have the same, or none
-        "weights": max(run.weights_sha256 for run in runs),
-    }
-    return {name: sha256 for name, sha256 in recorded.items() if sha256}
+def _constant(settings: Iterable[str], varied: Sequence[str]) -> list[str]:
+    return [key for key in settings if not any(f"{key}.".startswith(f"{name}.") for name in varied)]
 
 
-def _unlike_the_paper(runs: Sequence[RunRecord]) -> list[str]:
-    """The settings, besides VARIED, that comparable runs do not share with the paper's."""
-    found: set[str] = set()
-    for run in {run.schedule: run for run in runs}.values():
-        paper = paper_settings(run.schedule)
-        own = run.settings if "schedule.epochs" in paper else _constant(run.settings)
-        found |= {key for key in paper.keys() | own.keys() if key not in VARIED and paper.get(key) != own.get(key)}
-    return sorted(found)
+def _split(part: pd.Series, by: pd.Series) -> pd.Series:
+    return part.groupby([part, by], sort=False).ngroup()
+
+
+def _known_contents(sha256: pd.Series, part: pd.Series) -> pd.Series:
+    """What splits the parts: runs of unknown content stay with the others while these agree, else they are apart."""
+    several = sha256.where(sha256 != "").groupby(part).transform("nunique") > 1
+    return sha256.where(several, "")
+
+
+def _rare_variants(frames: RunFrames, varied: Sequence[str], part: pd.Series) -> pd.Series:
+    """For each run, what of its varied names is not as most runs of its part have it; empty where all is usual."""
+    rare = pd.Series("", frames.runs.index)
+    for name in varied:
+        below = [key for key in frames.settings if key.startswith(f"{name}.") and key not in varied]
+        if below:
+            variant = frames.runs[sorted(below)].map(setting_text).agg("|".join, axis=1)
+            usual = variant.groupby([part, frames.runs[name]]).transform(lambda found: found.mode().iloc[0])
+            rare += variant.where(variant != usual, "")
+    return rare
+
+
+def _distance(group: Group) -> int:
+    unlike = group._unlike
+    return 2 if _is_of_other_data_or_model(unlike) else 1 if unlike else 0
 
 
 def _is_of_other_data_or_model(unlike: Sequence[str]) -> bool:
     return "data" in unlike or "model" in unlike
 
 
-def _distance(runs: Sequence[RunRecord]) -> int:
-    unlike = _unlike_the_paper(runs)
-    return 2 if _is_of_other_data_or_model(unlike) else 1 if unlike else 0
-
-
-def _constant(settings: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in settings.items() if k not in VARIED and not k.startswith("schedule.")}
-
-
-def _by_content(runs: Sequence[RunRecord], sha256: Callable[[RunRecord], str]) -> list[list[RunRecord]]:
-    """Runs of unknown content stay with the others while these agree; otherwise they are a part of their own."""
-    if len({sha256(run) for run in runs} - {""}) < 2:
-        return [list(runs)]
-    parts: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        parts[sha256(run)].append(run)
-    return list(parts.values())
-
-
-def _schedule(run: RunRecord) -> dict[str, str]:
-    return {k.removeprefix("schedule."): v for k, v in run.settings.items() if k.startswith("schedule.")}
-
-
-def _by_schedule(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    variants = {run.run_id: json.dumps(_schedule(run), sort_keys=True) for run in runs}
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for run in runs:
-        counts[run.schedule][variants[run.run_id]] += 1
-    usual = {name: min(found, key=lambda v: (-found[v], v)) for name, found in counts.items()}
-    parts: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        variant = variants[run.run_id]
-        parts["" if usual[run.schedule] == variant else variant].append(run)
-    return list(parts.values())
-
-
-def _title(part: Sequence[RunRecord], all_parts: Sequence[Sequence[RunRecord]]) -> str:
-    first = part[0]
-    own = _constant(first.settings)
-    same_names = [other for other in all_parts if (other[0].data, other[0].model) == (first.data, first.model)]
-    shown = [f"data {first.data}", f"model {first.model}"]
-    shown += _differing(own, [_constant(other[0].settings) for other in same_names])
-    same_settings = [contents_of(other) for other in same_names if _constant(other[0].settings) == own]
-    for name in ("annotations", "weights"):
+def _title(group: Group, groups: Sequence[Group]) -> str:
+    own, names = group.constant, _names(group)
+    same_names = [other for other in groups if _names(other) == names]
+    shown = [*names, *_differing(own, [other.constant for other in same_names], but="schedule")]
+    same_settings = [other.contents for other in same_names if other.constant == own]
+    for name in CONTENTS:
         if len({contents[name] for contents in same_settings if name in contents}) > 1:
-            shown.append(f"{name} {contents_of(part).get(name, 'not recorded')}")
-    schedules = {run.schedule: run for run in part}
-    for name in sorted(schedules, key=lambda name: schedules[name].schedule_epochs):
-        same_name = [_schedule(run) for other in same_names for run in other if run.schedule == name]
-        shown.append(_schedule_text(schedules[name], same_name))
+            shown.append(f"{name} {group.contents.get(name, 'not recorded')}")
+    for name, schedule in group.schedules.items():
+        same_name = [other.schedules[name] for other in same_names if name in other.schedules]
+        shown.append(_schedule_text(name, schedule, same_name))
     return "; ".join(shown)
 
 
-def _schedule_text(run: RunRecord, others: Sequence[Mapping[str, str]]) -> str:
+def _names(group: Group) -> list[str]:
+    """Of data and model, all that there are."""
+    return [f"{key} {', '.join(sorted(group.runs[key].astype(str).unique()))}" for key in ("data", "model")]
+
+
+def _schedule_text(name: str, schedule: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> str:
     """`normal schedule 11 epochs (drops at 8, 10)`, with all else that tells it from `others` of its name."""
-    drops = ", ".join(str(epoch) for epoch in run.milestones)
-    differing = [text for text in _differing(_schedule(run), others) if text.split()[0] not in ("epochs", "milestones")]
+    drops = ", ".join(f"{epoch:g}" for epoch in numbers_in(schedule.get("milestones", "")))
+    differing = [text for text in _differing(schedule, others) if text.split()[0] not in ("epochs", "milestones")]
     return (
-        f"{run.schedule} schedule {run.schedule_epochs} epochs"
+        f"{name} schedule"
+        + (f" {schedule['epochs']} epochs" if "epochs" in schedule else "")
         + (f" (drops at {drops})" if drops else "")
         + (f" with {', '.join(differing)}" if differing else "")
     )
 
 
-def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> list[str]:
+def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]], *, but: str = "") -> list[str]:
     """What sets `own` apart from any of `others`, itself among them: `precision bf16`."""
-    keys = sorted(set().union(*others))
-    return [f"{key} {own.get(key, 'not set')}" for key in keys if len({other.get(key) for other in others}) > 1]
+    keys = [key for key in sorted(set().union(*others)) if key.partition(".")[0] != but]
+    return [f"{key} {own.get(key, NOT_SET)}" for key in keys if len({other.get(key) for other in others}) > 1]

@@ -3,10 +3,13 @@ r"""Tables as LaTeX that compiles and fits the page, whatever is in their cells.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from unicodedata import category, normalize
 
-from megdet.analysis.tables import NOT_RUN, Row, Table, notes_of
+import pandas as pd
+
+from megdet.analysis.table import NOT_RUN, Column, Table, notes_of
 
 LINES_ON_A_PAGE = 40
 """More would be taller than a page of A4 or letter; the rest goes on in a table of its own."""
@@ -16,52 +19,70 @@ SENTENCE = 60
 COLUMN = 40
 """Characters in a line of it, about."""
 
-HEAD = r"""% To be \input into a document with \usepackage{graphicx,array}: tables that are wider than the text shrink.
+HEAD = r"""% To be \input into a document with \usepackage{booktabs,graphicx,array}.
+% Tables that are wider than the text shrink. Without booktabs all rules are alike:
+\providecommand{\toprule}{\hline}\providecommand{\midrule}{\hline}\providecommand{\bottomrule}{\hline}
 """
 
 
 def latex(tables: Sequence[Table]) -> str:
-    r"""`table` environments to \input; they need the packages graphicx and array."""
-    return "\n".join([HEAD, *(part for table in tables for part in _parts(table))])
+    r"""`table` environments to \input; they need the packages graphicx and array, and look best with booktabs.
+
+    `\ref{tab:table3}` refers to the first table of that label, `tab:table3-2` to the second.
+    """
+    counts: Counter[str] = Counter()
+    parts = [HEAD]
+    for table in tables:
+        counts[table.label] += 1
+        number = f"-{counts[table.label]}" if counts[table.label] > 1 else ""
+        parts += _parts(table, f"tab:{_label(table.label)}{number}" if table.label else "")
+    return "\n".join(parts)
 
 
-def _parts(table: Table) -> list[str]:
+def _parts(table: Table, label: str) -> list[str]:
     """A table environment for each page of it; what is to be said of its rows is below the last."""
-    pages: list[list[Row]] = [[]]
+    texts = table.texts(NOT_RUN)
+    shown = texts.map(_tex).mask(table.best(), lambda text: r"\textbf{" + text + "}")
+    shown.columns = [_heading(column, place) for place, column in enumerate(table.columns)]
+    about = [f"{name}: {note}." for name, note in notes_of(table)] + [table.about, table.legend]
+    pages = _pages(texts)
+    return [
+        _environment(
+            table,
+            shown.loc[rows].style.hide(axis="index").to_latex(hrules=True, column_format=_alignment(texts)),
+            re.sub(r"^Table \d+: ", "", table.title) + (" (continued)" if number else ""),
+            label="" if number else label,
+            below=" ".join(text for text in about if text) if number == len(pages) - 1 else "",
+        )
+        for number, rows in enumerate(pages)
+    ]
+
+
+def _pages(texts: pd.DataFrame) -> list[list[int]]:
+    """The rows of each page; one at least."""
+    pages: list[list[int]] = [[]]
     height = 0
-    for row in table.rows:
-        lines = max(-(-len(cell or "") // COLUMN) if len(cell or "") > SENTENCE else 1 for cell in row.cells)
+    for row, cells in texts.iterrows():
+        lines = max(-(-len(text) // COLUMN) if len(text) > SENTENCE else 1 for text in cells)
         if pages[-1] and height + lines > LINES_ON_A_PAGE:
             pages.append([])
             height = 0
         pages[-1].append(row)
         height += lines
-    about = [f"{label}: {note}." for label, note in notes_of(table)] + [table.about, table.legend]
-    below = " ".join(text for text in about if text)
-    parts = []
-    for number, rows in enumerate(pages, start=1):
-        title = re.sub(r"^Table \d+: ", "", table.title) + (" (continued)" if number > 1 else "")
-        parts.append(
-            _environment(table, [_line(row.cells) for row in rows], title, below if number == len(pages) else "")
-        )
-    return parts
+    return pages
 
 
-def _environment(table: Table, lines: Sequence[str], title: str, below: str) -> str:
+def _environment(table: Table, tabular: str, title: str, *, label: str, below: str) -> str:
     return "\n".join(
         [
             f"% {_tex(table.title)}",
             r"\begin{table}[htbp]",
             r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-            rf"\caption{{{_tex(f'{title}. Runs: {table.runs}.')}}}\smallskip",
+            rf"\caption{{{_tex(f'{title}. Runs: {table.shown}.')}}}"
+            + (rf"\label{{{label}}}" if label else "")
+            + r"\smallskip",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{{_alignment(table)}}}",
-            r"\hline",
-            _heading(table.columns),
-            r"\hline",
-            *lines,
-            r"\hline",
-            r"\end{tabular}}",
+            tabular.rstrip() + "}",
             *([rf"\par\smallskip{{\raggedright {_tex(below)}\par}}"] if below else []),
             r"\end{table}",
             "",
@@ -69,29 +90,25 @@ def _environment(table: Table, lines: Sequence[str], title: str, below: str) -> 
     )
 
 
-def _alignment(table: Table) -> str:
+def _alignment(texts: pd.DataFrame) -> str:
     """Names to the left, numbers to the right, sentences over several lines."""
-    kinds = "l" + "r" * (len(table.columns) - 1)
-    longest = [max((len(row.cells[place] or "") for row in table.rows), default=0) for place in range(len(kinds))]
+    longest = [max(map(len, texts[heading]), default=0) for heading in texts]
     return "".join(
-        rf">{{\raggedright\arraybackslash}}p{{{COLUMN}ex}}" if length > SENTENCE else kind
-        for kind, length in zip(kinds, longest, strict=True)
+        rf">{{\raggedright\arraybackslash}}p{{{COLUMN}ex}}" if length > SENTENCE else "r" if place else "l"
+        for place, length in enumerate(longest)
     )
 
 
-def _heading(columns: Sequence[str]) -> str:
-    """The names of the columns; what is in brackets, as `(paper)`, on a line of its own."""
-    cells = []
-    for place, column in enumerate(columns):
-        name, bracket, rest = column.rpartition(" (")
-        side = "l" if place == 0 else "r"
-        apart = bracket and rest != "h)"  # a unit stays with its name
-        cells.append(rf"\shortstack[{side}]{{{_tex(name)}\\{_tex('(' + rest)}}}" if apart else _tex(column))
-    return r"\rule{0pt}{2.5ex}" + " & ".join(cells) + r" \\"
+def _heading(column: Column, place: int) -> str:
+    """The name of a column; whose number it is, as `(paper)`, on a line of its own."""
+    if not column.whose:
+        return _tex(column.heading)
+    name = column.heading.removesuffix(f" ({column.whose})")
+    return rf"\shortstack[{'r' if place else 'l'}]{{{_tex(name)}\\{_tex(f'({column.whose})')}}}"
 
 
-def _line(cells: Sequence[str | None]) -> str:
-    return " & ".join(_tex(cell or NOT_RUN) for cell in cells) + r" \\"
+def _label(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9:-]+", "-", text).strip("-")
 
 
 _TEX = {

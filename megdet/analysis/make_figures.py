@@ -35,8 +35,8 @@ from megdet.analysis.figures import (
     validation,
 )
 from megdet.analysis.figures.pictures import RESOLUTION, save_small
+from megdet.analysis.frames import STEPS, RunFrames, load_runs
 from megdet.analysis.options import add_run_options, wanted_of, writing_to
-from megdet.analysis.runs import CURVES, STEP_CURVES, RunRecord, load_runs, select
 from megdet.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,10 +60,9 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
     """Run the command line, in whose help the program is called `command`; the exit code."""
     parsed = _parser(command).parse_args(arguments)
     names = parsed.figure or list(FIGURES)
-    curves = CURVES + (STEP_CURVES if any(name in OF_STEPS for name in names) else ())
+    steps = STEPS if any(name in OF_STEPS for name in names) else ()
     try:
-        runs = load_runs(parsed.source, curves=curves)
-        runs = select(runs, **wanted_of(parsed))
+        runs = load_runs(parsed.source, steps=steps, **wanted_of(parsed))
         written = write_figures(runs, parsed.out, names)
     except UserError as error:
         print(f"make_figures: {error}", file=sys.stderr)
@@ -73,7 +72,7 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
     return 0
 
 
-def write_figures(runs: Sequence[RunRecord], out: Path, names: Sequence[str] = tuple(FIGURES)) -> list[Path]:
+def write_figures(runs: RunFrames, out: Path, names: Sequence[str] = tuple(FIGURES)) -> list[Path]:
     """Write the figures of each group of comparable runs as PNG and SVG; the files. UserError without any."""
     written = []
     for name in names:
@@ -82,13 +81,13 @@ def write_figures(runs: Sequence[RunRecord], out: Path, names: Sequence[str] = t
                 out.mkdir(parents=True, exist_ok=True)
                 written += save(figure, out / (name if place == 1 else f"{name}-{place}"))
     if not written:
-        if any(run.epochs for run in runs):
+        if len(runs.epochs):
             raise UserError(f"the runs have nothing to show in {', '.join(names)} yet")
         raise UserError("no run has finished an epoch yet; a curve needs one")
     return written
 
 
-def figures_of(runs: Sequence[RunRecord], name: str) -> list[Figure]:
+def figures_of(runs: RunFrames, name: str) -> list[Figure]:
     """One figure per group of comparable runs that has something to show in it."""
     return [figure for group in comparable_groups(runs) if (figure := FIGURES[name](group)) is not None]
 

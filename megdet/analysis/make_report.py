@@ -19,15 +19,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megdet.analysis.frames import EPOCHS, STEPS, RunFrames, load_runs
 from megdet.analysis.make_figures import FIGURES, figures_of
-from megdet.analysis.make_tables import CLAIMS, STUDIES, TABLES, tables_of
+from megdet.analysis.make_tables import tables_of
 from megdet.analysis.options import add_run_options, wanted_of, write_text
+from megdet.analysis.page import page
 from megdet.analysis.provenance import provenance_of
-from megdet.analysis.render import html_tables, page
+from megdet.analysis.render import html_tables
 from megdet.analysis.report.failures import failures_html
 from megdet.analysis.report.plans import plans_table
-from megdet.analysis.runs import CURVES, STEP_CURVES, RunRecord, load_runs, select
-from megdet.analysis.table1 import MEASURES
+from megdet.analysis.tables.registry import TABLES
 from megdet.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
     """Run the command line, in whose help the program is called `command`; the exit code."""
     parsed = _parser(command).parse_args(arguments)
     try:
-        runs = load_runs(parsed.source, curves=CURVES + STEP_CURVES + MEASURES)
         wanted = wanted_of(parsed)
-        runs = select(runs, **wanted)
+        epochs = dict.fromkeys((*EPOCHS, *(name for recipe in TABLES.values() for name in recipe.epochs)))
+        runs = load_runs(parsed.source, epochs=tuple(epochs), steps=STEPS, **wanted)
         chosen = ", ".join(f"{name} {value}" for name, value in wanted.items()) or "all runs"
         text = report(runs, title=chosen, made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes")[:16])
         write_text(parsed.out, text)
@@ -53,9 +54,9 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
     return 0
 
 
-def report(runs: Sequence[RunRecord], *, title: str, made: str) -> str:
+def report(runs: RunFrames, *, title: str, made: str) -> str:
     """The page on `runs`; `title` says which they are, `made` when."""
-    tables = tables_of(runs, (*TABLES, CLAIMS, *STUDIES))
+    tables = tables_of(runs, TABLES.values())
     provenance = [made_of for table in tables if (made_of := provenance_of(table)) is not None]
     drawn = [(f"{name}-{place}", each) for name in FIGURES for place, each in enumerate(figures_of(runs, name))]
     sections = {
@@ -66,7 +67,7 @@ def report(runs: Sequence[RunRecord], *, title: str, made: str) -> str:
         "Provenance": html_tables(provenance) or "<p>No table shows a run yet.</p>",
     }
     heading = f"megdet: {title}"
-    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    count = "1 run" if len(runs.runs) == 1 else f"{len(runs.runs)} runs"
     links = " · ".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
     body = [f"<h1>{html.escape(heading)}</h1>", f"<p>{count}; made {made} UTC. {links}</p>"]
     for name, text in sections.items():

@@ -5,6 +5,7 @@
     python analysis/make_tables.py --table claims             what the paper claims, and whether the runs bear it out
     python analysis/make_tables.py --table bn                 runs studied by `python -m megdet.studies.bn_study`
     python analysis/make_tables.py --table variance           the same of `python -m megdet.studies.gradient_variance`
+    python analysis/make_tables.py --table mine.yaml          the rows of a sweep file of your own (docs/sweep-files.md)
     python analysis/make_tables.py --from http://host:5000 --experiment demo --provenance
     python analysis/make_tables.py --table 3 --against other_runs/
     python analysis/make_tables.py --table 3 --against precision=bf16
@@ -20,32 +21,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from megdet.analysis.against import beside, differences, naming_left_out, nearest, second_set, short_name
-from megdet.analysis.claims.table import claims_table
 from megdet.analysis.commits import with_commits
 from megdet.analysis.comparable import Group, comparable_groups
+from megdet.analysis.frames import RunFrames, read_runs, select
 from megdet.analysis.options import add_run_options, wanted_of, write_text
-from megdet.analysis.paper import paper_table
 from megdet.analysis.provenance import provenance_of
 from megdet.analysis.render import FORMATS
-from megdet.analysis.runs import RunRecord, load_runs, select
-from megdet.analysis.studies import PROGRAMS, bn_table, variance_table
-from megdet.analysis.table1 import MEASURES, make_ratio_table
-from megdet.analysis.table2_3 import empty_table, make_table
-from megdet.analysis.table4 import make_leaderboard
-from megdet.analysis.tables import Table
+from megdet.analysis.table import Table
+from megdet.analysis.tables.recipe import Recipe
+from megdet.analysis.tables.registry import PAPER_TABLES, TABLES
+from megdet.analysis.tables.spec_table import recipe_of
 from megdet.errors import UserError
-from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE
-
-TABLES = ("1", "2", "3", "4")
-"""The paper's."""
-CLAIMS = "claims"
-STUDIES = {"bn": BN_STUDY, "variance": GRADIENT_VARIANCE}
-"""What can be studied in a trained run: the file that it leaves."""
-
 
 COMMAND = "python analysis/make_tables.py"
 
@@ -69,71 +59,62 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
 
 
 def _tables(parsed: argparse.Namespace) -> list[Table]:
-    names = [parsed.table] if parsed.table else TABLES
-    curves: tuple[str, ...] = MEASURES if "1" in names else ()
-    if CLAIMS in names:
-        curves = ("mmAP", *MEASURES)
-    runs = load_runs(parsed.source, curves=curves)
-    second: list[RunRecord] = []
+    recipes = [_recipe(parsed.table)] if parsed.table else list(PAPER_TABLES.values())
+    epochs = [name for recipe in recipes for name in recipe.epochs]
+    runs = read_runs(parsed.source, epochs=epochs)
     if parsed.against:
-        runs, second = second_set(parsed.against, runs, wanted=wanted_of(parsed), curves=curves)
+        runs, second = second_set(parsed.against, runs, wanted=wanted_of(parsed), epochs=epochs)
+        made = tables_of(runs, recipes, against=second, name=short_name(parsed.against))
     else:
-        runs = select(runs, **wanted_of(parsed))
-    made = tables_of(runs, names, against=second, name=short_name(parsed.against) if parsed.against else "")
+        made = tables_of(select(runs, **wanted_of(parsed)), recipes)
     if not made:
-        file = STUDIES[parsed.table]
-        way = f"`python -m {PROGRAMS[file]} RUN_FOLDER` makes it"
-        if not any(run.folder for run in runs):  # from MLflow
-            way += ", `megdet sync` pushes one that is in a run folder"
-        raise UserError(f"--table {parsed.table}: no run has a {file} yet; {way}")
+        recipe = recipes[0]
+        why = recipe.missing(runs) if recipe.missing else "the runs have nothing to show in it yet"
+        raise UserError(f"--table {recipe.name}: {why}")
     return made
 
 
+def _recipe(asked: str) -> Recipe:
+    """The table of that name, or of that sweep file. Raises UserError."""
+    if asked in TABLES:
+        return TABLES[asked]
+    if asked.endswith((".yaml", ".yml")):
+        return recipe_of(Path(asked))
+    raise UserError(f"--table {asked}: use one of {', '.join(TABLES)}, or the path of a sweep file (.yaml)")
+
+
 def tables_of(
-    runs: Sequence[RunRecord], names: Sequence[str], *, against: Sequence[RunRecord] = (), name: str = ""
+    runs: RunFrames, recipes: Iterable[Recipe], *, against: RunFrames | None = None, name: str = ""
 ) -> list[Table]:
     """The tables asked for, one per group of comparable runs that has a row in them.
 
     Beside each group stands the nearest group of the runs `against`, under their `name`; groups of theirs that are
     the nearest of none are named.
     """
-    groups, others = comparable_groups(runs), comparable_groups(against)
-    tables = []
-    for asked in names:
-        theirs = {other.title: table for other in others if (table := _table_of(asked, other)) is not None}
-        candidates = [other for other in others if other.title in theirs] or others
-        made, shown = [], set()
-        for group in groups:
-            table = _table_of(asked, group)
-            if table is not None and others:
-                other = nearest(group, candidates)
-                shown.add(other.title)
-                differing = differences(group, other)
-                table = beside(table, theirs.get(other.title), name=name, differing=differing)
-            if table is not None:
-                made.append(table)
-        made = made or [table for table in [_table_of(asked, None)] if table is not None]
-        left = [other for other in others if other.title in theirs and other.title not in shown]
-        tables += [naming_left_out(table, left, name=name) for table in made]
-    return tables
+    return [table for recipe in recipes for table in _tables_of(runs, recipe, against, name)]
 
 
-def _table_of(name: str, group: Group | None) -> Table | None:
-    """One table of one group; of the paper's numbers alone without a group."""
-    match name:
-        case "1":
-            table = make_ratio_table(group)
-        case "4":
-            table = make_leaderboard(group)
-        case "claims":
-            table = claims_table(group) if group else None
-        case "bn":
-            table = bn_table(group) if group else None
-        case "variance":
-            table = variance_table(group) if group else None
-        case _:
-            paper = paper_table(int(name))
-            table = make_table(paper, group) if group else empty_table(paper)
+def _tables_of(runs: RunFrames, recipe: Recipe, against: RunFrames | None, name: str) -> list[Table]:
+    groups = comparable_groups(runs, recipe.varied)
+    others = comparable_groups(against, recipe.varied) if against else []
+    theirs = {other.title: table for other in others if (table := _made(recipe, other)) is not None}
+    candidates = [other for other in others if other.title in theirs] or others
+    made, shown = [], set()
+    for group in groups:
+        table = _made(recipe, group)
+        if table is not None and others:
+            other = nearest(group, candidates)
+            shown.add(other.title)
+            table = beside(table, theirs.get(other.title), name=name, differing=differences(group, other))
+        if table is not None:
+            made.append(table)
+    made = made or [table for table in [_made(recipe, None)] if table is not None]
+    left = [other for other in others if other.title in theirs and other.title not in shown]
+    return [naming_left_out(table, left, name=name) for table in made]
+
+
+def _made(recipe: Recipe, group: Group | None) -> Table | None:
+    table = recipe.make(group)
     return table and with_commits(table)
 
 
@@ -141,7 +122,9 @@ def _parser(command: str) -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     description = (__doc__ or "").replace(COMMAND, command)
     parser = argparse.ArgumentParser(prog=command, description=description, formatter_class=raw)
-    parser.add_argument("--table", choices=(*TABLES, CLAIMS, *STUDIES), help="default: 1 to 4")
+    parser.add_argument(
+        "--table", metavar="NAME|FILE.yaml", help=f"{', '.join(TABLES)}, or a sweep file; default: 1 to 4"
+    )
     parser.add_argument("--format", choices=list(FORMATS), default="markdown")
     add_run_options(parser)
     parser.add_argument("--provenance", action="store_true", help="below each table, its run ids, hashes and commits")

@@ -7,14 +7,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from megdet.analysis.runs import RunRecord
+import pandas as pd
+
+from megdet.analysis.records import Record, Records
 from megdet.errors import UserError
 from megdet.planning.identity import WITH_OLD_NAMES
 from megdet.runs.journal import COCO_METRICS
@@ -31,6 +32,8 @@ PATIENCE_S = "120"
 """For one answer. A run under way must not wait for a server, and gives up within seconds; a reader has time."""
 RUNS_A_PAGE = 200
 """With params, tags and metrics; a busy server takes over 10 s for 1,000 of them."""
+FINAL = "final/"
+"""Before the names of the numbers of a whole run."""
 RUNS_A_REQUEST = 100
 """A server takes no more for one request of curves."""
 POINTS_A_REQUEST = 25_000
@@ -43,14 +46,11 @@ class Point(NamedTuple):
     value: float
 
 
-Curves = Mapping[str, Mapping[str, Sequence[Point]]]
-"""By MLflow's id of the run, then by the curve's name."""
+def from_mlflow(uri: str, *, epochs: Sequence[str], steps: Sequence[str]) -> Records:
+    """The runs of megdet in an MLflow store, with these numbers of epochs and steps.
 
-
-def from_mlflow(uri: str, *, curves: Sequence[str]) -> list[RunRecord]:
-    """The runs of megdet in an MLflow store, with these curves; UserError where it has none or does not answer.
-
-    A run that was pushed to several experiments has a record in each, the one begun last and come furthest first.
+    A run that was pushed to several experiments is there for each; the one that began last comes first, then the one
+    that trained longest. UserError where the store has no run or does not answer.
     """
     uri = absolute_uri(uri)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
@@ -63,12 +63,15 @@ def from_mlflow(uri: str, *, curves: Sequence[str]) -> list[RunRecord]:
         experiments = {experiment.experiment_id: experiment.name for experiment in client.search_experiments()}
         runs = [run for run in _all_runs(client, list(experiments)) if "run_id" in run.data.tags]  # made by megdet
         found = _current([run for run in runs if _is_whole(run)])
-        points = _curves(client, [run.info.run_id for run in found], curves)
+        ids = [run.info.run_id for run in found]
+        of_epochs = _curves(client, ids, {name: name for name in epochs}, "epoch")
+        of_steps = _curves(client, ids, {name: f"step/{name}" for name in steps}, "step")
     except MlflowException as error:
         raise UserError(f"MLflow at {without_password(uri)}: {str(error).splitlines()[0]}") from None
     if not found:
         raise UserError(f"MLflow at {without_password(uri)} has no run of megdet; push some with `megdet sync`")
-    return [_record(client, run, experiments[run.info.experiment_id], points[run.info.run_id]) for run in found]
+    records = [_record(run, experiments[run.info.experiment_id]) for run in found]
+    return Records(records, of_epochs, of_steps, lambda run, pattern: _artifacts(client, run["mlflow_run_id"], pattern))
 
 
 def _all_runs(client: MlflowClient, experiments: list[str]) -> Iterator[Run]:
@@ -94,7 +97,7 @@ def _is_whole(run: Run) -> bool:
 
 
 def _current(runs: Iterable[Run]) -> list[Run]:
-    """One for each run in each experiment, the one begun last and come furthest; such first. None that is replaced."""
+    """The newest attempt at each run in each experiment, newest first; replaced ones are skipped."""
     found: dict[tuple[str, str], Run] = {}
     for run in sorted(runs, key=_progress):
         if run.data.tags.get("status") != REPLACED["status"]:
@@ -110,50 +113,48 @@ def _train_s(run: Run) -> float:
     return float(run.data.tags.get("train_s", 0))
 
 
-def _record(client: MlflowClient, run: Run, experiment: str, curves: Mapping[str, Sequence[Point]]) -> RunRecord:
+def _record(run: Run, experiment: str) -> Record:
     tags, metrics = run.data.tags, run.data.metrics
-    final: dict[str, Any] = {}
-    if tags.get("status") == "finished":
-        final = {name: metrics.get(f"final/{name}") for name in COCO_METRICS}
-    epochs: dict[int, dict[str, float]] = {}
-    steps: dict[int, dict[str, float]] = {}
-    for name, points in curves.items():
-        for point in points:
-            if name.startswith("step/"):
-                steps.setdefault(point.step, {"step": point.step})[name.removeprefix("step/")] = point.value
-            else:
-                epochs.setdefault(point.step, {"epoch": point.step})[name] = point.value
-    return RunRecord(
-        run_id=tags["run_id"],
-        experiment_id=tags.get("experiment_id", ""),
-        experiment=experiment,
-        state=tags.get("status", "running"),
-        settings={key: value for key, value in run.data.params.items() if key != "seed"},
-        seed=int(run.data.params["seed"]),
-        gpus=int(tags["gpus"]),
-        commit=tags.get("commit", "unknown"),
-        dirty=tags.get("dirty") == "True",
-        train_s=_train_s(run),
-        epochs=tuple(epochs[epoch] for epoch in sorted(epochs)),
-        final=final,
-        steps=tuple(steps[step] for step in sorted(steps)),
-        reason=tags.get("reason", ""),
-        files=partial(_artifacts, client, run.info.run_id),
-        sweeps=tuple(filter(None, tags.get("sweep", "").split("; "))),
-        tags=tags,
-        commits=tuple(tags.get("commits", tags.get("commit", "unknown")).split(ARROW)),
-        data_sha256=tags.get("data_sha256", ""),
-        weights_sha256=tags.get("weights_sha256", ""),
-    )
+    commit = tags.get("commit", "unknown")
+    facts = {
+        "run_id": tags["run_id"],
+        "experiment_id": tags.get("experiment_id", ""),
+        "experiment": experiment,
+        "status": tags.get("status", "running"),
+        "reason": tags.get("reason", ""),
+        "seed": int(run.data.params["seed"]),
+        "gpus": int(tags["gpus"]),
+        "train_s": _train_s(run),
+        "commits": tuple(tags.get("commits", commit).split(ARROW)),
+        "dirty": tags.get("dirty") == "True",
+        "data_sha256": tags.get("data_sha256", ""),
+        "weights_sha256": tags.get("weights_sha256", ""),
+        "sweeps": tuple(filter(None, tags.get("sweep", "").split("; "))),
+        "folder": "",
+        "mlflow_run_id": run.info.run_id,
+    }
+    settings = {key: value for key, value in run.data.params.items() if key != "seed"}
+    final: dict[str, float | None] = {}
+    if facts["status"] == "finished":
+        final = {name: metrics.get(FINAL + name) for name in COCO_METRICS}
+    if any(value is not None for value in final.values()):  # the last epoch is there: each curve's newest value is its
+        final = {**{name: value for name, value in metrics.items() if "/" not in name}, **final}
+    return Record(facts, settings, final, tags)
 
 
-def _curves(client: MlflowClient, mlflow_ids: Sequence[str], names: Sequence[str]) -> Curves:
-    found: dict[str, dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
-    for name in names:
-        for start in range(0, len(mlflow_ids), RUNS_A_REQUEST):
-            for point in _points(client, mlflow_ids[start : start + RUNS_A_REQUEST], name):
-                found[point.mlflow_id][name].append(point)
-    return found
+def _curves(client: MlflowClient, mlflow_ids: Sequence[str], names: Mapping[str, str], over: str) -> pd.DataFrame:
+    """The curves of all runs side by side, by the position of the run in `mlflow_ids`, `over` epochs or steps.
+
+    `names`: of each column, MLflow's name of its curve.
+    """
+    places = {mlflow_id: place for place, mlflow_id in enumerate(mlflow_ids)}
+    curves = []
+    for column, name in names.items():
+        chunks = (mlflow_ids[start : start + RUNS_A_REQUEST] for start in range(0, len(mlflow_ids), RUNS_A_REQUEST))
+        points = [point for chunk in chunks for point in _points(client, chunk, name)]
+        curve = pd.DataFrame(points, columns=["run", over, column]).drop_duplicates(["run", over], keep="last")
+        curves.append(curve.assign(run=curve["run"].map(places)).set_index(["run", over])[column])
+    return pd.concat(curves, axis=1).sort_index().reset_index() if curves else pd.DataFrame()
 
 
 def _points(client: MlflowClient, mlflow_ids: Sequence[str], name: str) -> list[Point]:

@@ -1,18 +1,15 @@
-"""The rows of the paper's tables and figures, from `sweeps/`: what each asks for, and the paper's numbers."""
+"""What the paper's tables and figures say of their rows, from `sweeps/`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cache
 
-import yaml  # type: ignore[import-untyped]
-
-from megdet.analysis.runs import RunRecord
+from megdet.analysis.asked import Asked, asked_settings, default_settings
+from megdet.analysis.rows import KEY, RowKey
+from megdet.analysis.table_spec import RowSpec, TableSpec, read_spec, read_yaml
 from megdet.config.locations import SWEEPS
-
-RowKey = tuple[int, int, str, float]
-"""batch, bn_size, schedule, lr.scale: what makes a row; GPUs do not."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +23,6 @@ class PaperRow:
     mmAP: float | None
     """Percent; None where training failed."""
     hours: float | None
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """A table of the paper."""
-
-    number: int
-    title: str
-    rows: tuple[PaperRow, ...]
 
 
 @dataclass(frozen=True)
@@ -52,50 +40,38 @@ class RatioTable:
     """Table 1."""
 
     title: str
+    label: str
     measures: Mapping[str, str]
     """What a ratio may mean, to the name that it has in a journal's epochs."""
     rows: tuple[RatioRow, ...]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A row of the leaderboard (Table 4), in percent."""
+@cache
+def paper_spec(name: str) -> TableSpec:
+    """One of the paper's sweep files, such as `table3`.
 
-    name: str
-    mmAP: float
-    mmAR: float
-    note: str
-
-
-def paper_table(number: int) -> PaperTable:
-    """Table 2 or 3."""
-    content = _read(f"table{number}")
-    return PaperTable(number, content["title"], tuple(_row(row) for row in content["rows"]))
+    Its rows ask for all of KEY, the default where the file does not say.
+    """
+    spec = read_spec(SWEEPS / f"{name}.yaml")
+    rows = (row if row.asked is None else replace(row, asked=_usual() | row.asked) for row in spec.rows)
+    return replace(spec, rows=tuple(rows))
 
 
+@cache
+def paper_rows(*names: str) -> tuple[PaperRow, ...]:
+    """The rows of tables and figures, such as `table2` or `figure1`, in their order."""
+    return tuple(_row(row) for name in names for row in paper_spec(name).rows)
+
+
+@cache
 def ratio_table() -> RatioTable:
-    """Table 1."""
-    content = _read("table1")
-    rows = (RatioRow(_key(row["ask"]), row["label"], row["paper"]) for row in content["rows"])
-    return RatioTable(content["title"], content["measure"], tuple(rows))
-
-
-def leaderboard() -> tuple[str, tuple[Entry, ...]]:
-    """Table 4: its title and its entries."""
-    content = _read("table4")
-    rows = (Entry(row["label"], **row["paper"], note=row.get("note", "")) for row in content["rows"])
-    return content["title"], tuple(rows)
-
-
-def figure_rows(name: str) -> tuple[PaperRow, ...]:
-    """What `figure1` or `figure4` shows, with the numbers that the paper's text and Table 3 give of it."""
-    return tuple(_row(row) for row in _read(name)["rows"])
-
-
-def measured(name: str) -> dict[str, str]:
-    """What `name`, such as `table3`, shows of a run: by its heading, the name that it has in a journal's epochs."""
-    found: dict[str, str] = _read(name)["measure"]
-    return found
+    """Table 1: its file has the paper's numbers by epoch."""
+    content = read_yaml(SWEEPS / "table1.yaml")
+    rows = (
+        RatioRow(key_of_asked(_usual() | asked_settings(row["ask"])), row["label"], row["paper"])
+        for row in content["rows"]
+    )
+    return RatioTable(content["title"], content["label"], content["measure"], tuple(rows))
 
 
 def epoch_beside(epoch: int, last: int) -> int | None:
@@ -105,45 +81,22 @@ def epoch_beside(epoch: int, last: int) -> int | None:
     return last if epoch == last + 1 else None
 
 
-def key_of(run: RunRecord) -> RowKey:
-    """The row that a run belongs to."""
-    return run.batch, run.bn_size, run.schedule, run.lr_scale
+def _usual() -> dict[str, str | None]:
+    return {key: default_settings()[key] for key in KEY}
 
 
-def label_of(key: RowKey) -> str:
-    """A row's name in the paper's manner."""
-    batch, _, schedule, scale = key
-    remarks = [] if schedule == "normal" else [schedule]
-    if scale != 1:
-        remarks.append("half learning rate" if scale == 0.5 else f"{scale:g}x learning rate")
-    return str(batch) + (f" ({', '.join(remarks)})" if remarks else "")
+def key_of_asked(asked: Asked) -> RowKey:
+    """The row of what a row of the paper asks for."""
+    batch, bn_size, schedule, scale = (asked[key] for key in KEY)
+    return int(batch or 0), int(bn_size or 0), str(schedule), float(scale or 1)
 
 
-def bn_label(bn_size: int) -> str:
-    """`BN 16`, or `frozen BN`."""
-    return f"BN {bn_size}" if bn_size else "frozen BN"
-
-
-def row_name(key: RowKey) -> str:
-    """A row's name where its BN size is not in a column beside: `256 (long), BN 16`."""
-    return f"{label_of(key)}, {bn_label(key[1])}"
-
-
-def _read(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((SWEEPS / f"{name}.yaml").read_text())
-    return content
-
-
-def _key(ask: Mapping[str, Any]) -> RowKey:
-    return ask["batch"], ask["bn_size"], ask["schedule"], float(ask.get("lr.scale", 1))
-
-
-def _row(row: dict[str, Any]) -> PaperRow:
-    ask, paper = row["ask"], row["paper"]
+def _row(row: RowSpec) -> PaperRow:
+    mmAP, hours = (row.paper.get(heading) for heading in ("mmAP", "Time (h)"))
     return PaperRow(
-        key=_key(ask),
-        label=row["label"],
-        gpus=ask.get("gpus"),
-        mmAP=None if paper["mmAP"] == "failed" else float(paper["mmAP"]),
-        hours=paper.get("hours"),
+        key=key_of_asked(row.asked or {}),
+        label=row.label,
+        gpus=row.gpus,
+        mmAP=float(mmAP) if isinstance(mmAP, int | float) else None,
+        hours=float(hours) if isinstance(hours, int | float) else None,
     )

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache
 
 import yaml  # type: ignore[import-untyped]
 
-from megdet.analysis.paper import paper_table
+from megdet.analysis.asked import default_settings
+from megdet.analysis.paper import paper_rows
 from megdet.config.locations import CONF
-from megdet.config.schema import Config
 from megdet.planning.identity import semantic_settings
-
-SCHEDULES = CONF / "schedule"
 
 
 @cache
 def paper_settings(schedule: str) -> Mapping[str, str]:
-    """What the paper's runs with this schedule would have as `RunRecord.settings`.
+    """What the paper's runs with this schedule would have set, as text.
 
     Without any `schedule.*` where the paper has no schedule of that name.
     """
-    config = asdict(Config())
-    del config["schedule"]
-    if schedule in {row.key[2] for number in (2, 3) for row in paper_table(number).rows}:
-        config["schedule"] = yaml.safe_load((SCHEDULES / f"{schedule}.yaml").read_text())
-    return semantic_settings({"config": config})
+    found = {key: text for key, text in default_settings().items() if not f"{key}.".startswith("schedule.")}
+    if any(row.key[2] == schedule for row in paper_rows("table2", "table3")):
+        content = yaml.safe_load((CONF / "schedule" / f"{schedule}.yaml").read_text())
+        found |= semantic_settings({"config": {"schedule": content}})
+    return found

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from megdet.analysis.runs import RunRecord
-from megdet.analysis.tables import NOT_RUN, Row, Table
+from megdet.analysis.table import NOT_RUN, Column, Kind, Row, Table, table_of
 from megdet.runs.provenance import ARROW
 
-COLUMNS = ("run", "experiment hash", "seed", "# of GPUs", "state", "commit", "code", "data", "weights")
+FACTS = {
+    "experiment hash": "experiment_id", "seed": "seed", "# of GPUs": "gpus", "status": "status", "commit": "commits",
+    "code": "code", "data": "data_sha256", "weights": "weights_sha256",
+}  # fmt: skip
+COLUMNS = (Column("run", Kind.NAMING), *(Column(heading, Kind.FACT) for heading in FACTS))
 ABOUT = (
     "The run id ends in a hash over all settings that decide the result, with the seed; the experiment hash is over "
     "the same without it. code: whether it was that of the commit. data, weights: the first digits of the SHA-256 of "
@@ -17,18 +20,18 @@ ABOUT = (
 
 def provenance_of(table: Table) -> Table | None:
     """The runs behind the table's cells, in the order of its rows; None where it shows no run."""
-    # One experiment may have been run with two versions of the code: both are shown.
-    runs = {(run.run_id, run.commits, run.train_s): run for row in table.rows for run in row.runs}
-    if not runs:
+    if table.runs.empty:
         return None
+    # One experiment may have been run with two versions of the code: both are shown.
+    runs = table.runs.drop_duplicates(["run_id", "commits", "train_s"])
+    shown = runs.assign(
+        commits=runs["commits"].map(ARROW.join), code=runs["dirty"].map({True: "changed", False: "as committed"})
+    )
+    rows = [
+        Row((run["run_id"],), [run["run_id"], *(run[fact] for fact in FACTS.values())]) for _, run in shown.iterrows()
+    ]
     name = table.title.partition(":")[0]
-    rows = tuple(_row(run) for run in runs.values())
-    return Table(f"Provenance of {name}", table.runs.partition(";")[0], COLUMNS, rows, ABOUT, legend="")
-
-
-def _row(run: RunRecord) -> Row:
-    code = "changed" if run.dirty else "as committed"
-    commits = ARROW.join(run.commits)
-    files = (run.data_sha256 or None, run.weights_sha256 or None)
-    cells = (run.run_id, run.experiment_id, str(run.seed), str(run.gpus), run.state, commits, code, *files)
-    return Row(cells, key=(run.run_id,), runs=(run,))
+    return table_of(
+        f"Provenance of {name}", table.shown.partition(";")[0], COLUMNS, rows, about=ABOUT, legend="",
+        label=f"{table.label}-provenance",
+    )  # fmt: skip

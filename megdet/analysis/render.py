@@ -1,14 +1,14 @@
-"""A table as Markdown, LaTeX, CSV or HTML."""
+"""Tables as Markdown, LaTeX, CSV or HTML."""
 
 from __future__ import annotations
 
-import csv
 import html
-import io
+import re
 from collections.abc import Callable, Sequence
 
 from megdet.analysis.latex import latex
-from megdet.analysis.tables import NOT_RUN, Table, notes_of
+from megdet.analysis.page import page
+from megdet.analysis.table import NOT_RUN, Table, notes_of
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -17,16 +17,15 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def csv_text(tables: Sequence[Table]) -> str:
-    """One block per table, a blank line between; the first column says which runs, the last has the notes."""
-    out = io.StringIO()
-    for place, table in enumerate(tables):
-        if place:
-            out.write("\n")
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["table", "runs", *table.columns, "note"])
-        for row in table.rows:
-            writer.writerow([table.title, table.runs, *(cell or "" for cell in row.cells), "; ".join(row.notes)])
-    return out.getvalue()
+    """One block per table, a blank line between; the first columns say which table and runs, the last has the notes."""
+    blocks = []
+    for table in tables:
+        frame = table.texts()
+        frame.insert(0, "table", table.title)
+        frame.insert(1, "runs", table.shown)
+        frame["note"] = ["; ".join(notes) for notes in table.notes]
+        blocks.append(frame.rename(columns=_no_formula).map(_no_formula).to_csv(index=False, lineterminator="\n"))
+    return "\n".join(blocks)
 
 
 def html_page(tables: Sequence[Table]) -> str:
@@ -40,47 +39,16 @@ def html_tables(tables: Sequence[Table]) -> str:
     return "\n".join([*(_html(table) for table in tables), *legends])
 
 
-def page(title: str, body: str) -> str:
-    """A page of HTML on its own: nothing in it is loaded from elsewhere."""
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{html.escape(title)}</title>
-<style>
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 92rem; padding: 0 1rem; color: #222; }}
-h2 {{ border-bottom: 1px solid #ccc; margin-top: 2.5rem; padding-bottom: .2rem; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }}
-caption {{ text-align: left; font-weight: 600; padding-bottom: .4rem; }}
-th, td {{ padding: .25rem .6rem; text-align: right; white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; }}
-thead th {{ border-bottom: 1.5px solid #222; }}
-tbody tr:nth-child(even) {{ background: #f4f4f4; }}
-p {{ color: #555; font-size: .9em; }}
-figure {{ margin: 1.5rem 0; text-align: center; }}
-figure svg {{ height: auto; max-width: 100%; }}
-pre {{ background: #f4f4f4; overflow-x: auto; padding: .6rem; font-size: .85em; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-
-
 def _markdown(table: Table) -> str:
-    lines = [table.columns, *([cell or NOT_RUN for cell in row.cells] for row in table.rows)]
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(table.columns))]
-    text = [_markdown_line(line, widths) for line in cells]
+    cells = table.texts(NOT_RUN).map(_md).mask(table.best(), lambda text: "**" + text + "**")
+    lines = [[_md(column.heading) for column in table.columns], *cells.to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [_markdown_line(line, widths) for line in lines]
     rule = "|".join(
         (":" if place == 0 else "-") + width * "-" + (":" if place else "-") for place, width in enumerate(widths)
     )
-    notes = [f"- {label}: {note}" for label, note in notes_of(table)]
-    parts = [f"### {table.title}", "", f"Runs: {table.runs}.", "", text[0], f"|{rule}|", *text[1:], ""]
+    notes = [f"- {_md(label)}: {_md(note)}" for label, note in notes_of(table)]
+    parts = [f"### {_md(table.title)}", "", f"Runs: {_md(table.shown)}.", "", text[0], f"|{rule}|", *text[1:], ""]
     below = ([*notes, ""] if notes else []) + ([table.about, ""] if table.about else [])
     return "\n".join([*parts, *below])
 
@@ -90,18 +58,26 @@ def _markdown_line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]) + " |"
 
 
-def _html(table: Table) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def _md(text: str) -> str:
+    r"""What Markdown would take for a table's border, for HTML, code or emphasis gets a \ before it."""
+    return re.sub(r"([\\|<`*])", r"\\\1", " ".join(text.splitlines()))
 
-    body = "\n".join(line([cell or NOT_RUN for cell in row.cells], "td") for row in table.rows)
+
+def _html(table: Table) -> str:
+    cells = table.texts(NOT_RUN).map(html.escape)
+    cells = cells.mask(table.best(), lambda text: "<strong>" + text + "</strong>").rename(columns=html.escape)
+    styled = cells.style.hide(axis="index").set_caption(html.escape(table.title))
+    body = styled.to_html(exclude_styles=True).replace("<th >", "<th>").replace("<td >", "<td>").rstrip()
     notes = "".join(f"<p>{html.escape(f'{label}: {note}')}</p>\n" for label, note in notes_of(table))
-    return (
-        f'<div class="wide">\n<table>\n<caption>{html.escape(table.title)}</caption>\n'
-        f"<thead>{line(table.columns, 'th')}</thead>\n"
-        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>\n<p>Runs: {html.escape(table.runs)}.</p>\n{notes}"
-        + (f"<p>{html.escape(table.about)}</p>\n" if table.about else "")
+    return f'<div class="wide">\n{body}\n</div>\n<p>Runs: {html.escape(table.shown)}.</p>\n{notes}' + (
+        f"<p>{html.escape(table.about)}</p>\n" if table.about else ""
     )
+
+
+def _no_formula(text: str) -> str:
+    """A text that a spreadsheet would compute gets a quote before it; a number is none."""
+    text = text.replace("\r", " ")  # it would end the row
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") and not re.match(r"[+-]\d", text) else text
 
 
 def _legends(tables: Sequence[Table]) -> list[str]:

@@ -45,16 +45,17 @@ def _last_change(folder: Path) -> int:
 
 def _write(folder: Path) -> None:
     # Imported here: most sweeps that end have nothing new.
+    from megdet.analysis.frames import STEPS, load_runs
     from megdet.analysis.make_figures import write_figures
-    from megdet.analysis.make_tables import TABLES, tables_of
+    from megdet.analysis.make_tables import tables_of
     from megdet.analysis.render import html_page, markdown
-    from megdet.analysis.runs import load_runs
+    from megdet.analysis.tables.registry import PAPER_TABLES
 
-    wanted = set(Sweep.read(folder).run_ids)
-    runs = [run for run in load_runs(str(folder.parents[1])) if run.run_id in wanted]
-    tables = tables_of(runs, TABLES)
+    runs = load_runs(str(folder.parents[1]), steps=STEPS)
+    runs = runs.where(runs.runs["run_id"].isin(Sweep.read(folder).run_ids))
+    tables = tables_of(runs, PAPER_TABLES.values())
     (folder / TABLES_TEXT).write_text(markdown(tables), encoding="utf-8")
-    if any(run.epochs or run.steps for run in runs):
+    if len(runs.epochs) or len(runs.steps):
         for path in write_figures(runs, folder / FIGURES):
             if path.suffix == ".svg":
                 path.unlink()  # MLflow's pages show PNG

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from megdet import __version__
-from megdet.cli import cancel, logs, status, sync, wait, why
+from megdet.cli import cancel, cluster, logs, status, sync, wait, why
 from megdet.cli.doors import DOORS, complete
 from megdet.errors import UserError, outlive_closed_pipes
 
@@ -48,6 +48,7 @@ COMMANDS: dict[str, Command] = {
     "logs": logs,
     "cancel": cancel,
     "sync": sync,
+    "cluster": cluster,
 }
 
 

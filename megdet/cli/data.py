@@ -42,9 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--pixels", action="store_true", help="decode every image")
     parsed = parser.parse_intermixed_args(arguments)
     # Imported here: --help should not wait for it.
-    from megdet.config.compose import compose_for_command
+    from megdet.config.compose import compose
 
-    data = compose_for_command(parsed.overrides).data
+    data = compose(parsed.overrides).data
     if data.name == SHAPES and not Path(data.root).exists():
         raise UserError(f"data.root={data.root} is not there yet: data=shapes is drawn when a run first needs it")
     files = check_files(data)

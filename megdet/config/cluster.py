@@ -16,9 +16,10 @@ class ClusterSettings(Settings):
     """Where an experiment may run. Changing it never changes what is learned."""
 
     name: str = setting("local", Name())
-    nodes: int = setting(1, Whole(least=1, most=MOST_NODES))
+    nodes: int | str = setting("auto", Whole(least=1, most=MOST_NODES, or_auto=True))
+    """The most that one run may have; auto: what there is (this machine is one)."""
     gpus_per_node: int | str = setting("auto", Whole(least=1, most=MOST_GPUS_PER_NODE, or_auto=True))
-    """auto: the GPUs of this machine."""
+    """auto: the GPUs of this machine, or what Slurm says that nodes have."""
     max_images_per_gpu: int | None = setting(None, Whole(least=1))
     """What memory allows in one forward pass; None: not known."""
     bn_across_nodes: bool = setting(False, Flag())
@@ -28,9 +29,10 @@ class ClusterSettings(Settings):
     account: str | None = setting(None, Text())
     qos: str | None = setting(None, Text())
     constraint: str | None = setting(None, Text())
-    time_min: int = setting(1440, Whole(least=1))
-    """The longest time limit of a job, in minutes; a run that needs longer is checkpointed, requeued and goes on. One
-    that is predicted to need less asks for less (twice that, up to 1, 2, 4, 8 ... hours), and starts sooner."""
+    time_min: int | None = setting(None, Whole(least=1))
+    """The longest time limit of a job, in minutes; None: a day, or what the partition allows. A run that needs longer
+    is checkpointed, requeued and goes on. One that is predicted to need less asks for less (twice that, up to 1, 2, 4,
+    8 ... hours), and starts sooner."""
     signal_delay_s: int = setting(120, Whole(least=10, most=65535), why="a checkpoint takes seconds")
     """Seconds before the time limit at which a job is told, so that it can write a checkpoint."""
     request_gpus: bool = setting(True, Flag())
@@ -59,7 +61,7 @@ class ClusterSettings(Settings):
     """How often a run that lost a node or a connection is started again; errors of the code never are."""
 
     def check_together(self, prefix: str) -> None:
-        if self.signal_delay_s >= 60 * self.time_min:
+        if self.time_min is not None and self.signal_delay_s >= 60 * self.time_min:
             raise UserError(
                 f"{prefix}time_min={self.time_min}: a job of {self.time_min} min would be told to stop "
                 f"{prefix}signal_delay_s={self.signal_delay_s} s before its end, that is at once; raise time_min or "

@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
-from hydra import compose, initialize_config_dir
+import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -61,6 +61,19 @@ def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
             _refuse_unknown_keys(value, f"{prefix}{name}.")
 
 
+def compose(overrides: Sequence[str]) -> Config:
+    """The experiment that overrides ask for, without a command line. Raises UserError."""
+    register_schema()
+    own = own_conf()
+    search = [f"hydra.searchpath=['file://{own}']"] if own else []
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            # The sweeper is not needed, and its plugin not always in reach.
+            return to_config(hydra.compose("config", ["hydra/sweeper=basic", *search, *overrides]))
+    except HydraException as error:
+        raise UserError(explain(error)) from error
+
+
 def compose_one(composed: DictConfig) -> Asked:
     """The experiment of a command without -m. Raises UserError where it asks for a whole table."""
     config = to_config(composed)
@@ -70,19 +83,6 @@ def compose_one(composed: DictConfig) -> Asked:
             f"{LAUNCH} -m sweep.rows={config.sweep.rows} ..."
         )
     return Asked((), config)
-
-
-def compose_for_command(overrides: list[str]) -> Config:
-    """The config that a command other than `launch` asks for. Raises UserError."""
-    register_schema()
-    own = own_conf()
-    search = [f"hydra.searchpath=['file://{own}']"] if own else []
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            # The sweeper is not needed, and its plugin not always in reach.
-            return to_config(compose("config", ["hydra/sweeper=basic", *search, *overrides]))
-    except HydraException as error:
-        raise UserError(explain(error)) from error
 
 
 def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str]) -> list[Asked]:

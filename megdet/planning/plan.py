@@ -114,7 +114,7 @@ def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -
         most_batch=min(train_images, MOST_IMAGES),
         gpus=None if isinstance(config.gpus, str) else config.gpus,
         images_per_gpu=None if isinstance(config.images_per_gpu, str) else config.images_per_gpu,
-        nodes=cluster.nodes,
+        nodes=1 if isinstance(cluster.nodes, str) else cluster.nodes,
         gpus_per_node=cluster.gpus_per_node,
         max_images_per_gpu=cluster.max_images_per_gpu,
         bn_across_nodes=cluster.bn_across_nodes,

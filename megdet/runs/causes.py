@@ -73,6 +73,7 @@ CONFIG_OR_DATA = Cause(
     _words(
         r"FileNotFoundError", r"NotADirectoryError", r"PermissionError", r"JSONDecodeError", r"UnidentifiedImageError",
         r"no space left on device", r"size mismatch for", r"another version of megdet",
+        r"cluster\.setup failed", r"does not see any",
     ),
 )  # fmt: skip
 ERROR = Cause(

@@ -14,6 +14,9 @@ from megdet.sweep.points import Point
 MAX_WIDTH = 240
 """Characters that a table may take; a narrower terminal breaks its lines rather than hide numbers."""
 
+MOST_NUMBERS = 12
+"""Of points that are listed for a reason that concerns many."""
+
 _IN_THE_TABLE = {"sweep", "sweep.rows", "batch", "bn_size", "gpus", "schedule", "seed", "lr.scale"}
 """What a row shows anyway; a sweep over anything else gets a column of its own."""
 
@@ -38,10 +41,14 @@ def print_table(points: Sequence[Point]) -> None:
         asked = [" ".join(point.asked.overrides)] if swept_elsewhere else []
         table.add_row(str(number), *_cells(point), *_cost_cells(point, costs.get(number)), point.shown, *asked)
     Console(width=MAX_WIDTH, highlight=False, markup=False).print(table)
-    for number, point in enumerate(points, start=1):
-        if point.why:
-            asked_for = " ".join(point.asked.overrides)
-            print(f"{number}. {point.shown}: {asked_for}\n   " + point.why.replace("\n", "\n   "))
+    for why, numbers in _reasons(points).items():
+        first = points[numbers[0] - 1]
+        which = f"{numbers[0]}. {first.shown}: {' '.join(first.asked.overrides)}"
+        if len(numbers) > 1:
+            which = (
+                f"{', '.join(map(str, numbers[:MOST_NUMBERS]))}{' ...' * (len(numbers) > MOST_NUMBERS)}: {first.shown}"
+            )
+        print(f"{which}\n   " + why.replace("\n", "\n   "))
     counts = Counter(point.shown for point in points)
     print(", ".join(f"{count} {shown}" for shown, count in counts.items()))
     print(_total(points, costs), end="", flush=True)
@@ -66,6 +73,15 @@ def describe(point: Point) -> None:
     for note in plan.notes:
         print(f"  {note}")
     sys.stdout.flush()
+
+
+def _reasons(points: Sequence[Point]) -> dict[str, list[int]]:
+    """What there is to say of points, each thing once, with the numbers of the points that it concerns."""
+    reasons: dict[str, list[int]] = {}
+    for number, point in enumerate(points, start=1):
+        if point.why:
+            reasons.setdefault(point.why, []).append(number)
+    return reasons
 
 
 def _cells(point: Point) -> list[str]:

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from megdet.analysis.comparable import Group, comparable_groups
-from megdet.analysis.paper import SWEEPS, RowKey
-from megdet.analysis.runs import load_runs
+from megdet.analysis.frames import STEPS, load_runs
+from megdet.analysis.rows import RowKey
+from megdet.config.locations import SWEEPS
 from megdet.planning.plan import Plan
 from megdet.runs.journal import Journal
 from megdet.runs.state import RunState
@@ -33,7 +34,7 @@ UNDONE: dict[tuple[int, int, str], tuple[Status, int]] = {
 
 def group_of(source: Path | str) -> Group:
     """The runs of a folder or an MLflow URI that are all comparable."""
-    (group,) = comparable_groups(load_runs(str(source)))
+    (group,) = comparable_groups(load_runs(str(source), steps=STEPS))
     return group
 
 
@@ -58,7 +59,7 @@ def fabricate_tables(runs: Path, *, seeds: int = 3, only: Collection[RowKey] | N
 def fabricate_curve(
     runs: Path, asked: dict[str, Any], *, paper: dict[str, Any], status: str = "finished", epochs: int | None = None
 ) -> Path:
-    """One run that ends near the mmAP and hours of `paper` (`mmAP`: failed, `hours`), on curves like real ones."""
+    """One run that ends near the mmAP and hours of `paper` (`mmAP`: failed, `Time (h)`), on curves like real ones."""
     plan = plan_of(asked, "c0ffee" * 6 + "c0ff")
     folder = runs / plan.run_id
     folder.mkdir(parents=True)
@@ -67,7 +68,7 @@ def fabricate_curve(
     done = total if epochs is None else epochs
     chance = random.Random(plan.run_id)
     final = (36.0 if paper["mmAP"] == "failed" else paper["mmAP"]) + chance.gauss(0, 0.25)
-    hours = paper.get("hours", 10.0) * chance.uniform(0.97, 1.03)
+    hours = paper.get("Time (h)", 10.0) * chance.uniform(0.97, 1.03)
     diverged = status == "diverged"
     with Journal(owned(folder)) as journal:
         journal.event("started", step=0, attempt=1)

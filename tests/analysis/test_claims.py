@@ -5,21 +5,32 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from megdet.analysis.claims.evidence import Evidence, Sample, pooled
 from megdet.analysis.claims.paper_claims import CLAIMS
-from megdet.analysis.claims.table import claims_table
+from megdet.analysis.claims.table import make
 from megdet.analysis.claims.verdict import Comparison, Finding, Mark, converges, fails, greater, no_less, verdict
 from megdet.analysis.comparable import Group
-from megdet.analysis.paper import RowKey, paper_table
-from megdet.analysis.runs import RunRecord
+from megdet.analysis.frames import frames_of
+from megdet.analysis.paper import paper_rows
+from megdet.analysis.records import Record, Records
+from megdet.analysis.rows import RowKey
 
 A: RowKey = (16, 0, "normal", 1.0)
 B: RowKey = (16, 16, "normal", 1.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it is read, without a folder."""
+
+    record: Record
+    epochs: Sequence[dict[str, float]]
 
 
 def run_of(
@@ -27,28 +38,41 @@ def run_of(
     mmAP: float | None,
     *,
     seed: int = 0,
-    state: str = "finished",
+    status: str = "finished",
     gpus: int = 1,
-    curve: Sequence[float] = (),
-) -> RunRecord:
+    epochs: Sequence[dict[str, float]] = (),
+    last: int | None = None,
+) -> Run:
     batch, bn_size, schedule, scale = key
     settings = {
         "batch": str(batch), "bn_size": str(bn_size), "schedule": schedule, "lr.scale": str(scale),
         "model": "tiny", "data": "shapes",
-        "schedule.epochs": "18" if schedule == "long" else "11",
+        "schedule.epochs": str(last or (18 if schedule == "long" else 11)),
         "schedule.milestones": "[11, 14, 17]" if schedule == "long" else "[8, 10]",
     }  # fmt: skip
-    return RunRecord(
-        run_id=f"{key}-{seed}", experiment_id=str(key), experiment="small", state=state, settings=settings, seed=seed,
-        gpus=gpus, commit="c", dirty=False, train_s=3600.0 / gpus,
-        epochs=tuple({"epoch": epoch, "mmAP": value} for epoch, value in enumerate(curve, start=1)),
-        final={} if mmAP is None else {"mmAP": mmAP},
-    )  # fmt: skip
+    facts = {
+        "run_id": f"{key}-{seed}", "experiment_id": str(key), "experiment": "small", "status": status, "reason": "",
+        "seed": seed, "gpus": gpus, "commits": ("c",), "dirty": False, "train_s": 3600.0 / gpus, "data_sha256": "",
+        "weights_sha256": "", "sweeps": (), "folder": "", "mlflow_run_id": "",
+    }  # fmt: skip
+    return Run(Record(facts, settings, {} if mmAP is None else {"mmAP": mmAP}), epochs)
+
+
+def group_of(runs: Sequence[Run], *, folder: Path | None = None) -> Group:
+    """The runs as a group; all of them have the files in `folder`."""
+    lines = [{"run": place, **line} for place, run in enumerate(runs) for line in run.epochs]
+    records = Records(
+        [run.record for run in runs],
+        pd.DataFrame(lines),
+        pd.DataFrame(),
+        lambda run, pattern: sorted(folder.glob(pattern)) if folder else [],
+    )
+    return Group("all", frames_of(records))
 
 
 def evidence_of(values: dict[RowKey, Sequence[float]]) -> Evidence:
     runs = [run_of(key, mmAP, seed=seed) for key, each in values.items() for seed, mmAP in enumerate(each)]
-    return Evidence(Group("all", tuple(runs)))
+    return Evidence(group_of(runs))
 
 
 def test_chance_reaches_by_students_t_of_the_pooled_deviation() -> None:
@@ -71,7 +95,7 @@ def test_one_pair_of_seeds_that_agree_decides_nothing() -> None:
 
 def test_failed_runs_say_nothing_of_the_chance_that_others_have() -> None:
     evidence = evidence_of({A: [50.0, 54.0], B: [0.1, 0.1]})
-    samples = [evidence.sample(key) for key in (A, B)]
+    samples = [evidence.sample(key, evidence.mmAP) for key in (A, B)]
     assert [sample.failed for sample in samples if sample] == [False, True]
     spread = pooled(sample for sample in samples if sample)
     assert spread is not None and spread.freedom == 1
@@ -125,11 +149,11 @@ def test_a_row_that_was_not_run_says_nothing() -> None:
 
 
 def test_divergence_is_judged_over_all_seeds() -> None:
-    runs = (run_of(A, None, state="diverged"), run_of(A, None, seed=1, state="diverged"), run_of(B, 30.0))
-    evidence = Evidence(Group("all", runs))
+    runs = [run_of(A, None, status="diverged"), run_of(A, None, seed=1, status="diverged"), run_of(B, 30.0)]
+    evidence = Evidence(group_of(runs))
     assert fails(evidence, A).holds is True and fails(evidence, B).holds is False
     assert converges(evidence, [A, B]).holds is False and converges(evidence, [B]).holds is True
-    partly = Evidence(Group("all", (*runs, run_of(A, 20.0, seed=2))))
+    partly = Evidence(group_of([*runs, run_of(A, 20.0, seed=2)]))
     assert fails(partly, A).holds is False
     assert converges(partly, [B, (32, 32, "normal", 1.0)]).holds is None, "a row is missing"
 
@@ -157,23 +181,23 @@ def test_many_comparisons_of_a_claim_make_each_more_careful() -> None:
     assert verdict([one]).mark is Mark.REPRODUCED and verdict([one, one]).mark is Mark.NOT_TESTABLE
 
 
-def verdicts(runs: Sequence[RunRecord]) -> dict[str, str]:
-    evidence = Evidence(Group("all", tuple(runs)))
+def verdicts(group: Group) -> dict[str, str]:
+    evidence = Evidence(group)
     return {claim.text: claim.judge(evidence).mark.value for claim in CLAIMS}
 
 
 def test_the_papers_own_numbers_bear_out_the_papers_claims() -> None:
     """On its own GPUs, with a deviation over seeds of 0.014: what its tables have no numbers for is not testable."""
-    printed = {row.key: row for number in (2, 3) for row in paper_table(number).rows}
+    printed = {row.key: row for row in paper_rows("table2", "table3")}
     runs = []
     for key, row in printed.items():
         for seed, off in enumerate((-0.01, 0.01)):
-            state = "diverged" if row.mmAP is None else "finished"
-            curve = [20.0 if key[0] == 256 else 25.0] * 11
+            status = "diverged" if row.mmAP is None else "finished"
+            curve = [{"epoch": epoch, "mmAP": 20.0 if key[0] == 256 else 25.0} for epoch in range(1, 12)]
             mmAP = None if row.mmAP is None else row.mmAP + off
-            run = run_of(key, mmAP, seed=seed, state=state, gpus=row.gpus or 1, curve=curve)
+            run = run_of(key, mmAP, seed=seed, status=status, gpus=row.gpus or 1, epochs=curve)
             runs.append(run)
-    found = verdicts(runs)
+    found = verdicts(group_of(runs))
     open_ones = {text for text, mark in found.items() if mark == "not testable here"}
     assert {text for text, mark in found.items() if mark == "not reproduced"} == set()
     assert open_ones == {
@@ -185,23 +209,24 @@ def test_the_papers_own_numbers_bear_out_the_papers_claims() -> None:
 
 
 def test_without_runs_in_the_rows_nothing_is_testable() -> None:
-    marks = set(verdicts([run_of((12, 4, "normal", 1.0), 30.0)]).values())
+    marks = set(verdicts(group_of([run_of((12, 4, "normal", 1.0), 30.0)])).values())
     assert marks == {"not testable here"}
 
 
 def test_the_table_says_how_many_rows_have_several_seeds() -> None:
-    table = claims_table(Group("all", (run_of(A, 30.0), run_of(B, 30.0), run_of(B, 32.0, seed=1))))
-    assert table.about == "Rows of runs that have ended: 2; with several seeds: 1." and len(table.rows) == len(CLAIMS)
+    table = make(group_of([run_of(A, 30.0), run_of(B, 30.0), run_of(B, 32.0, seed=1)]))
+    assert table is not None and list(table.frame["Claim"]) == [claim.text for claim in CLAIMS]
+    assert table.about == "Rows of runs that have ended: 2; with several seeds: 1."
 
 
 def test_ratios_are_compared_at_epochs_that_were_trained() -> None:
     """A schedule of 3 epochs has no epoch 6, nor one beside the paper's 12."""
     claim = next(claim for claim in CLAIMS if "more balanced" in claim.text)
     for last, epochs in ((3, ["epoch 1"]), (11, ["epoch 1", "epoch 6", "epoch 12 (ours: 11)"])):
-        lines = tuple({"epoch": e, "rpn_ratio_percent": 4.0, "roi_ratio_percent": 20.0} for e in range(1, last + 1))
-        runs = [run_of((batch, 16, "normal", 1.0), 30.0, seed=seed) for batch in (16, 256) for seed in (0, 1)]
-        runs = [replace(r, epochs=lines, settings={**r.settings, "schedule.epochs": str(last)}) for r in runs]
-        why = claim.judge(Evidence(Group("all", tuple(runs)))).why
+        lines = [{"epoch": e, "rpn_ratio_percent": 4.0, "roi_ratio_percent": 20.0} for e in range(1, last + 1)]
+        asked = [((batch, 16, "normal", 1.0), seed) for batch in (16, 256) for seed in (0, 1)]
+        runs = [run_of(key, 30.0, seed=seed, epochs=lines, last=last) for key, seed in asked]
+        why = claim.judge(Evidence(group_of(runs))).why
         assert [part for part in ("epoch 1", "epoch 6", "epoch 12 (ours: 11)") if f"{part} of batch" in why] == epochs
 
 
@@ -219,12 +244,12 @@ def test_the_gradients_variance_is_judged_at_the_largest_k(
         "16": {"ratio": ratio, "error": error},
     }
     (tmp_path / "gradient_variance.json").write_text(json.dumps({"modules": {"all": by_k}}))
-    run = replace(run_of(A, 30.0), files=lambda name: sorted(tmp_path.glob(name)))
-    assert verdicts([run])["The variance of the gradient falls as 1/k"] == mark
+    found = verdicts(group_of([run_of(A, 30.0)], folder=tmp_path))
+    assert found["The variance of the gradient falls as 1/k"] == mark
 
 
 def test_a_study_of_single_gradients_says_nothing_of_the_gradients_variance(tmp_path: Path) -> None:
     study = {"modules": {"all": {"1": {"ratio": 1.0, "error": 0.0}}}}
     (tmp_path / "gradient_variance.json").write_text(json.dumps(study))
-    run = replace(run_of(A, 30.0), files=lambda name: sorted(tmp_path.glob(name)))
-    assert verdicts([run])["The variance of the gradient falls as 1/k"] == "not testable here"
+    found = verdicts(group_of([run_of(A, 30.0)], folder=tmp_path))
+    assert found["The variance of the gradient falls as 1/k"] == "not testable here"

@@ -7,17 +7,26 @@ from typing import Any
 import pytest
 
 from megdet.analysis.comparable import Group, comparable_groups
-from megdet.analysis.runs import RunRecord, load_runs
+from megdet.analysis.frames import RunFrames, load_runs
 from tests.analysis.test_tables import LONG
 from tests.runs.fabricate import fabricate_run
 
 OTHER_SIZE = {"data.min_size": 600, "data.max_size": 1000}
 
 
-def runs_of(folder: Path, *asked: dict[str, Any]) -> list[RunRecord]:
-    """A finished run of each of these, in their order."""
-    names = [fabricate_run(folder, values, epochs=values.get("schedule.epochs")).name for values in asked]
-    return sorted(load_runs(str(folder)), key=lambda run: names.index(run.run_id))
+def runs_of(folder: Path, *asked: dict[str, Any]) -> RunFrames:
+    """A finished run of each of these."""
+    for values in asked:
+        fabricate_run(folder, values, epochs=values.get("schedule.epochs"))
+    return load_runs(str(folder))
+
+
+def with_files(frames: RunFrames, **contents: tuple[str, ...]) -> RunFrames:
+    """The runs with other files behind them: of each seed, the first digits of the SHA-256."""
+    columns = {
+        name: frames.runs["seed"].map(lambda seed, digits=digits: digits[seed]) for name, digits in contents.items()
+    }
+    return replace(frames, runs=frames.runs.assign(**columns))
 
 
 def group_of(folder: Path, *asked: dict[str, Any]) -> Group:
@@ -30,29 +39,23 @@ def test_runs_on_files_of_other_content_are_not_comparable_and_titles_say_which(
     tmp_path: Path, field: str, name: str
 ) -> None:
     runs = runs_of(tmp_path, *({"batch": 16, "seed": seed} for seed in range(4)))
-    contents = ("1a2b3c", "", "1a2b3c", "9f8e7d")
-    made = [replace(run, **{field: sha256}) for run, sha256 in zip(runs, contents, strict=True)]  # type: ignore[arg-type]
-    groups = comparable_groups(made)
-    assert sorted([run.seed for run in group.runs] for group in groups) == [[0, 2], [1], [3]]
-    by_seed = {group.runs[0].seed: group.title for group in groups}
+    groups = comparable_groups(with_files(runs, **{field: ("1a2b3c", "", "1a2b3c", "9f8e7d")}))
+    by_seed = {min(group.runs["seed"]): group.title for group in groups}
+    assert sorted(sorted(group.runs["seed"]) for group in groups) == [[0, 2], [1], [3]]
     assert f"; {name} 1a2b3c; " in by_seed[0] and f"; {name} 9f8e7d; " in by_seed[3]
     assert f"; {name} not recorded; " in by_seed[1]
 
 
 def test_runs_on_unrecorded_files_stay_with_those_that_agree(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, *({"batch": 16, "seed": seed} for seed in range(3)))
-    made = [
-        replace(runs[0], data_sha256="1a2b3c", weights_sha256="5d"),
-        replace(runs[1], data_sha256="1a2b3c"),
-        runs[2],
-    ]
+    made = with_files(runs, data_sha256=("1a2b3c", "1a2b3c", ""), weights_sha256=("5d", "", ""))
     (group,) = comparable_groups(made)
     assert len(group.runs) == 3 and "annotations" not in group.title and "weights" not in group.title
 
 
 def test_other_files_are_named_only_where_nothing_else_tells_the_groups_apart(tmp_path: Path) -> None:
-    first, second = runs_of(tmp_path, {"batch": 16}, {"batch": 16, **OTHER_SIZE})
-    groups = comparable_groups([replace(first, data_sha256="aa"), replace(second, data_sha256="bb")])
+    runs = runs_of(tmp_path, {"batch": 16}, {"batch": 16, "seed": 1, **OTHER_SIZE})
+    groups = comparable_groups(with_files(runs, data_sha256=("aa", "bb")))
     assert len(groups) == 2 and all("data.min_size" in group.title for group in groups)
     assert not any("annotations" in group.title for group in groups)
 
@@ -65,16 +68,16 @@ def test_titles_tell_schedules_apart_by_whatever_differs_in_them(tmp_path: Path)
         {"schedule.warmup_epochs": None, "schedule.warmup_images": 1000},
         {"schedule.factors": [0.1, 0.5]},
     )
-    runs = runs_of(tmp_path, *({**asked, **variant} for variant in variants), {"batch": 16, "seed": 1, **LONG})
-    titles = {group.runs[0].run_id: group.title for group in comparable_groups(runs)}
-    usual, cold, by_images, slower = (titles.get(run.run_id, "") for run in runs[:4])
+    seeds = [{**asked, **variant, "seed": seed} for seed, variant in enumerate(variants)]
+    runs = runs_of(tmp_path, *seeds, {"batch": 16, "seed": 9, **LONG})
+    titles = {seed: group.title for group in comparable_groups(runs) for seed in group.runs["seed"]}
+    usual, cold, by_images, slower = (titles[seed] for seed in range(4))
     drops = "normal schedule 11 epochs (drops at 8, 10) with"
     assert f"{drops} factors [0.1, 0.1], warmup_epochs 1, warmup_images not set" in usual
     assert f"{drops} factors [0.1, 0.1], warmup_epochs 0, warmup_images not set" in cold
     assert f"{drops} factors [0.1, 0.1], warmup_epochs not set, warmup_images 1000" in by_images
     assert f"{drops} factors [0.1, 0.5], warmup_epochs 1, warmup_images not set" in slower
-    (with_long,) = [title for title in titles.values() if "long" in title]
-    assert with_long.endswith("long schedule 18 epochs (drops at 11, 14, 17)")  # its only one has nothing to add
+    assert titles[9].endswith("long schedule 18 epochs (drops at 11, 14, 17)")  # its only one has nothing to add
 
 
 def test_the_papers_own_rows_are_like_the_paper(tmp_path: Path) -> None:

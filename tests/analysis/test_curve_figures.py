@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from megdet.analysis.comparable import Group
 from megdet.analysis.figures import (
     learning_rate,
     long_policy,
@@ -16,11 +19,12 @@ from megdet.analysis.figures import (
 )
 from megdet.analysis.figures.curves import curves_of
 from megdet.analysis.figures.panels import panels_of
-from megdet.analysis.paper import RowKey, paper_table
+from megdet.analysis.paper import paper_rows
+from megdet.analysis.rows import RowKey
 from tests.analysis.paper_runs import LONG, TINY, fabricate_tables, group_of
 from tests.runs.fabricate import fabricate_run
 
-ROWS = sorted({row.key for number in (2, 3) for row in paper_table(number).rows})
+ROWS = sorted({row.key for row in paper_rows("table2", "table3")})
 
 
 def labels_of(figure: Figure | None) -> list[str]:
@@ -37,12 +41,12 @@ def test_a_curve_is_the_mean_over_the_seeds_that_reached_the_epoch(tmp_path: Pat
     fabricate_run(tmp_path, {"batch": 16, "seed": 1}, mmAP=44.0, hours=22, status="running", epochs=2)
     (curve,) = curves_of(group_of(tmp_path)).values()
     assert curve.label == "16, BN 16 (2 seeds, 1 unfinished)"
-    assert [point.epochs for point in curve.mean] == list(range(1, 12))
+    assert list(curve.mean["epoch"]) == list(range(1, 12))
     means = [3.5, 7.0, *(3.0 * epoch for epoch in range(3, 12))]
-    assert [point.mmAP for point in curve.mean] == pytest.approx(means)
+    assert list(curve.mean["mmAP"]) == pytest.approx(means)
     # The sample standard deviation of (3, 4) and (6, 8); one seed has none.
-    assert curve.spread == pytest.approx([0.5**0.5, 2**0.5, *([0.0] * 9)])
-    assert [point.hours for point in curve.mean[:3]] == pytest.approx([1.5, 3.0, 3.0])
+    assert list(curve.mean["spread"]) == pytest.approx([0.5**0.5, 2**0.5, *([0.0] * 9)])
+    assert list(curve.mean["hours"][:3]) == pytest.approx([1.5, 3.0, 3.0])
 
 
 def test_a_seed_that_diverged_is_a_cross_and_no_part_of_the_mean(tmp_path: Path) -> None:
@@ -51,8 +55,8 @@ def test_a_seed_that_diverged_is_a_cross_and_no_part_of_the_mean(tmp_path: Path)
     fabricate_run(tmp_path, {"batch": 32, "bn_size": 0, "seed": 2}, mmAP=11.0, status="diverged", epochs=2)
     (curve,) = curves_of(group_of(tmp_path)).values()
     assert curve.label == "32, frozen BN (1 of 3 diverged)"
-    assert [point.mmAP for point in curve.mean] == pytest.approx([35 * epoch / 11 for epoch in range(1, 12)])
-    assert [(point.epochs, point.mmAP) for point in curve.diverged] == [(2, pytest.approx(2.0))]
+    assert list(curve.mean["mmAP"]) == pytest.approx([35 * epoch / 11 for epoch in range(1, 12)])
+    assert curve.diverged[["epoch", "mmAP"]].to_numpy().tolist() == [[2, pytest.approx(2.0)]]
 
 
 def test_a_row_that_diverged_before_its_first_evaluation_is_in_the_legend(tmp_path: Path) -> None:
@@ -242,12 +246,36 @@ def test_a_loss_that_explodes_leaves_the_others_readable(tmp_path: Path) -> None
     assert list(cross.get_ydata()) == [high] and not cross.get_clip_on()
 
 
-def test_a_loss_that_is_not_finite_is_no_point_and_many_steps_are_averaged() -> None:
-    steps = tuple({"epoch": step / 100, "loss": float(step)} for step in range(1, 201))
-    points = loss.smoothed((*steps, {"epoch": 3.0, "loss": None}), epochs=2)
-    assert len(points) == 50 and points[0] == (0.04, 2.5) and points[-1] == (2.0, 198.5)
+STEPS = pd.DataFrame({"epoch": [step / 100 for step in range(1, 201)], "loss": [float(step) for step in range(1, 201)]})
+
+
+def test_many_steps_are_averaged() -> None:
+    points = loss.smoothed(STEPS, epochs=2)
+    assert len(points) == 50
+    assert list(points.iloc[0]) == [0.04, 2.5] and list(points.iloc[-1]) == [2.0, 198.5]
 
 
 def test_a_run_that_is_not_over_is_averaged_over_as_many_steps_as_one_that_is() -> None:
-    steps = tuple({"epoch": step / 100, "loss": float(step)} for step in range(1, 201))
-    assert loss.smoothed(steps[:20], epochs=2) == loss.smoothed(steps, epochs=2)[:5]
+    assert loss.smoothed(STEPS[:20], epochs=2).equals(loss.smoothed(STEPS, epochs=2)[:5])
+
+
+def test_a_loss_that_is_not_finite_is_no_point(tmp_path: Path) -> None:
+    folder = fabricate_run(tmp_path, {"batch": 16})
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    whole = points_of(group_of(tmp_path))
+    places = [place for place, line in enumerate(lines) if '"kind": "step"' in line]
+    for place in places[5:9]:
+        lines[place] = json.dumps(json.loads(lines[place]) | {"loss": None})
+    (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    lost = points_of(group_of(tmp_path))
+    assert len(places) == 110 and (len(whole), len(lost)) == (37, 36), (
+        "of 110 steps, and of 106: each three are a point"
+    )
+    assert np.isfinite(lost).all()
+
+
+def points_of(group: Group) -> list[float]:
+    """The losses of the only curve."""
+    figure = loss.draw(group)
+    assert figure is not None
+    return next(list(line.get_ydata()) for line in figure.axes[0].get_lines() if line.get_label() == "16, BN 16")

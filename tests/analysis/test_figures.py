@@ -5,7 +5,9 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,7 +15,7 @@ from PIL import Image
 
 from megdet.analysis import make_figures
 from megdet.analysis.comparable import Group
-from megdet.analysis.runs import CURVES, STEP_CURVES, load_runs
+from megdet.analysis.frames import STEPS, load_runs
 from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import mirror
 from tests.analysis.paper_runs import LONG, fabricate_tables, group_of
@@ -75,25 +77,42 @@ def test_mlflow_gives_the_same_curves_of_steps_as_the_folder(tmp_path: Path) -> 
     folder = fabricate_run(tmp_path / "runs", {"batch": 16})
     uri = new_database(tmp_path)
     assert mirror(RunFolder(folder), uri, "megdet")
-    (ours,), (theirs,) = (load_runs(source, curves=CURVES + STEP_CURVES) for source in (str(folder.parent), uri))
-    assert len(theirs.steps) > 50
-    known = {line["step"]: line for line in ours.steps}
-    for line in theirs.steps:
-        for name in ("epoch", "lr", "loss"):
-            assert line[name] == pytest.approx(known[line["step"]][name])
+    ours, theirs = (load_runs(source, steps=STEPS).steps for source in (str(folder.parent), uri))
+    assert len(theirs) > 50
+    both = theirs.merge(ours, on="step", suffixes=("", "_ours"), validate="1:1")
+    assert len(both) == len(theirs)
+    for name in ("epoch", "lr", "loss"):
+        assert list(both[name]) == pytest.approx(list(both[f"{name}_ours"]))
 
 
-@pytest.mark.parametrize("name", sorted(set(make_figures.FIGURES) - {"proposals", "detections"}))
-def test_every_figure_can_be_drawn_of_any_run_that_has_only_begun_diverged_or_found_nothing(
-    tmp_path: Path, name: str
+OF_STEPS = {"learning_rate", "loss"}
+OF_EPOCHS = {"small_and_large", "validation_curves"}
+BARS = {"training_time", "improvement"}
+
+
+@pytest.mark.parametrize(
+    ("runs", "shown"),
+    [
+        ([{"state": "running", "epochs": 0}], set()),
+        ([{"state": "diverged", "epochs": 0}], set()),
+        ([{"state": "diverged", "epochs": 1}], OF_STEPS | OF_EPOCHS),
+        ([{"state": "failed", "epochs": 1}], OF_STEPS | OF_EPOCHS),
+        ([{"mmAP": 0.0, "hours": 0.0}], OF_STEPS | OF_EPOCHS),
+        ([{"mmAP": 0.0, "hours": 0.0}, {"mmAP": 0.0, "hours": 1.0}], OF_STEPS | OF_EPOCHS | BARS),
+    ],
+    ids=["begun", "diverged_at_once", "diverged", "failed", "found_nothing", "two_found_nothing"],
+)
+def test_each_figure_is_drawn_of_what_shows_something_in_it_and_of_nothing_else(
+    tmp_path: Path, runs: list[dict[str, Any]], shown: set[str]
 ) -> None:
-    draw = make_figures.FIGURES[name]
-    for batch, state, epochs in ((16, "running", 0), (32, "diverged", 0), (64, "diverged", 1), (128, "failed", 1)):
-        fabricate_run(tmp_path / str(batch), {"batch": batch}, status=state, epochs=epochs)  # type: ignore[arg-type]
-        drawn(draw(group_of(tmp_path / str(batch))))
-    for batch in (16, 32):
-        fabricate_run(tmp_path / "zero", {"batch": batch, "bn_size": 0}, mmAP=0.0, hours=0.0)
-        drawn(draw(group_of(tmp_path / "zero")))
+    for place, how in enumerate(runs):
+        fabricate_run(tmp_path, {"batch": 16 * (place + 1), "bn_size": 0}, **how)
+    group = group_of(tmp_path)
+    figures = {name: draw(group) for name, draw in make_figures.FIGURES.items()}
+    assert {name for name, figure in figures.items() if figure is not None} == shown
+    for figure in figures.values():
+        if figure is not None:
+            drawn(figure)
 
 
 @pytest.mark.parametrize("name", sorted(set(make_figures.FIGURES) - {"proposals", "detections"}))
@@ -101,17 +120,19 @@ def test_a_figure_of_several_commits_or_uncommitted_changes_says_so_and_no_other
     draw = make_figures.FIGURES[name]
     title = title_of(draw(two_commits))
     assert "commits 8b3e1fc812 (" in title and "c0ffeec0ff (" in title and "uncommitted" not in title
-    one = replace(two_commits, runs=tuple(run for run in two_commits.runs if run.commit.startswith("c0ffee")))
-    assert "commit" not in title_of(draw(one))
-    dirty = replace(one, runs=tuple(replace(run, dirty=True) for run in one.runs))
-    title = title_of(draw(dirty))
+    one = two_commits.frames.where(two_commits.runs["commit"].str.startswith("c0ffee"))
+    assert "commit" not in title_of(draw(replace(two_commits, frames=one)))
+    dirty = replace(one, runs=one.runs.assign(dirty=True))
+    title = title_of(draw(replace(two_commits, frames=dirty)))
     assert "runs with uncommitted changes" in title and "commits" not in title
 
 
 def test_a_figure_names_the_commits_of_the_runs_that_it_shows_alone(two_commits: Group) -> None:
-    one = [replace(run, commit="c0ffee", commits=()) for run in two_commits.runs if run.schedule == "long"]
-    other = [run for run in two_commits.runs if run.schedule == "normal"]
-    group = replace(two_commits, runs=(*one, *other))
+    runs = two_commits.runs.copy()
+    runs["commits"] = runs["commits"].where(
+        runs["schedule"] != "long", pd.Series([("c0ffee",)] * len(runs), runs.index)
+    )
+    group = replace(two_commits, frames=replace(two_commits.frames, runs=runs))
     assert "commit" not in title_of(make_figures.FIGURES["long_policy"](group))
     assert "commits" in title_of(make_figures.FIGURES["validation_curves"](group))
 
@@ -135,8 +156,8 @@ def title_of(figure: Figure | None) -> str:
 @pytest.mark.parametrize("name", sorted(set(make_figures.FIGURES) - {"proposals", "detections"}))
 def test_every_figure_of_all_rows_of_the_tables_has_room_for_its_parts(whole_tables: Group, name: str) -> None:
     figure = make_figures.FIGURES[name](whole_tables)
-    drawn(figure)  # a legend that leaves no room for axes is a warning, and an error here
     assert figure is not None
+    drawn(figure)
     width, height = figure.get_size_inches()
     assert width <= 11 and height <= 14
     for axes in figure.axes:
@@ -151,6 +172,6 @@ def whole_tables(tmp_path_factory: pytest.TempPathFactory) -> Group:
     return group_of(folder)
 
 
-def drawn(figure: Figure | None) -> None:
-    if figure is not None:
-        FigureCanvasAgg(figure).draw()
+def drawn(figure: Figure) -> None:
+    """Draw it: what has no room for its parts, or no finite limits, is a warning, and an error here."""
+    FigureCanvasAgg(figure).draw()

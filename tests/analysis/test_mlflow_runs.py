@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from megdet.analysis.mlflow_runs import from_mlflow
-from megdet.analysis.runs import load_runs, select
+from megdet.analysis.frames import load_runs, read_runs, select
 from megdet.errors import UserError
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal
@@ -45,10 +44,10 @@ def test_a_run_in_two_experiments_is_found_by_either_and_counts_once(tmp_path: P
         and mirror(RunFolder(shared), uri, "later")
         and mirror(RunFolder(other), uri, "later")
     )
-    runs = load_runs(uri)
-    assert [run.run_id for run in select(runs, experiment="small")] == [shared.name]
-    assert {run.run_id for run in select(runs, experiment="later")} == {shared.name, other.name}
-    assert sorted(run.run_id for run in select(runs)) == sorted([shared.name, other.name])
+    found = read_runs(uri)
+    assert list(select(found, experiment="small").runs["run_id"]) == [shared.name]
+    assert set(select(found, experiment="later").runs["run_id"]) == {shared.name, other.name}
+    assert list(load_runs(uri).runs["run_id"]) == sorted([shared.name, other.name])
 
 
 def test_mlflow_knows_of_a_resumed_run_what_its_folder_knows(tmp_path: Path, uri: str) -> None:
@@ -59,7 +58,7 @@ def test_mlflow_knows_of_a_resumed_run_what_its_folder_knows(tmp_path: Path, uri
             journal.event("resumed", step=10 * (epoch - 1), attempt=epoch, **made_from)
             journal.epoch(epoch, step=10 * epoch, mmAP=30.0)
     assert mirror(RunFolder(folder), uri, "small")
-    here, there = (select(load_runs(source))[0] for source in (str(folder.parent), uri))
+    here, there = (load_runs(source).runs.iloc[0] for source in (str(folder.parent), uri))
     assert here.commits == there.commits == ("a" * 40, "b" * 40)
     assert here.commit == there.commit == "b" * 40 and here.dirty and there.dirty
     assert (there.data_sha256, there.weights_sha256) == (here.data_sha256, here.weights_sha256) == ("1" * 12, "2" * 12)
@@ -68,7 +67,8 @@ def test_mlflow_knows_of_a_resumed_run_what_its_folder_knows(tmp_path: Path, uri
 def test_a_journal_that_lacks_the_last_epoch_gives_mlflow_no_result(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {}, epochs=10)
     assert mirror(RunFolder(folder), uri, "small")
-    assert load_runs(uri)[0].final.get("mmAP") is None
+    runs = load_runs(uri).runs
+    assert runs["mmAP"].isna().all() and "loss" not in runs
 
 
 def test_of_two_experiments_that_counts_whose_run_was_begun_last_then_come_furthest(tmp_path: Path, uri: str) -> None:
@@ -79,11 +79,11 @@ def test_of_two_experiments_that_counts_whose_run_was_begun_last_then_come_furth
     early = fabricate_run(tmp_path / "elsewhere", {"seed": 1}, epochs=2, status="running")
     assert mirror(RunFolder(early), uri, "a")
     assert mirror(RunFolder(fabricate_run(tmp_path / "runs", {"seed": 1})), uri, "z")
-    found = from_mlflow(uri, curves=["mmAP"])
-    both = [[(run.experiment, run.final.get("mmAP")) for run in found if run.seed == seed] for seed in (0, 1)]
+    found = read_runs(uri).runs.fillna({"mmAP": -1.0})
+    both = [list(zip(part["experiment"], part["mmAP"], strict=True)) for _, part in found.groupby("seed")]
     assert both == [
         [("a", pytest.approx(30.0)), ("z", pytest.approx(37.0))],
-        [("z", pytest.approx(37.0)), ("a", None)],
+        [("z", pytest.approx(37.0)), ("a", -1.0)],
     ]
 
 
@@ -91,9 +91,9 @@ def test_a_replaced_run_is_left_out(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {}, mmAP=37.0)
     assert mirror(RunFolder(folder), uri, "small")
     assert mirror(RunFolder(begun_anew(folder, mmAP=30.0)), uri, "small")
-    (run,) = load_runs(uri)
-    assert run.final["mmAP"] == pytest.approx(30.0) and run.epochs[-1]["mmAP"] == pytest.approx(30.0)
-    (newest,) = [run for run in MlflowClient(uri).search_runs(["1", "2"]) if run.data.tags["status"] == "finished"]
+    found = load_runs(uri)
+    assert found.runs["mmAP"].item() == pytest.approx(30.0) and found.epochs["mmAP"].iloc[-1] == pytest.approx(30.0)
+    (newest,) = [run for run in MlflowClient(uri).search_runs(["1", "2"]) if run.data.tags["state"] == "finished"]
     MlflowClient(uri).delete_run(newest.info.run_id)
     with pytest.raises(UserError, match="no run of megdet"):
         load_runs(uri)
@@ -109,7 +109,7 @@ def test_a_run_that_a_push_has_only_just_made_is_left_out_with_a_line(
     assert experiment is not None
     made = client.create_run(experiment.experiment_id, tags={"run_id": "b64-bn16-normal-s0-12345678"})
     client.log_param(made.info.run_id, "seed", "0")
-    assert [run.run_id for run in load_runs(uri)] == [folder.name]
+    assert list(load_runs(uri).runs["run_id"]) == [folder.name]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "b64-bn16-normal-s0-12345678" in said[0] and made.info.run_id in said[0]
     assert "megdet sync" in said[0]
@@ -119,7 +119,7 @@ def test_a_run_from_before_settings_were_nested_is_left_out_with_a_line(
     tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = fabricate_run(tmp_path / "runs", {})
-    assert mirror(folder, uri, "small")
+    assert mirror(RunFolder(folder), uri, "small")
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("small")
     assert experiment is not None

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from megdet.analysis.commits import with_commits
-from megdet.analysis.paper import paper_table
 from megdet.analysis.provenance import provenance_of
-from megdet.analysis.table2_3 import make_table
-from megdet.analysis.tables import Table
+from megdet.analysis.table import Table
+from megdet.analysis.tables import table2
 from megdet.runs.journal import Journal
 from tests.analysis.paper_runs import group_of
 from tests.runs.fabricate import fabricate_run
@@ -33,15 +32,15 @@ def table(tmp_path: Path) -> Table:
     with Journal(owned(resumed)) as last:
         last.event("resumed", step=81312, commit="b" * 40, dirty=False, data_sha256="2" * 12)
         last.event("finished", step=81312)
-    made = make_table(paper_table(2), group_of(tmp_path))
+    made = table2.make(group_of(tmp_path))
     assert made is not None
     return with_commits(made)
 
 
 def test_a_run_of_several_commits_is_said_to_be_in_heading_and_note(table: Table) -> None:
-    assert "not of one code: commits aaaaaaaaaa (1 run), aaaaaaaaaa → bbbbbbbbbb (1 run)" in table.runs
-    assert "1 of 2 trained by several commits" in table.runs
-    notes = {row.runs[0].batch: row.notes for row in table.rows if row.runs}
+    assert "not of one code: commits aaaaaaaaaa (1 run), aaaaaaaaaa → bbbbbbbbbb (1 run)" in table.shown
+    assert "1 of 2 trained by several commits" in table.shown
+    notes = {run["batch"]: table.notes[run["row"]] for _, run in table.runs.iterrows()}
     assert notes[16] == ("commit aaaaaaaaaa → bbbbbbbbbb", "resumed under another commit")
     assert notes[32] == ("commit aaaaaaaaaa",)
 
@@ -49,7 +48,7 @@ def test_a_run_of_several_commits_is_said_to_be_in_heading_and_note(table: Table
 def test_provenance_shows_every_commit_and_the_content_of_data_and_weights(table: Table) -> None:
     provenance = provenance_of(table)
     assert provenance is not None
-    rows = {row.runs[0].batch: dict(zip(provenance.columns, row.cells, strict=True)) for row in provenance.rows}
+    rows = {int(row["run"].split("-")[0][1:]): row for _, row in provenance.texts().iterrows()}
     assert rows[16]["commit"] == f"{'a' * 40} → {'b' * 40}"
     assert (rows[16]["data"], rows[16]["weights"]) == (f"{'1' * 12} → {'2' * 12}", "0676ba61b678")
-    assert (rows[32]["commit"], rows[32]["data"], rows[32]["weights"]) == ("a" * 40, None, None)
+    assert (rows[32]["commit"], rows[32]["data"], rows[32]["weights"]) == ("a" * 40, "", "")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from megdet.analysis import make_tables
-from megdet.analysis.runs import load_runs
-from megdet.analysis.studies import PROGRAMS, Ratio, sound_gradient_variances
+from megdet.analysis.frames import load_runs
+from megdet.analysis.studies import PROGRAMS, gradient_variances
 from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE, RunFolder
 from megdet.tracking.mirror import mirror
 from tests.runs.fabricate import fabricate_run
@@ -138,15 +138,18 @@ def test_a_study_that_cannot_be_read_is_left_out_with_the_command_that_makes_it_
     assert make_tables.main(["--from", str(tmp_path), "--table", name]) == 2
 
 
-def test_sound_are_the_ratios_at_last_weights_for_k_above_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ratios_are_those_for_k_above_1_and_say_whether_they_are_of_the_last_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for seed, (epoch, ratio) in enumerate([(11.0, 0.9), (3.0, 5.0), (None, 1.1)]):
         with_studies(fabricate_run(tmp_path, {"seed": seed}), ratio=ratio, epoch=epoch)
     few = with_studies(fabricate_run(tmp_path, {"seed": 3}))
     single = {"1": {"variance": 2.0, "ratio": 1.0, "error": 0.0}}
     (few / "gradient_variance.json").write_text(json.dumps({"batches": 4, "k": [1], "modules": {"all": single}}))
-    found = sound_gradient_variances(load_runs(str(tmp_path)))
-    assert [(run.seed, by_module) for run, by_module in found] == [
-        (seed, {"rpn": {2: Ratio(ratio, 0.051)}, "all": {2: Ratio(ratio, 0.051)}})
-        for seed, ratio in ((0, 0.9), (2, 1.1))
-    ]
+    frames = load_runs(str(tmp_path))
+    found = gradient_variances(frames)
+    seeds = found["run"].map(frames.runs["seed"])
+    assert set(found["k"]) == {2} and list(found["module"]) == ["rpn", "all"] * 3
+    assert list(zip(seeds, found["early"], found["ratio"], strict=True))[::2] == [(0, 0, 0.9), (1, 3, 5.0), (2, 0, 1.1)]
+    assert list(found["error"]) == [0.051] * 6
     assert "--batches" in capsys.readouterr().err

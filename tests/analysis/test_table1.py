@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from megdet.analysis.comparable import comparable_groups
+from megdet.analysis.frames import load_runs
 from megdet.analysis.paper import ratio_table
-from megdet.analysis.runs import load_runs
-from megdet.analysis.table1 import MEASURES, make_ratio_table
-from megdet.analysis.tables import Table
+from megdet.analysis.table import Table
+from megdet.analysis.tables.table1 import MEASURES, make
 from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import mirror
 from tests.analysis.ratios import with_ratios
@@ -22,16 +22,27 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 
 
 def table_of(source: str) -> Table:
-    (group,) = comparable_groups(load_runs(source, curves=MEASURES))
-    table = make_ratio_table(group)
+    (group,) = comparable_groups(load_runs(source, epochs=MEASURES))
+    table = make(group)
     assert table is not None
     return table
 
 
+def cells_of(table: Table) -> dict[tuple[str, str], list[str]]:
+    """Each row's texts, by epoch and batch."""
+    return {(row[0], row[1]): row for row in table.texts().to_numpy().tolist()}
+
+
+def notes_of(table: Table, batch: str) -> dict[str, tuple[str, ...]]:
+    """By epoch, what is noted on the rows of a batch."""
+    names = zip(table.frame["Epoch"], table.frame["Batch Size"], table.notes, strict=True)
+    return {epoch: notes for epoch, name, notes in names if name == batch}
+
+
 def test_the_papers_ratios_are_those_printed_in_the_paper() -> None:
-    table = make_ratio_table(None)
-    assert table is not None and table.columns[-1] == "Ratio(%) (paper)"
-    assert [(row.cells[0], row.cells[1], row.cells[-1]) for row in table.rows] == [
+    table = make(None)
+    assert table is not None and table.columns[-1].heading == "Ratio (%) (paper)"
+    assert [(row[0], row[1], row[-1]) for row in table.texts().to_numpy().tolist()] == [
         ("1", "16", "5.58"), ("1", "256", "9.82"), ("6", "16", "11.77"), ("6", "256", "16.11"), ("12", "16", "16.59"),
         ("12", "256", "16.91"),
     ]  # fmt: skip
@@ -50,11 +61,11 @@ def test_a_ratio_stands_beside_the_papers_at_its_epochs_and_the_last_of_11_at_it
     large = with_ratios(fabricate_run(tmp_path, {"batch": 256, "seed": 0}, status="running", epochs=2), rpn=3, roi=4)
     with being_run(large):
         table = table_of(str(tmp_path))
-    cells = {(row.cells[0], row.cells[1]): row for row in table.rows}
-    assert cells["1", "16"].cells == ("1", "16", "16", "1.00", "-4.58", "2.00", "-3.58", "5.58")
-    assert cells["6", "16"].cells[3] == "6.00" and not cells["6", "16"].notes
-    assert cells["12 (ours: 11)", "16"].cells[3] == "11.00"
-    assert cells["1", "256"].cells[3] == "3.00" and cells["6", "256"].cells[3] == "running"
+    cells = cells_of(table)
+    assert cells["1", "16"] == ["1", "16", "16", "1.00", "-4.58", "2.00", "-3.58", "5.58"]
+    assert cells["6", "16"][3] == "6.00" and not notes_of(table, "16")["6"]
+    assert cells["12 (ours: 11)", "16"][3] == "11.00"
+    assert cells["1", "256"][3] == "3.00" and cells["6", "256"][3] == "running"
     assert "does not say" in table.about and "12 (ours: 11)" in table.about
 
 
@@ -64,13 +75,13 @@ def test_seeds_are_averaged_and_other_batches_follow_the_papers_in_each_epoch(tm
     with_ratios(fabricate_run(tmp_path, {"batch": 32, "bn_size": 32}), rpn=1, roi=1)
     with_ratios(fabricate_run(tmp_path, {"batch": 16, **LONG}), rpn=1, roi=1)
     table = table_of(str(tmp_path))
-    assert [(row.cells[0], row.cells[1]) for row in table.rows] == [
+    assert list(cells_of(table)) == [
         ("1", "16"), ("1", "256"), ("1", "32 †"), ("1", "16 (long) †"),
         ("6", "16"), ("6", "256"), ("6", "32 †"), ("6", "16 (long) †"),
         ("12 (ours: 11)", "16"), ("12", "256"), ("12 (ours: 11)", "32 †"), ("12", "16 (long) †"),
         ("18", "16 (long) †"),
     ]  # fmt: skip
-    assert table.rows[0].cells[3] == "1.50 ± 0.71 (2)" and table.rows[11].cells[3] == "12.00"
+    assert cells_of(table)["1", "16"][3] == "1.50 ± 0.71 (2)" and cells_of(table)["12", "16 (long) †"][3] == "12.00"
 
 
 def test_mlflow_gives_the_same_ratios_as_the_folder(tmp_path: Path) -> None:
@@ -78,34 +89,35 @@ def test_mlflow_gives_the_same_ratios_as_the_folder(tmp_path: Path) -> None:
     uri = new_database(tmp_path)
     assert mirror(RunFolder(folder), uri, "megdet")
     ours, theirs = table_of(str(tmp_path / "runs")), table_of(uri)
-    assert [row.cells for row in ours.rows] == [row.cells for row in theirs.rows]
+    assert len(ours.frame) == 6 and cells_of(ours) == cells_of(theirs)
 
 
 def test_runs_without_a_ratio_give_no_table_and_no_rows(tmp_path: Path) -> None:
     fabricate_run(tmp_path, {"batch": 16}, status="running", epochs=0)
     fabricate_run(tmp_path, {"batch": 32})
     (group,) = comparable_groups(load_runs(str(tmp_path)))
-    assert make_ratio_table(group) is None
+    assert make(group) is None
     with_ratios(fabricate_run(tmp_path, {"batch": 256}), rpn=1, roi=1)
-    assert {row.cells[1] for row in table_of(str(tmp_path)).rows} == {"16", "256"}
+    assert set(table_of(str(tmp_path)).frame["Batch Size"]) == {"16", "256"}
 
 
 def test_once_the_papers_rows_have_been_run_they_stand_alone(tmp_path: Path) -> None:
     for batch in (16, 32, 256):
         with_ratios(fabricate_run(tmp_path, {"batch": batch}), rpn=1, roi=1)
-    assert {row.cells[1] for row in table_of(str(tmp_path)).rows} == {"16", "256"}
+    assert set(table_of(str(tmp_path)).frame["Batch Size"]) == {"16", "256"}
 
 
 def test_a_run_under_way_that_has_given_its_value_is_no_further_seed(tmp_path: Path) -> None:
     with_ratios(fabricate_run(tmp_path, {"batch": 16}), rpn=1, roi=1)
     second = with_ratios(fabricate_run(tmp_path, {"batch": 16, "seed": 1}, status="running", epochs=2), rpn=3, roi=1)
     with being_run(second):
-        notes = {row.cells[0]: row.notes for row in table_of(str(tmp_path)).rows if row.cells[1] == "16"}
+        notes = notes_of(table_of(str(tmp_path)), "16")
     assert notes == {"1": (), "6": ("further seeds running: 1",), "12 (ours: 11)": ("further seeds running: 1",)}
 
 
 def test_epochs_that_a_stopped_run_has_not_reached_are_empty_and_a_note_says_why(tmp_path: Path) -> None:
     with_ratios(fabricate_run(tmp_path, {"batch": 16}, status="running", epochs=2), rpn=1, roi=1)
-    rows = {row.cells[0]: row for row in table_of(str(tmp_path)).rows if row.cells[1] == "16"}
-    assert rows["1"].cells[3] == "1.00" and rows["1"].notes == ()
-    assert rows["6"].cells[3] is None and rows["6"].notes == ("interrupted (its launcher is gone)",)
+    table = table_of(str(tmp_path))
+    cells, notes = cells_of(table), notes_of(table, "16")
+    assert cells["1", "16"][3] == "1.00" and notes["1"] == ()
+    assert cells["6", "16"][3] == "" and notes["6"] == ("interrupted (its launcher is gone)",)

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from megdet.analysis import make_tables
+from megdet.analysis import cells, make_tables
 from megdet.analysis.comparable import comparable_groups
-from megdet.analysis.paper import paper_table
-from megdet.analysis.runs import load_runs
-from megdet.analysis.table2_3 import make_table
-from megdet.analysis.tables import hours_text, mean_hours_text
+from megdet.analysis.frames import load_runs
+from megdet.analysis.paper import paper_rows
+from megdet.analysis.tables import table3
 from megdet.config.schema import Config
 from megdet.model.settings import BackboneSettings
 from megdet.planning.plan import make_plan
@@ -53,8 +52,8 @@ def row(rows: list[dict[str, str]], label: str, bn_size: int | None = None) -> d
 
 def test_every_row_of_tables_2_and_3_can_be_planned_on_the_papers_gpus() -> None:
     schedules = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/schedule").glob("*.yaml")}
-    for number, count in ((2, 5), (3, 20)):
-        rows = paper_table(number).rows
+    for name, count in (("table2", 5), ("table3", 20)):
+        rows = paper_rows(name)
         assert len(rows) == count and len({row.key for row in rows}) == count
         for row in rows:
             batch, bn_size, schedule, scale = row.key
@@ -63,11 +62,12 @@ def test_every_row_of_tables_2_and_3_can_be_planned_on_the_papers_gpus() -> None
             for name, value in schedules[schedule].items():
                 setattr(config.schedule, name, value)
             config.cluster.nodes, config.cluster.gpus_per_node = 16, 8
-            assert make_plan(config).layout.gpus == (row.gpus or make_plan(config).layout.gpus)
+            # Table 2 does not say; frozen BN has two images on a GPU, as in 16-base.
+            assert make_plan(config).layout.gpus == (row.gpus or batch // 2)
 
 
 def test_the_papers_numbers_are_those_printed_in_the_paper() -> None:
-    two, three = paper_table(2).rows, paper_table(3).rows
+    two, three = paper_rows("table2"), paper_rows("table3")
     assert [(row.label, row.mmAP, row.hours) for row in two] == [
         ("16", 36.2, 33.2), ("32", 36.4, 15.1), ("64", None, None), ("64 (half learning rate)", 36.0, 7.5),
         ("128 (half learning rate)", None, None),
@@ -94,7 +94,7 @@ def test_a_finished_run_stands_beside_the_papers_number(tmp_path: Path, capsys: 
     assert (ours["# of GPUs"], ours["Time (h)"], ours["Time (h) (paper)"]) == ("64", "7.0", "7.2")
     assert row(rows, "256 (long)", 16)["difference"] == "+0.1"
     assert row(rows, "256", 16)["mmAP"] == "" and row(rows, "256 (long)", 32)["mmAP"] == ""
-    assert [r["Batch size"] for r in rows] == [row.label for row in paper_table(3).rows]
+    assert [r["Batch size"] for r in rows] == [row.label for row in paper_rows("table3")]
 
 
 def test_a_cell_is_a_number_failed_running_or_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,12 +126,13 @@ def test_a_run_in_any_other_state_leaves_its_cell_empty_and_a_note_says_state_an
     state: str, tmp_path: Path
 ) -> None:
     fabricate_run(tmp_path, {"batch": 16}, status="interrupted", epochs=2)
-    (group,) = comparable_groups([replace(run, state=state, reason="job 7") for run in load_runs(str(tmp_path))])
-    made = make_table(paper_table(3), group)
+    frames = load_runs(str(tmp_path))
+    (group,) = comparable_groups(replace(frames, runs=frames.runs.assign(status=state, reason="job 7")))
+    made = table3.make(group)
     assert made is not None
-    (shown,) = [row for row in made.rows if row.runs]
-    assert shown.cells[4] is None  # mmAP
-    assert shown.notes == (("error" if state == "failed" else state) + " (job 7)",)
+    row = made.runs["row"].item()
+    assert made.texts()["mmAP"][row] == ""
+    assert made.notes[row] == (("error" if state == "failed" else state) + " (job 7)",)
 
 
 def test_seeds_without_a_result_are_noted_beside_those_that_diverged_or_go_on(
@@ -284,13 +285,13 @@ def test_a_run_that_diverged_carries_its_commit_too(
     "hours, text", [(33.24, "33.2"), (1.0, "1.0"), (0.5, "0.5"), (0.01234, "0.0123"), (0.00051, "0.00051")]
 )
 def test_hours_of_a_demo_are_not_rounded_away(hours: float, text: str) -> None:
-    assert hours_text(hours) == text == mean_hours_text([hours])
+    assert cells.hours([hours]) == text
 
 
 def test_hours_over_seeds_have_as_many_digits_as_their_mean_needs() -> None:
     # Sample standard deviation of two: their distance over the root of 2.
-    assert mean_hours_text([0.056, 0.058]) == "0.0570 ± 0.0014 (2)"
-    assert mean_hours_text([9.0, 11.0]) == "10.0 ± 1.4 (2)" and mean_hours_text([0.0, 0.0]) == "0"
+    assert cells.hours([0.056, 0.058]) == "0.0570 ± 0.0014 (2)"
+    assert cells.hours([9.0, 11.0]) == "10.0 ± 1.4 (2)" and cells.hours([0.0, 0.0]) == "0"
 
 
 def test_markdown_is_one_aligned_table_per_title(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,4 +88,4 @@ def test_of_300_mutated_files_none_is_silently_wrong(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_of_6000_mutated_files_none_is_silently_wrong(tmp_path: Path) -> None:
     outcomes = hold(range(300, 6300), tmp_path / "instances.json")
-    assert min(outcomes[outcome] for outcome in ("refused", "repaired", "as written")) > 600, outcomes
+    assert min(outcomes[outcome] for outcome in ("refused", "repaired", "as written")) > 300, outcomes

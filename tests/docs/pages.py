@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("[!_]*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 COMMANDS = ("", "sh", "bash", "shell", "console")
 """The languages of blocks that hold commands; a block without one does."""
@@ -46,7 +47,7 @@ def blocks(page: Path) -> Iterator[Block]:
         if fence and opened is None:
             opened, lines = (number, fence.group(1).strip()), []
         elif fence and opened:
-            yield Block(f"{page.name}:{opened[0]}", opened[1], "\n".join(lines), above)
+            yield Block(f"{page.name}:{opened[0]}", opened[1], textwrap.dedent("\n".join(lines)), above)
             opened = None
         elif opened:
             lines.append(line)

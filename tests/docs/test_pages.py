@@ -31,11 +31,11 @@ def test_links_lead_to_files_that_are_there(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_paths_of_this_repository_are_there(page: Path) -> None:
-    told = files_told()
-    named = [
-        code for code in inline_code(page) if re.fullmatch(rf"({'|'.join(map(re.escape, FOLDERS))})/[\w./-]*", code)
-    ]
-    assert not [path for path in named if not (ROOT / path).exists() and path not in told]
+    path = re.compile(rf"({'|'.join(map(re.escape, FOLDERS))})/[\w./-]*")
+    named = {code for code in inline_code(page) if path.fullmatch(code)} - files_told().keys()
+    if "contributing" in page.name.lower():  # deeper paths are examples of files to write
+        named = {code for code in named if code.endswith("/") and code.count("/") <= 2}
+    assert not [code for code in named if not (ROOT / code).exists()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -55,8 +55,16 @@ def test_commands_within_sentences_are_there(page: Path) -> None:
 
 @pytest.mark.parametrize("block", OTHER_BLOCKS, ids=lambda block: block.place)
 def test_blocks_of_another_language_can_be_read(block: Block) -> None:
-    readers = {"yaml": yaml.safe_load, "python": ast.parse, "json": json.loads, "toml": tomllib.loads}
+    readers = {"yaml": yaml.safe_load, "python": read_python, "json": json.loads, "toml": tomllib.loads}
     readers.get(block.language, str)(block.text)
+
+
+def read_python(text: str) -> None:
+    """Statements, or the arguments of a call."""
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        ast.parse(f"f({text})")
 
 
 def test_a_cluster_that_a_page_describes_is_one(tmp_path: Path) -> None:

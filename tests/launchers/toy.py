@@ -1,4 +1,4 @@
-"""A third launcher, small enough to be read in one go: docs/_contributing_add_a_launcher.md explains it.
+"""A third launcher, small enough to be read in one go: "Add a launcher" in CONTRIBUTING.md explains it.
 
 It starts each run as a process of its own in the background, as `nohup` would, and returns at once.
 """

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean
 
+import pandas as pd
 from scipy.special import stdtrit
 
-from megdet.analysis.by_row import by_row
 from megdet.analysis.comparable import Group
-from megdet.analysis.paper import RowKey
-from megdet.analysis.runs import RunRecord
+from megdet.analysis.rows import RowKey, by_row
 
 COLLAPSED = 0.1
 """Of the best run's mmAP: a detector that ends below has learned next to nothing, though its loss stayed finite."""
 CONFIDENCE = 0.95
 
-Measure = Callable[[RunRecord], float | None]
-"""A number of a run; None where it has none."""
 
+@dataclass(frozen=True)
+class Measure:
+    """A number of runs."""
 
-def final_mmAP(run: RunRecord) -> float | None:
-    """COCO AP in percent after the last epoch; None unless the run has finished."""
-    return run.final.get("mmAP")
+    name: str
+    values: pd.Series
+    """By run; runs that have none may be left out."""
 
 
 @dataclass(frozen=True)
@@ -73,28 +72,26 @@ class Evidence:
     """The runs of one group of comparable ones, by row."""
 
     def __init__(self, group: Group) -> None:
+        self.group = group
         self.rows = by_row(group.runs)
+        self.mmAP = Measure("mmAP", group.runs["mmAP"])
+        """COCO AP in percent after the last epoch, of the runs that have finished."""
 
-    def ended(self, key: RowKey) -> list[RunRecord]:
+    def ended(self, key: RowKey) -> pd.DataFrame:
         """The row's runs that have come to a result: finished or diverged."""
-        return [run for run in self.rows.get(key, []) if run.state in ("finished", "diverged")]
+        runs = self.runs(key)
+        return runs[runs["status"].isin(["finished", "diverged"])]
 
-    def failed(self, key: RowKey) -> list[RunRecord]:
+    def failed(self, key: RowKey) -> pd.DataFrame:
         """Those that diverged, or collapsed: ended below COLLAPSED of the best run's mmAP."""
-        return [
-            run
-            for run in self.ended(key)
-            if run.state == "diverged" or (final_mmAP(run) or 0.0) < COLLAPSED * self._best_mmAP
-        ]
+        ended, best = self.ended(key), self.mmAP.values.max()
+        return ended[(ended["status"] == "diverged") | (ended["mmAP"].fillna(0.0) < COLLAPSED * best)]
 
-    def sample(self, key: RowKey, measure: Measure = final_mmAP) -> Sample | None:
+    def sample(self, key: RowKey, measure: Measure) -> Sample | None:
         """What the row's runs have of `measure`; None where no run has any."""
-        values = self._values(key, measure)
-        return Sample(key, tuple(values), bool(self.failed(key))) if values else None
+        values = measure.values.reindex(self.runs(key).index).dropna()
+        return Sample(key, tuple(values), len(self.failed(key)) > 0) if len(values) else None
 
-    @cached_property
-    def _best_mmAP(self) -> float:
-        return max((value for key in self.rows for value in self._values(key, final_mmAP)), default=0.0)
-
-    def _values(self, key: RowKey, measure: Measure) -> list[float]:
-        return [value for run in self.rows.get(key, []) if (value := measure(run)) is not None]
+    def runs(self, key: RowKey) -> pd.DataFrame:
+        """The row's runs, by seed."""
+        return self.rows.get(key, self.group.runs.iloc[:0])

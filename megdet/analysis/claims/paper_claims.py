@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from megdet.analysis.by_row import BASE
 from megdet.analysis.claims.evidence import CONFIDENCE, Evidence, Measure
 from megdet.analysis.claims.verdict import (
     Comparison,
@@ -19,9 +18,10 @@ from megdet.analysis.claims.verdict import (
     no_less,
     verdict,
 )
-from megdet.analysis.paper import PaperRow, RowKey, epoch_beside, key_of, paper_table, ratio_table, row_name
-from megdet.analysis.runs import RunRecord
-from megdet.analysis.studies import sound_gradient_variances
+from megdet.analysis.paper import PaperRow, epoch_beside, paper_rows, ratio_table
+from megdet.analysis.rows import BASE, RowKey, by_row, row_name
+from megdet.analysis.setting_values import numbers_in
+from megdet.analysis.studies import gradient_variances, with_runs
 
 LARGEST_ERROR = 0.25
 """Of a ratio that is expected to be 1: with a larger standard error it says nothing."""
@@ -42,7 +42,7 @@ def _frozen(batch: int, scale: float = 1.0) -> RowKey:
 
 
 def _printed() -> dict[RowKey, PaperRow]:
-    return {row.key: row for number in (2, 3) for row in paper_table(number).rows}
+    return {row.key: row for row in paper_rows("table2", "table3")}
 
 
 def _paper_gap(more: RowKey, less: RowKey) -> float:
@@ -57,7 +57,7 @@ def _greater(evidence: Evidence, more: RowKey, less: RowKey) -> Finding | Compar
 
 
 def _cgbn_rows() -> list[RowKey]:
-    return [row.key for row in paper_table(3).rows if row.key[1]]
+    return [row.key for row in paper_rows("table3") if row.key[1]]
 
 
 def _large_cgbn_rows() -> list[RowKey]:
@@ -91,23 +91,25 @@ def _long_is_better(evidence: Evidence) -> Iterator[Finding | Comparison]:
 def _catches_up(evidence: Evidence) -> Iterator[Finding | Comparison]:
     large, small = (256, 16, "long", 1.0), (16, 16, "long", 1.0)
     names = ("16 (long) before the first drop", "256 (long)")
-    yield greater(evidence, small, large, paper=None, measure=_early_mmAP, names=names)
+    yield greater(evidence, small, large, paper=None, measure=_early_mmAP(evidence), names=names)
     yield no_less(evidence, large, small, paper=_paper_gap(large, small))
 
 
-def _early_mmAP(run: RunRecord) -> float | None:
-    """The mean over the epochs before the learning rate first drops."""
-    until = run.milestones[0] if run.milestones else run.schedule_epochs
-    values = [line["mmAP"] for line in run.epochs if (line["epoch"] or 0) <= until and line.get("mmAP") is not None]
-    return sum(value or 0.0 for value in values) / len(values) if len(values) == until else None
+def _early_mmAP(evidence: Evidence) -> Measure:
+    """The mean over the epochs before the learning rate first drops, of the runs that were evaluated after each."""
+    runs, epochs = evidence.group.runs, evidence.group.epochs
+    drops = runs["schedule.milestones"].map(lambda text: min(numbers_in(text), default=None))
+    until = drops.fillna(runs["schedule.epochs"])
+    early = epochs[epochs["epoch"] <= epochs["run"].map(until)].groupby("run")["mmAP"]
+    return Measure("early mmAP", early.mean()[early.count() == until.reindex(early.mean().index)])
 
 
 def _more_balanced(evidence: Evidence) -> Iterator[Finding | Comparison]:
     paper = {row.key: row.percent for row in ratio_table().rows}
     small, large = sorted(paper)
-    lasts = {run.schedule_epochs for key in (small, large) for run in evidence.rows.get(key, [])}
+    lasts = {last for key in (small, large) for last in evidence.runs(key)["schedule.epochs"]}
     for epoch, ratio in paper[large].items():
-        own = sorted({beside for last in lasts if (beside := epoch_beside(epoch, last)) not in (None, epoch)})
+        own = sorted({beside for last in lasts if (beside := epoch_beside(epoch, int(last))) not in (None, epoch)})
         at = f"epoch {epoch}" + (f" (ours: {', '.join(map(str, own))})" if own else "")
         for name, measure in ratio_table().measures.items():
             yield greater(
@@ -115,42 +117,45 @@ def _more_balanced(evidence: Evidence) -> Iterator[Finding | Comparison]:
                 large,
                 small,
                 paper=ratio - paper[small][epoch],
-                measure=_ratio(measure, epoch),
+                measure=_ratio(evidence, measure, epoch),
                 names=(f"{name} ratio at {at} of batch {large[0]}", str(small[0])),
                 digits=2,
             )
 
 
-def _ratio(measure: str, epoch: int) -> Measure:
-    def of(run: RunRecord) -> float | None:
-        own = epoch_beside(epoch, run.schedule_epochs)
-        return next((line.get(measure) for line in run.epochs if line["epoch"] == own), None)
-
-    return of
+def _ratio(evidence: Evidence, number: str, epoch: int) -> Measure:
+    epochs = evidence.group.epochs
+    own = evidence.group.runs["schedule.epochs"].map(lambda last: epoch_beside(epoch, int(last)))
+    here = epochs[epochs["epoch"] == epochs["run"].map(own)].set_index("run")
+    return Measure(f"{number} at {epoch}", here.reindex(columns=[number])[number])
 
 
 def _falls_as_1_over_k(evidence: Evidence) -> Iterator[Finding]:
     """At the largest k of each run that was studied: k x Var(mean of k gradients) / Var(gradient) should be 1."""
-    studies = sound_gradient_variances([run for runs in evidence.rows.values() for run in runs])
-    for run, by_module in studies:
-        k, found = max(by_module["all"].items())
-        # The errors are of hundreds of gradients, so a normal distribution's quantile; over all studies together.
-        reach = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / len(studies)) * found.error
-        why = f"{row_name(key_of(run))}, seed {run.seed}: {found.ratio:.2f} ± {reach:.2f} at k = {k} (paper 1)"
-        says_something = found.error <= LARGEST_ERROR
-        yield Finding(False if abs(found.ratio - 1) > reach else True if says_something else None, why)
+    studied = gradient_variances(evidence.group.frames)
+    if studied.empty:
+        return
+    whole = studied[(studied["early"] == 0) & (studied["module"] == "all")]
+    largest = with_runs(whole.loc[whole.groupby("run")["k"].idxmax()], evidence.group.runs)
+    for key, runs in by_row(largest).items():
+        for seed, k, ratio, error in zip(*(runs[name] for name in ("seed", "k", "ratio", "error")), strict=True):
+            # The errors are of hundreds of gradients, so a normal distribution's quantile; over all studies together.
+            reach = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / len(largest)) * error
+            why = f"{row_name(key)}, seed {seed}: {ratio:.2f} ± {reach:.2f} at k = {k} (paper 1)"
+            says_something = error <= LARGEST_ERROR
+            yield Finding(False if abs(ratio - 1) > reach else True if says_something else None, why)
 
 
 def _faster(evidence: Evidence) -> Verdict:
     """The paper's speed-up, from runs on the paper's numbers of GPUs alone."""
     hours = []
     for key in (BASE, (256, 16, "normal", 1.0)):
-        gpus = _printed()[key].gpus
-        times = [run.train_s / 3600 for run in evidence.rows.get(key, []) if run.final and run.gpus == gpus]
-        hours.append(sum(times) / len(times) if times else None)
+        runs = evidence.runs(key)
+        timed = runs[(runs["status"] == "finished") & (runs["gpus"] == _printed()[key].gpus)]
+        hours.append(timed["train_s"].mean() / 3600 if len(timed) else None)
     before, after = hours
     if before is None or after is None:
-        used = sorted({run.gpus for runs in evidence.rows.values() for run in runs})
+        used = sorted(evidence.group.runs["gpus"].unique())
         return Verdict(Mark.NOT_TESTABLE, f"needs 8 and 128 GPUs; these runs had {', '.join(map(str, used))}")
     speed_up = before / after
     return Verdict(Mark.REPRODUCED if speed_up >= 8 else Mark.NOT_REPRODUCED, f"{speed_up:.1f} times faster")

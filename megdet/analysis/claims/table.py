@@ -5,8 +5,15 @@ from __future__ import annotations
 from megdet.analysis.claims.evidence import Evidence
 from megdet.analysis.claims.paper_claims import CLAIMS
 from megdet.analysis.comparable import Group
-from megdet.analysis.tables import Row, Table
+from megdet.analysis.paper import ratio_table
+from megdet.analysis.table import Column, Kind, Row, Table, table_of
+from megdet.analysis.tables.recipe import Recipe
 
+COLUMNS = (
+    Column("Claim", Kind.NAMING),
+    Column("Where", Kind.NAMING, in_notes=False),
+    Column("Verdict", Kind.MEASURED),
+)
 LEGEND = (
     "±: how far chance reaches about a difference of means over seeds, with 95 % confidence for all comparisons of a "
     "claim together (Student's t, Bonferroni), from the standard deviation pooled over the rows that the claim "
@@ -16,16 +23,21 @@ LEGEND = (
 )
 
 
-def claims_table(group: Group) -> Table:
-    """Every claim of CLAIMS, judged by a group's runs."""
+def make(group: Group | None) -> Table | None:
+    """Every claim of CLAIMS, judged by a group's runs; None without a group."""
+    if not group:
+        return None
     evidence = Evidence(group)
     rows = []
     for claim in CLAIMS:
         found = claim.judge(evidence)
         notes = (found.why,) if found.why else ()
-        rows.append(Row((claim.text, claim.where, found.mark.value), notes, key=(claim.text,), runs=group.runs))
+        rows.append(Row((claim.text,), (claim.text, claim.where, found.mark.value), notes, group.runs))
     rows_of = [len(evidence.ended(key)) for key in evidence.rows]
     about = (
         f"Rows of runs that have ended: {sum(map(bool, rows_of))}; with several seeds: {sum(n > 1 for n in rows_of)}."
     )
-    return Table("The paper's claims", group.heading, ("Claim", "Where", "Verdict"), tuple(rows), about, LEGEND)
+    return table_of("The paper's claims", group.heading, COLUMNS, rows, about=about, legend=LEGEND, label="claims")
+
+
+RECIPE = Recipe("claims", make, epochs=("mmAP", *ratio_table().measures.values()))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
-from megdet.analysis.claims.evidence import Evidence, Measure, Sample, Spread, final_mmAP, pooled
-from megdet.analysis.paper import RowKey, row_name
+from megdet.analysis.claims.evidence import Evidence, Measure, Sample, Spread, pooled
+from megdet.analysis.rows import RowKey, row_name
 
 LEVEL = 0.5
 """mmAP: what the paper calls the same level differs by less (Table 3: 37.0 to 37.3; Table 2: 36.2 and 36.4)."""
@@ -40,7 +40,8 @@ class Comparison:
     """A claim that one row has more of something than another, by more than a bar."""
 
     names: str
-    measure: Measure
+    measure: str
+    """What is compared."""
     more: Sample
     less: Sample
     paper: float | None
@@ -91,51 +92,56 @@ def greater(
     less: RowKey,
     *,
     paper: float | None,
-    measure: Measure = final_mmAP,
+    measure: Measure | None = None,
     names: tuple[str, str] | None = None,
     digits: int = 1,
 ) -> Finding | Comparison:
-    """Whether `more` has more than `less`; `paper` is the paper's own difference, None where it gives no number."""
+    """Whether `more` has more than `less` of a measure (None: mmAP).
+
+    `paper` is the paper's own difference, None where it gives no number.
+    """
+    measure = measure or evidence.mmAP
     first, second = names or (row_name(more), row_name(less))
     larger, smaller = evidence.sample(more, measure), evidence.sample(less, measure)
     if larger is None or smaller is None:
         return _not_run(evidence, more, less)
-    return Comparison(f"{first} against {second}", measure, larger, smaller, paper, digits=digits)
+    return Comparison(f"{first} against {second}", measure.name, larger, smaller, paper, digits=digits)
 
 
 def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> Finding | Comparison:
     """Whether `key` is within LEVEL of `than`, or above."""
-    own, other = evidence.sample(key), evidence.sample(than)
+    own, other = (evidence.sample(each, evidence.mmAP) for each in (key, than))
     if own is None or other is None:
         return _not_run(evidence, key, than)
-    return Comparison(f"{row_name(key)} against {row_name(than)}", final_mmAP, own, other, paper, bar=-LEVEL)
+    return Comparison(f"{row_name(key)} against {row_name(than)}", evidence.mmAP.name, own, other, paper, bar=-LEVEL)
 
 
 def fails(evidence: Evidence, key: RowKey) -> Finding:
     """Whether every run of the row diverged or collapsed."""
     ended, failed = evidence.ended(key), evidence.failed(key)
-    if not ended:
+    if ended.empty:
         return Finding(None, f"{row_name(key)} has not been run")
     return Finding(len(failed) == len(ended), f"{row_name(key)}: {len(failed)} of {len(ended)} runs failed")
 
 
 def converges(evidence: Evidence, keys: Sequence[RowKey]) -> Finding:
     """Whether no run of the rows diverged or collapsed, and all rows have been run."""
-    ended = [run for key in keys for run in evidence.ended(key)]
-    lost = {key: failed for key in keys if (failed := evidence.failed(key))}
+    ended = {key: len(evidence.ended(key)) for key in keys}
+    lost = {key: failed for key in keys if (failed := len(evidence.failed(key)))}
     if lost:
-        named = (f"{row_name(key)} ({len(failed)} of {len(evidence.ended(key))} runs)" for key, failed in lost.items())
+        named = (f"{row_name(key)} ({failed} of {ended[key]} runs)" for key, failed in lost.items())
         return Finding(False, "failed: " + "; ".join(named))
-    missing = [key for key in keys if not evidence.ended(key)]
-    why = f"none of {len(ended)} runs failed" + (f", {len(missing)} of {len(keys)} rows not run" if missing else "")
+    missing = [key for key in keys if not ended[key]]
+    why = f"none of {sum(ended.values())} runs failed"
+    why += f", {len(missing)} of {len(keys)} rows not run" if missing else ""
     return Finding(None if missing else True, why)
 
 
-def _spread(measure: Measure, compared: Sequence[Comparison]) -> Spread | None:
-    rows = {sample for each in compared if each.measure is measure for sample in (each.more, each.less)}
+def _spread(measure: str, compared: Sequence[Comparison]) -> Spread | None:
+    rows = {sample for each in compared if each.measure == measure for sample in (each.more, each.less)}
     return pooled(rows)
 
 
 def _not_run(evidence: Evidence, *keys: RowKey) -> Finding:
-    missing = [key for key in keys if not any(run.state == "finished" for run in evidence.rows.get(key, []))]
+    missing = [key for key in keys if not (evidence.runs(key)["status"] == "finished").any()]
     return Finding(None, ", ".join(f"{row_name(key)} has no finished run" for key in missing))

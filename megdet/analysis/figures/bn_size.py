@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from megdet.analysis.by_row import by_row
+import pandas as pd
+
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.style import dress, entitle, legend_below, line_style, new_figure
-from megdet.analysis.paper import paper_table
+from megdet.analysis.paper import paper_rows
+from megdet.analysis.rows import by_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,14 +29,14 @@ Values = dict[int, dict[int, list[float]]]
 def draw(group: Group) -> Figure | None:
     """Ours and the paper's in a panel each, a line per batch; None where no run with BN has finished."""
     ours: Values = {}
-    finished = [run for run in group.runs if run.final.get("mmAP") is not None]
-    shown = [run for run in finished if run.bn_size > 0 and run.schedule == "normal" and run.lr_scale == 1]
-    for (batch, bn_size, _, _), runs in by_row(shown).items():
-        ours.setdefault(batch, {})[bn_size] = [run.final["mmAP"] or 0.0 for run in runs]
+    shown = group.runs[group.runs["mmAP"].notna()]
+    rows = {key: runs for key, runs in by_row(shown).items() if key[1] > 0 and key[2:] == ("normal", 1.0)}
+    for (batch, bn_size, _, _), runs in rows.items():
+        ours.setdefault(batch, {})[bn_size] = list(runs["mmAP"])
     if not ours:
         return None
     theirs: Values = {}
-    for row in paper_table(3).rows:
+    for row in paper_rows("table3"):
         if row.key[1] > 0 and row.key[2] == "normal" and row.mmAP is not None:
             theirs.setdefault(row.key[0], {})[row.key[1]] = [row.mmAP]
     labels = {batch: f"batch {batch}{_seeds(ours.get(batch, {}))}" for batch in sorted(ours.keys() | theirs.keys())}
@@ -47,7 +49,7 @@ def draw(group: Group) -> Figure | None:
         "Accuracy against BN size under the normal schedule, mean over seeds; whiskers: standard deviation over seeds; "
         "points about a tick are of its BN size"
     )
-    entitle(figure, title, group, shown)
+    entitle(figure, title, group, pd.concat(rows.values()))
     return figure
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.pictures import WIDTH, height_of, hide, show
 from megdet.analysis.figures.style import entitle, new_figure
-from megdet.analysis.paper import key_of, row_name
+from megdet.analysis.rows import by_row, row_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,9 +19,10 @@ COLUMNS = 3
 
 def draw(group: Group) -> Figure | None:
     """The pictures of the finished run of the highest mmAP that left some; None without one."""
-    finished = [run for run in group.runs if run.final.get("mmAP") is not None]
-    for run in sorted(finished, key=lambda run: (-(run.final["mmAP"] or 0), run.run_id)):
-        if paths := run.files(PATTERN):
+    finished = group.runs[group.runs["mmAP"].notna()].sort_values(["mmAP", "run_id"], ascending=[False, True])
+    for run in finished.index:
+        if paths := group.frames.files(run, PATTERN):
+            best = finished.loc[[run]]
             break
     else:
         return None
@@ -33,6 +34,6 @@ def draw(group: Group) -> Figure | None:
         hide(axes)
     for path, axes in zip(paths, all_axes, strict=False):
         show(path, axes)
-    about = f"{row_name(key_of(run))}, seed {run.seed}: mmAP {run.final['mmAP']:.1f} %"
-    entitle(figure, f"Detections of the best run ({about}); white, dashed: ground truth", group, [run])
+    about = f"{row_name(next(iter(by_row(best))))}, seed {best['seed'].item()}: mmAP {best['mmAP'].item():.1f} %"
+    entitle(figure, f"Detections of the best run ({about}); white, dashed: ground truth", group, best)
     return figure

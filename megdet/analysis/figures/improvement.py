@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from megdet.analysis.by_row import BASE, by_row
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.bars import FAILED, Bar, Length, draw_bars
 from megdet.analysis.figures.style import entitle, seeds_label
-from megdet.analysis.paper import paper_table, row_name
+from megdet.analysis.paper import paper_rows
+from megdet.analysis.rows import BASE, by_row, row_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,17 +29,13 @@ def draw(group: Group) -> Figure | None:
     Where 16-base was not run, the frozen run of the smallest batch stands in for it (the title says so), and nothing
     but the rows' order can be held against the paper's bars, which are over 16-base.
     """
-    ended = [run for run in group.runs if run.final.get("mmAP") is not None or run.state == "diverged"]
+    ended = group.runs[group.runs["mmAP"].notna() | (group.runs["status"] == "diverged")]
     rows = by_row(ended)
-    ours = {
-        key: mmAPs
-        for key, runs in rows.items()
-        if (mmAPs := [mmAP for run in runs if (mmAP := run.final.get("mmAP")) is not None])
-    }
+    ours = {key: mmAPs for key, runs in rows.items() if (mmAPs := list(runs["mmAP"].dropna()))}
     base = BASE if BASE in ours else min((key for key in ours if key[1:] == BASE[1:]), default=None)
     if base is None or len(ours) < 2:
         return None
-    printed = {row.key: row.mmAP for number in (2, 3) for row in paper_table(number).rows}
+    printed = {row.key: row.mmAP for row in paper_rows("table2", "table3")}
     theirs = {key: _gain([mmAP], [printed[BASE] or 0]) if mmAP else FAILED for key, mmAP in printed.items()}
     bars = [
         Bar(

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from megdet.analysis.by_row import by_row, place_of
+import pandas as pd
+
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.panels import styles_by_batch
 from megdet.analysis.figures.style import dress, entitle, legend_below, new_figure, over_epochs
-from megdet.analysis.paper import RowKey, label_of
-from megdet.analysis.runs import Numbers
+from megdet.analysis.rows import RowKey, by_row, label_of, place_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "learning_rate"
-
-Curve = list[tuple[float, float]]
-"""Epochs and learning rates."""
 
 
 def draw(group: Group) -> Figure | None:
@@ -25,12 +22,13 @@ def draw(group: Group) -> Figure | None:
 
     None without a logged step.
     """
-    curves: dict[RowKey, Curve] = {}
+    curves: dict[RowKey, pd.DataFrame] = {}
+    logged = dict(list(group.steps[group.steps["lr"] > 0].groupby("run")))
     for (batch, _, schedule, scale), runs in by_row(group.runs).items():
-        longest = max((_points(run.steps) for run in runs), key=len)
         key = (batch, 0, schedule, scale)
-        if len(longest) > len(curves.get(key, [])):
-            curves[key] = longest
+        for run in runs.index.intersection(list(logged), sort=False):
+            if key not in curves or len(logged[run]) > len(curves[key]):
+                curves[key] = logged[run]
     if not curves:
         return None
     schedules = list(dict.fromkeys(key[2] for key in curves))
@@ -42,7 +40,7 @@ def draw(group: Group) -> Figure | None:
             if key[2] == name:
                 colour, marker, line = styles[(*key[:2], "", key[3])]
                 axes.plot(
-                    [epoch for epoch, _ in points], [lr for _, lr in points], color=colour, linestyle=line,
+                    points["epoch"], points["lr"], color=colour, linestyle=line,
                     linewidth=1.4, marker=marker, markersize=4, markevery=(place / 50, 0.15),
                     label=f"batch {label_of((*key[:2], 'normal', key[3]))}",
                 )  # fmt: skip
@@ -54,11 +52,5 @@ def draw(group: Group) -> Figure | None:
     all_axes[0].set(ylabel="learning rate")
     legend_below(figure, *all_axes)
     title = "Learning rate of the steps that were logged, with straight lines between them"
-    entitle(figure, title, group, [run for run in group.runs if run.steps])
+    entitle(figure, title, group, group.runs[group.runs.index.isin(group.steps["run"])])
     return figure
-
-
-def _points(steps: tuple[Numbers, ...]) -> Curve:
-    """Epoch and learning rate of the steps that were logged."""
-    pairs = [(line.get("epoch"), line.get("lr")) for line in steps]
-    return [(epoch, lr) for epoch, lr in pairs if epoch is not None and lr]

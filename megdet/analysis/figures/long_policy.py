@@ -17,7 +17,8 @@ from megdet.analysis.figures.style import (
     new_figure,
     over_epochs,
 )
-from megdet.analysis.paper import figure_rows, row_name
+from megdet.analysis.paper import paper_rows
+from megdet.analysis.rows import row_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,17 +28,17 @@ NAME = "long_policy"
 
 def draw(group: Group) -> Figure | None:
     """mmAP over epochs, with the paper's last points (in words, where not comparable); None without a long run."""
-    curves = {key: curve for key, curve in curves_of(group).items() if key[2] == "long" and curve.mean}
-    printed = figure_rows("figure4")
+    curves = {key: curve for key, curve in curves_of(group).items() if key[2] == "long" and len(curve.mean)}
+    printed = paper_rows("figure4")
     keys = small_and_large(list(curves), [row.key for row in printed])
     if not keys:
         return None
     styles = {key: line_style(place) for place, key in enumerate(keys)}
     figure = new_figure(6, 4.4)
     axes = figure.subplots()
-    mark_drops(axes, [run for run in group.runs if run.schedule == "long"])
+    mark_drops(axes, group.runs[group.runs["schedule"] == "long"])
     chosen = {key: curves[key] for key in keys}
-    draw_curves(axes, chosen, styles, over="epochs")
+    draw_curves(axes, chosen, styles, over="epoch")
     title = f"Accuracy under the long schedule{marks_text(chosen)}"
     if not group.is_like_the_paper:
         title += "; the paper's last epochs: " + ", ".join(f"{row.mmAP:.1f} % ({row_name(row.key)})" for row in printed)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 from math import ceil
-from statistics import fmean
 from typing import TYPE_CHECKING
 
-from megdet.analysis.by_row import by_row
+import pandas as pd
+
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.panels import Style, panels_of
 from megdet.analysis.figures.style import (
@@ -21,8 +22,7 @@ from megdet.analysis.figures.style import (
     panel_height,
     seeds_label,
 )
-from megdet.analysis.paper import row_name
-from megdet.analysis.runs import Numbers, RunRecord
+from megdet.analysis.rows import by_row, row_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,19 +37,18 @@ HEADROOM = 2.0
 APART = 0.1
 """Of the axis' height, between crosses at the left edge of a panel."""
 
-Curve = list[tuple[float, float]]
-"""Epochs and losses."""
-
 
 def draw(group: Group) -> Figure | None:
     """One curve per run, seeds of a row alike, many rows split by BN size; None without a logged step.
 
     A run that diverged before its first logged step is a cross at the left edge.
     """
-    curves = {run.run_id: smoothed(run.steps, epochs=run.schedule_epochs) for run in group.runs}
-    if not any(curves.values()):
+    steps = group.steps[(group.steps["loss"] > 0) & group.steps["epoch"].notna()]
+    curves = {run: smoothed(part, epochs=group.runs.at[run, "schedule.epochs"]) for run, part in steps.groupby("run")}
+    if not curves:
         return None
-    shown = [run for run in group.runs if curves[run.run_id] or run.state == "diverged"]
+    has_diverged = group.runs["status"] == "diverged"
+    shown = group.runs[has_diverged | group.runs.index.isin(list(curves))]
     rows = by_row(shown)
     panels = panels_of(list(rows))
     alone = len(panels) == 1
@@ -58,18 +57,21 @@ def draw(group: Group) -> Figure | None:
     all_axes = figure.subplots(
         len(panels), 1, sharex=True, sharey=True, squeeze=False, gridspec_kw={"height_ratios": heights}
     )[:, 0]
-    low, high = _limits(group.runs, curves)
+    low, high = _limits(curves, sound=group.runs.index[~has_diverged])
     for panel, axes in zip(panels, all_axes, strict=True):
         mark_drops(axes, shown)
         early = count()
         for key, style in panel.styles.items():
             label = row_name(key) + seeds_label(rows[key])
-            for run in rows[key]:
-                points = curves[run.run_id]
+            for run in rows[key].index:
+                points = curves.get(run, steps.iloc[:0])
                 _draw_curve(axes, points, style, label=label)
                 label = "_nolegend_"
-                if run.state == "diverged":
-                    epoch, loss = points[-1] if points else (0.0, high * (low / high) ** (APART * next(early)))
+                if has_diverged[run]:
+                    if run in curves:
+                        epoch, loss = points[["epoch", "loss"]].iloc[-1]
+                    else:
+                        epoch, loss = 0.0, high * (low / high) ** (APART * next(early))
                     _draw_cross(axes, epoch, min(loss, high), colour=style[0])
         if not alone:
             legend_beside(axes, title=panel.title)
@@ -80,31 +82,31 @@ def draw(group: Group) -> Figure | None:
     if alone:
         legend_below(figure, all_axes[0])
     title = "Training loss, one curve per seed; dashed: the learning rate drops"
-    if any(run.state == "diverged" for run in shown):
+    if has_diverged.any():
         title += "; a cross: training diverged (at the upper edge: with a loss beyond it"
         title += ", at the left edge: before the first logged step)"
     entitle(figure, title, group, shown)
     return figure
 
 
-def _draw_curve(axes: Axes, points: Curve, style: Style, *, label: str) -> None:
+def _draw_curve(axes: Axes, points: pd.DataFrame, style: Style, *, label: str) -> None:
     colour, marker, line = style
-    x, y = [epoch for epoch, _ in points], [loss for _, loss in points]
     axes.plot(
-        x, y, color=colour, linestyle=line, linewidth=1.2, marker=marker, markersize=4, markevery=0.15, label=label
-    )
+        points["epoch"], points["loss"], color=colour, linestyle=line, linewidth=1.2, marker=marker, markersize=4,
+        markevery=0.15, label=label,
+    )  # fmt: skip
 
 
 def _draw_cross(axes: Axes, epoch: float, loss: float, *, colour: str) -> None:
     axes.plot([epoch], [loss], color=colour, marker="x", markersize=11, markeredgewidth=2.5, clip_on=False)
 
 
-def _limits(runs: tuple[RunRecord, ...], curves: dict[str, Curve]) -> tuple[float, float]:
+def _limits(curves: Mapping[int, pd.DataFrame], *, sound: pd.Index) -> tuple[float, float]:
     """Of the axis: a little around all losses, but for those of a divergence."""
-    everything = [loss for points in curves.values() for _, loss in points]
-    sound = [loss for run in runs if run.state != "diverged" for _, loss in curves[run.run_id]]
-    beyond = HEADROOM * max(sound) if sound else max(everything)
-    return min(everything) / 1.1, min(beyond, 1.1 * max(everything))
+    losses = pd.concat({run: points["loss"] for run, points in curves.items()})
+    of_sound = losses[losses.index.get_level_values(0).isin(sound)]
+    beyond = HEADROOM * of_sound.max() if len(of_sound) else losses.max()
+    return losses.min() / 1.1, min(beyond, 1.1 * losses.max())
 
 
 def _scale(axes: Axes, low: float, high: float) -> None:
@@ -118,13 +120,11 @@ def _scale(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_minor_formatter("")
 
 
-def smoothed(steps: tuple[Numbers, ...], *, epochs: int) -> Curve:
-    """Epoch and loss of the logged steps whose loss is finite and positive; of all `epochs`, MAX_POINTS averages.
+def smoothed(steps: pd.DataFrame, *, epochs: int) -> pd.DataFrame:
+    """`epoch` and `loss` of the logged steps; of all `epochs`, MAX_POINTS averages.
 
     A run that is not over is averaged like its seeds that are.
     """
-    pairs = [(line.get("epoch"), line.get("loss")) for line in steps]
-    points = [(epoch, loss) for epoch, loss in pairs if epoch is not None and loss]
-    width = max(1, ceil(len(points) * epochs / points[-1][0] / MAX_POINTS)) if points else 1
-    parts = [points[first : first + width] for first in range(0, len(points), width)]
-    return [(part[-1][0], fmean(loss for _, loss in part)) for part in parts]
+    width = max(1, ceil(len(steps) * epochs / steps["epoch"].iloc[-1] / MAX_POINTS))
+    part = pd.RangeIndex(len(steps)) // width
+    return steps.groupby(part).agg({"epoch": "last", "loss": "mean"})

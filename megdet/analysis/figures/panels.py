@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from megdet.analysis.figures.style import LINES, line_style
-from megdet.analysis.paper import RowKey, bn_label
+from megdet.analysis.rows import RowKey, bn_label
 
 MAX_CURVES = 7
 """Of one panel, before the rows are split by BN size: as many as there are colours."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from PIL import Image
 
-from megdet.analysis.by_row import by_row
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.pictures import WIDTH, height_of, hide, show
 from megdet.analysis.figures.small_and_large import small_and_large
 from megdet.analysis.figures.style import entitle, new_figure
-from megdet.analysis.paper import key_of, ratio_table, row_name
-from megdet.analysis.runs import RunRecord
+from megdet.analysis.paper import ratio_table
+from megdet.analysis.rows import by_row, row_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -34,8 +33,10 @@ def draw(group: Group) -> Figure | None:
     A row per epoch; in it the images with the smallest share of positives first, under its numbers of both.
     """
     drawn = tuple(row.key for row in ratio_table().rows)
-    rows = {key: runs for key, runs in by_row(group.runs).items() if any(run.epochs for run in runs)}
-    blocks = [block for key in small_and_large(rows, drawn) if (block := _first_with_pictures(rows[key])) is not None]
+    rows = by_row(group.runs[group.runs.index.isin(group.epochs["run"])])
+    blocks = [
+        block for key in small_and_large(rows, drawn) if (block := _first_with_pictures(group, rows[key])) is not None
+    ]
     if not blocks:
         return None
     columns = max(len(images) for _, epochs in blocks for images in epochs.values())
@@ -49,14 +50,14 @@ def draw(group: Group) -> Figure | None:
     for (run, epochs), part in zip(blocks, parts, strict=True):
         _draw(part, run, epochs, columns)
     about = "Proposals of a training step, positive (thick, orange) : negative (thin, blue; some of them drawn)"
-    entitle(figure, about, group, [run for run, _ in blocks])
+    entitle(figure, about, group, pd.concat([run for run, _ in blocks]))
     return figure
 
 
-def _draw(part: SubFigure, run: RunRecord, epochs: dict[int, list[Path]], columns: int) -> None:
+def _draw(part: SubFigure, run: pd.DataFrame, epochs: dict[int, list[Path]], columns: int) -> None:
     heights = [height_of(images) for images in epochs.values()]
     rows = part.subplots(len(epochs), columns, squeeze=False, height_ratios=heights)
-    part.suptitle(f"{row_name(key_of(run))}, seed {run.seed}", fontsize=9, fontweight="bold")
+    part.suptitle(f"{row_name(next(iter(by_row(run))))}, seed {run['seed'].item()}", fontsize=9, fontweight="bold")
     for (epoch, images), row in zip(epochs.items(), rows, strict=True):
         row[0].set_ylabel(f"epoch {epoch}", fontsize=8)
         for axes in row:
@@ -66,14 +67,14 @@ def _draw(part: SubFigure, run: RunRecord, epochs: dict[int, list[Path]], column
             axes.set_title(_ratio(path), fontsize=8)
 
 
-def _first_with_pictures(runs: Sequence[RunRecord]) -> tuple[RunRecord, dict[int, list[Path]]] | None:
-    for run in runs:
+def _first_with_pictures(group: Group, runs: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, list[Path]]] | None:
+    for run in runs.index:
         epochs: dict[int, list[Path]] = defaultdict(list)
-        for path in sorted(run.files(PATTERN), key=_share):
+        for path in sorted(group.frames.files(run, PATTERN), key=_share):
             if found := _EPOCH.match(path.name):
                 epochs[int(found[1])].append(path)
         if epochs:
-            return run, dict(sorted(epochs.items()))
+            return runs.loc[[run]], dict(sorted(epochs.items()))
     return None
 
 

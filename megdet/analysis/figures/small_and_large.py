@@ -18,7 +18,8 @@ from megdet.analysis.figures.style import (
     new_figure,
     over_epochs,
 )
-from megdet.analysis.paper import PaperRow, RowKey, figure_rows, paper_table, row_name
+from megdet.analysis.paper import PaperRow, paper_rows
+from megdet.analysis.rows import RowKey, row_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +33,8 @@ def draw(group: Group) -> Figure | None:
     else in a panel of their own. None without an mmAP.
     """
     curves = curves_of(group)
-    printed = figure_rows("figure1")
-    keys = small_and_large([key for key in curves if curves[key].mean], [row.key for row in printed])
+    printed = paper_rows("figure1")
+    keys = small_and_large([key for key in curves if len(curves[key].mean)], [row.key for row in printed])
     if not keys:
         return None
     chosen = {key: curves[key] for key in keys}
@@ -41,10 +42,10 @@ def draw(group: Group) -> Figure | None:
     figure = new_figure(9 if group.is_like_the_paper else 11, 4.4)
     by_epoch, by_hours, *apart = figure.subplots(1, 2 if group.is_like_the_paper else 3)
     by_hours.sharey(by_epoch)
-    mark_drops(by_epoch, [run for run in group.runs if run.schedule in {key[2] for key in keys}])
-    draw_curves(by_epoch, chosen, styles, over="epochs")
+    mark_drops(by_epoch, group.runs[group.runs["schedule"].isin([key[2] for key in keys])])
+    draw_curves(by_epoch, chosen, styles, over="epoch")
     draw_curves(by_hours, chosen, styles, over="hours")
-    theirs = {row.key: row for row in paper_table(3).rows}
+    theirs = {row.key: row for row in paper_rows("table3")}
     if apart:
         _draw_apart(printed, apart[0])
     for key in keys if not apart else ():

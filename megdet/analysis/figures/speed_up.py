@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
-from megdet.analysis.by_row import BASE, by_row
+import pandas as pd
+
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.style import PAPER, dress, entitle, gpus_label, legend_below, line_style, new_figure
-from megdet.analysis.paper import RowKey, bn_label, paper_table, row_name
-from megdet.analysis.runs import RunRecord
+from megdet.analysis.paper import paper_rows
+from megdet.analysis.rows import BASE, RowKey, bn_label, by_row, row_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,21 +30,22 @@ class Point(NamedTuple):
 
 def points_of(group: Group) -> list[Point]:
     """The finished runs of the normal schedule, each row on each number of GPUs; fewest GPUs and images first."""
-    points = []
-    for key, runs in by_row(timed_runs(group)).items():
-        for gpus in {run.gpus for run in runs}:
-            points.append(Point(gpus, key, fmean(run.train_s for run in runs if run.gpus == gpus) / 3600))
-    return sorted(points)
+    return sorted(
+        Point(int(gpus), key, fmean(seconds) / 3600)
+        for key, runs in by_row(timed_runs(group)).items()
+        for gpus, seconds in runs.groupby("gpus")["train_s"]
+    )
 
 
-def timed_runs(group: Group) -> list[RunRecord]:
+def timed_runs(group: Group) -> pd.DataFrame:
     """The runs behind the points."""
-    return [run for run in group.runs if run.state == "finished" and run.train_s > 0 and run.schedule == "normal"]
+    runs = group.runs
+    return runs[(runs["status"] == "finished") & (runs["train_s"] > 0) & (runs["schedule"] == "normal")]
 
 
 def papers_points() -> list[Point]:
     """The rows of Table 3 with the normal schedule."""
-    rows = [row for row in paper_table(3).rows if row.key[2] == "normal"]
+    rows = [row for row in paper_rows("table3") if row.key[2] == "normal"]
     return sorted(Point(row.gpus or 0, row.key, row.hours or 0) for row in rows)
 
 

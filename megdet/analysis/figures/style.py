@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from megdet.analysis.commits import commits_text, of_several_commits
 from megdet.analysis.comparable import Group
-from megdet.analysis.runs import RunRecord
+from megdet.analysis.setting_values import numbers_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,14 +52,14 @@ def over_epochs(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def entitle(figure: Figure, title: str, group: Group, runs: Sequence[RunRecord]) -> None:
+def entitle(figure: Figure, title: str, group: Group, runs: pd.DataFrame) -> None:
     """What the figure shows, of which group; and the code of the `runs` in it, where it is not one, as committed."""
     texts = (title, group.title, _code_text(runs))
     figure.suptitle("\n".join(line for text in texts if text for line in _lines(text, figure)), fontsize=9)
 
 
-def _code_text(runs: Sequence[RunRecord]) -> str:
-    changed = sum(run.dirty for run in runs)
+def _code_text(runs: pd.DataFrame) -> str:
+    changed = runs["dirty"].sum()
     parts = [commits_text(runs)] if of_several_commits(runs) else []
     if changed:
         parts.append(f"{changed} of {len(runs)} runs with uncommitted changes")
@@ -97,9 +98,14 @@ def panel_height(entries: int) -> float:
     return max(1.8, 0.6 + 0.19 * entries)
 
 
-def mark_drops(axes: Axes, runs: Iterable[RunRecord]) -> None:
+def drops_of(runs: pd.DataFrame) -> list[float]:
+    """Epochs done when the learning rate of any of the runs drops."""
+    return sorted({epoch for text in runs["schedule.milestones"].dropna().unique() for epoch in numbers_in(text)})
+
+
+def mark_drops(axes: Axes, runs: pd.DataFrame) -> None:
     """Dashed lines where the learning rate drops, over epochs."""
-    for epoch in sorted({epoch for run in runs for epoch in run.milestones}):
+    for epoch in drops_of(runs):
         axes.axvline(epoch, color="0.6", linewidth=0.9, linestyle="--", zorder=0)
 
 
@@ -107,10 +113,10 @@ def gpus_label(gpus: int) -> str:
     return f"{gpus} GPU{'s' if gpus != 1 else ''}"
 
 
-def seeds_label(runs: Sequence[RunRecord]) -> str:
+def seeds_label(runs: pd.DataFrame) -> str:
     """What a legend says of a row's runs, after its name: how many seeds, how many of them diverged or are not over."""
-    diverged = sum(run.state == "diverged" for run in runs)
-    unfinished = sum(run.state not in ("finished", "diverged") for run in runs)
+    diverged = (runs["status"] == "diverged").sum()
+    unfinished = len(runs) - (runs["status"] == "finished").sum() - diverged
     if len(runs) == 1:
         return " (diverged)" if diverged else " (unfinished)" if unfinished else ""
     words = [f"{diverged} of {len(runs)} diverged" if diverged else f"{len(runs)} seeds"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from megdet.analysis.by_row import by_row, place_of
+from megdet.analysis.cells import hours
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.bars import FAILED, Bar, Length, draw_bars
 from megdet.analysis.figures.style import entitle, gpus_label, seeds_label
-from megdet.analysis.paper import RowKey, paper_table, row_name
-from megdet.analysis.tables import hours_text
+from megdet.analysis.paper import paper_rows
+from megdet.analysis.rows import RowKey, by_row, place_of, row_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,20 +23,18 @@ TALK: tuple[RowKey, ...] = ((16, 0, "normal", 1.0), (64, 16, "normal", 1.0), (25
 def draw(group: Group) -> Figure | None:
     """A bar for each row that has finished, on each number of GPUs, and the talk's three; None if none has finished."""
     ours: dict[RowKey, list[tuple[str, Length | None]]] = {}
-    finished = [run for run in group.runs if run.state == "finished" and run.train_s > 0]
+    finished = group.runs[(group.runs["status"] == "finished") & (group.runs["train_s"] > 0)]
     for key, runs in by_row(finished).items():
-        for gpus in sorted({run.gpus for run in runs}):
-            same = [run for run in runs if run.gpus == gpus]
-            hours = [run.train_s / 3600 for run in same]
-            spread = stdev(hours) if len(hours) > 1 else 0.0
-            bar = Length(fmean(hours), _text(fmean(hours), gpus), spread)
+        for gpus, same in runs.groupby("gpus"):
+            times = list(same["train_s"] / 3600)
+            spread = stdev(times) if len(times) > 1 else 0.0
+            bar = Length(fmean(times), _text(fmean(times), gpus), spread)
             ours.setdefault(key, []).append((seeds_label(same), bar))
     if not ours:
         return None
     theirs = {
         row.key: Length(row.hours, _text(row.hours, row.gpus)) if row.hours else FAILED
-        for number in (2, 3)
-        for row in paper_table(number).rows
+        for row in paper_rows("table2", "table3")
     }
     bars = []
     for key in sorted({*ours, *TALK}, key=place_of):
@@ -49,5 +47,5 @@ def draw(group: Group) -> Figure | None:
     return figure
 
 
-def _text(hours: float, gpus: int | None) -> str:
-    return hours_text(hours) + (f" ({gpus_label(gpus)})" if gpus else "")
+def _text(time: float, gpus: int | None) -> str:
+    return hours([time]) + (f" ({gpus_label(gpus)})" if gpus else "")

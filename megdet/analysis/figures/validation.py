@@ -42,10 +42,9 @@ def draw(group: Group) -> Figure | None:
     for panel, (by_epoch, by_hours) in zip(panels, all_axes, strict=True):
         mark_drops(by_epoch, group.runs)
         for curve in curves.values() if not alone else ():
-            mmAP = [point.mmAP for point in curve.mean]
-            by_epoch.plot([point.epochs for point in curve.mean], mmAP, color="0.85", linewidth=0.8, zorder=0.5)
-            by_hours.plot([point.hours for point in curve.mean], mmAP, color="0.85", linewidth=0.8, zorder=0.5)
-        draw_curves(by_epoch, curves, panel.styles, over="epochs")
+            for axes, over in ((by_epoch, "epoch"), (by_hours, "hours")):
+                axes.plot(curve.mean[over], curve.mean["mmAP"], color="0.85", linewidth=0.8, zorder=0.5)
+        draw_curves(by_epoch, curves, panel.styles, over="epoch")
         draw_curves(by_hours, curves, panel.styles, over="hours")
         by_epoch.set(ylabel="mmAP (%)")
         if not alone:

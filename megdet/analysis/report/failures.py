@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from megdet.analysis.runs import RunRecord
+import pandas as pd
+
+from megdet.analysis.frames import RunFrames
 from megdet.launchers.jobs import Jobs, Look
 from megdet.runs.causes import Diagnosis, diagnose, group
 from megdet.runs.folder import FAILURE, RunFolder
@@ -18,27 +20,27 @@ ENDED = ("failed", "diverged", "interrupted")
 NONE = "<p>No run has failed, diverged or been interrupted.</p>"
 
 
-def failures_html(runs: Sequence[RunRecord]) -> str:
+def failures_html(frames: RunFrames) -> str:
     """A part for each cause: its runs in their own words, what to do, and the last log lines of one of them."""
-    return "\n".join(_part(alike) for alike in group(_failures(runs))) or NONE
+    return "\n".join(_part(alike) for alike in group(_failures(frames))) or NONE
 
 
-def _failures(runs: Sequence[RunRecord]) -> list[Diagnosis]:
-    look = Jobs().look_at([RunFolder(run.folder) for run in runs if run.folder])
+def _failures(frames: RunFrames) -> list[Diagnosis]:
+    look = Jobs().look_at([RunFolder(Path(folder)) for folder in frames.runs["folder"] if folder])
     with TemporaryDirectory() as nothing:
-        found = [_failure(run, look, Path(nothing)) for run in runs]
+        found = [_failure(frames, index, run, look, Path(nothing)) for index, run in frames.runs.iterrows()]
     return [failure for failure in found if failure]
 
 
-def _failure(run: RunRecord, look: Look, nothing: Path) -> Diagnosis | None:
-    stand = Stand(Status(run.state), run.reason)
-    if run.folder is not None:
-        return look.diagnosis(RunFolder(run.folder), stand)
-    if run.state not in ENDED:
+def _failure(frames: RunFrames, index: int, run: pd.Series, look: Look, nothing: Path) -> Diagnosis | None:
+    stand = Stand(Status(run["status"]), run["reason"])
+    if run["folder"]:
+        return look.diagnosis(RunFolder(Path(run["folder"])), stand)
+    if run["status"] not in ENDED:
         return None  # what MLflow has of it is not worth the request
-    files = run.files(FAILURE)
+    files = frames.files(index, FAILURE)
     failure = diagnose(RunFolder(files[0].parent if files else nothing), stand)
-    return replace(failure, run=run.run_id) if failure else None
+    return replace(failure, run=run["run_id"]) if failure else None
 
 
 def _part(alike: Sequence[Diagnosis]) -> str:

@@ -3,49 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from megdet.analysis.runs import RunRecord
-from megdet.analysis.tables import Row, Table, hours_text
+import pandas as pd
+
+from megdet.analysis.cells import Cell, hours
+from megdet.analysis.frames import RunFrames
+from megdet.analysis.table import Column, Kind, Row, Table, table_of
 from megdet.runs.folder import PLAN
 
+PLANNED = {
+    "lr": ("schedule", "lr"), "steps per epoch": ("schedule", "steps_per_epoch"), "nodes": ("layout", "nodes"),
+    "# of GPUs": ("layout", "gpus"), "images per GPU": ("layout", "images_per_gpu"),
+    "accumulation": ("layout", "accumulation"), "BN group (GPUs)": ("layout", "bn_group"),
+    "sublinear": ("layout", "sublinear"),
+}  # fmt: skip
+"""Headings, and where a plan.json has what is below them."""
 COLUMNS = (
-    "run", "state", "epochs", "Time (h)", "lr", "steps per epoch", "nodes", "# of GPUs", "images per GPU",
-    "accumulation", "BN group (GPUs)", "sublinear",
+    Column("run", Kind.NAMING), Column("status", Kind.FACT), Column("epochs", Kind.FACT),
+    Column("Time", Kind.MEASURED, hours, unit="h"), *(Column(heading, Kind.FACT) for heading in PLANNED),
 )  # fmt: skip
 
 
-def plans_table(runs: Sequence[RunRecord]) -> Table:
+def plans_table(frames: RunFrames) -> Table:
     """A row for each run, from its plan.json; what the plan has to say of its layout is in the notes."""
-    states = Counter(run.state for run in runs)
-    counts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+    runs = frames.runs
+    runs = runs.assign(epochs_done=frames.epochs.groupby("run").size().reindex(runs.index, fill_value=0))
+    counts = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().sort_index().items())
     with ThreadPoolExecutor(8) as pool:  # from MLflow each takes a request or two
-        return Table("Plans", counts, COLUMNS, tuple(pool.map(_row, runs)), legend="")
+        rows = list(pool.map(lambda run: _row(frames, runs.loc[[run]]), runs.index))
+    return table_of("Plans", counts, COLUMNS, rows, legend="", label="plans")
 
 
-def _row(run: RunRecord) -> Row:
-    epochs = f"{len(run.epochs)} of {run.schedule_epochs}"
-    hours = hours_text(run.train_s / 3600) if run.train_s else None
-    files = run.files(PLAN)
+def _row(frames: RunFrames, run: pd.DataFrame) -> Row:
+    ((index, facts),) = run.iterrows()
+    epochs = f"{facts['epochs_done']} of {facts['schedule.epochs']}"
+    cells: list[Cell] = [facts["run_id"], facts["status"], epochs, facts["train_s"] / 3600 or None]
+    files = frames.files(index, PLAN)
     if not files:  # in MLflow from the first push on
-        return Row((run.run_id, run.state, epochs, hours, *[None] * (len(COLUMNS) - 4)), (), (run.run_id,), (run,))
+        return Row((facts["run_id"],), [*cells, *[None] * len(PLANNED)], (), run)
     plan: dict[str, Any] = json.loads(files[0].read_text())
-    layout, schedule = plan["layout"], plan["schedule"]
-    cells = (
-        run.run_id,
-        run.state,
-        epochs,
-        hours,
-        f"{schedule['lr']:g}",
-        str(schedule["steps_per_epoch"]),
-        str(layout["nodes"]),
-        str(layout["gpus"]),
-        str(layout["images_per_gpu"]),
-        str(layout["accumulation"]),
-        str(layout["bn_group"]),
-        "yes" if layout["sublinear"] else "no",
-    )
-    return Row(cells, tuple(plan["notes"]), (run.run_id,), (run,))
+    planned = [plan[part][name] for part, name in PLANNED.values()]
+    words = [("yes" if value else "no") if isinstance(value, bool) else value for value in planned]
+    return Row((facts["run_id"],), [*cells, *words], tuple(plan["notes"]), run)

@@ -73,7 +73,7 @@ def dispatch(
     executor.update_parameters(**parameters_of(array, payload.folder))
     for pause_s in (*pauses_s, None):
         try:
-            return _submit(executor, payload, timeout_s)
+            return _submit(executor, payload, array.resources.cluster, timeout_s)
         except FileNotFoundError:
             raise UserError(NO_SLURM.format("there is no sbatch on this machine")) from None
         except SlurmError as error:
@@ -145,11 +145,11 @@ class _Preview(submitit.SlurmExecutor):
         return self._make_submission_file_text(self._submitit_command_str, "")
 
 
-def _submit(executor: submitit.SlurmExecutor, payload: Payload, timeout_s: float) -> str:
+def _submit(executor: submitit.SlurmExecutor, payload: Payload, cluster: ClusterSettings, timeout_s: float) -> str:
     """Raises SlurmError, and FileNotFoundError where there is no sbatch."""
     said = io.StringIO()
     try:
-        with _outside_of_jobs(), _time_limit(timeout_s), contextlib.redirect_stderr(said):
+        with _outside_of_jobs(cluster), _time_limit(timeout_s), contextlib.redirect_stderr(said):
             jobs = executor.map_array(Rank(), [str(payload.file)] * len(payload.runs))
     except (FailedJobError, FailedSubmissionError, TimeoutError) as error:
         if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
@@ -162,8 +162,10 @@ def _setup(cluster: ClusterSettings, folder: Path) -> list[str]:
     """Shell lines before the ranks: the site's, then ours."""
     root = _quoted(Path(megdet.__file__).parents[1])
     job = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+    # submitit's scripts are bash's. What fails here would fail later, with another message or, worse, without one.
+    guard = ["trap 'echo \"cluster.setup failed: $BASH_COMMAND\" >&2; exit 97' ERR", *cluster.setup, "trap - ERR"]
     return [
-        *cluster.setup,
+        *(guard if cluster.setup else []),
         # The nodes find this very package, installed or not.
         f"export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}",
         # The shell outlives the signals that its ranks get, so that the last line is reached.
@@ -182,10 +184,32 @@ def _memory(gb_per_gpu: float | None, gpus_per_node: int) -> str | None:
     return None if gb_per_gpu is None else f"{round(gb_per_gpu * gpus_per_node * 1024)}M"
 
 
+DEFAULTS_OF_SBATCH = {
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_QOS": "qos",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_RESERVATION": "reservation",
+}
+"""What users set once for all of their jobs, and our setting of the same meaning. To sbatch the variable outweighs the
+script, so that it is left out where the setting is given."""
+
+
+def defaults_of_sbatch(cluster: ClusterSettings) -> dict[str, str]:
+    """The user's defaults for jobs that `cluster.*` does not replace."""
+    given = {name for name in ("account", "partition", "qos", "constraint") if getattr(cluster, name) is not None}
+    given |= set(cluster.sbatch_options)
+    return {
+        key: os.environ[key]
+        for key, setting in DEFAULTS_OF_SBATCH.items()
+        if key in os.environ and setting not in given
+    }
+
+
 @contextlib.contextmanager
-def _outside_of_jobs() -> Iterator[None]:
+def _outside_of_jobs(cluster: ClusterSettings) -> Iterator[None]:
     """Without a surrounding job's variables: they would become the new job's settings."""
-    site = {key: os.environ[key] for key in OF_THE_SITE if key in os.environ}
+    site = {key: os.environ[key] for key in OF_THE_SITE if key in os.environ} | defaults_of_sbatch(cluster)
     with submitit.helpers.clean_env([key for key in os.environ if key.startswith("PMI")]):
         os.environ.update(site)
         yield

@@ -5,6 +5,8 @@ The launcher may die at any moment; jobs go on.
 
 from __future__ import annotations
 
+import copy
+import os
 import secrets
 import sys
 import time
@@ -17,7 +19,9 @@ from megdet.errors import ExitCode, UserError
 from megdet.launchers.jobs import stands_of
 from megdet.launchers.rank import RANK_PROGRAM
 from megdet.launchers.slurm.client import SlurmClient, SlurmError
+from megdet.launchers.slurm.discovery import Cluster, discover
 from megdet.launchers.slurm.dispatch import NO_SLURM, PAUSES_S, dispatch, script_of
+from megdet.launchers.slurm.fitting import check_fits, fit
 from megdet.launchers.slurm.intents import declare, fulfil, reconcile, submissions_folder, submitting, withdraw
 from megdet.launchers.slurm.job_states import SlurmQueue
 from megdet.launchers.slurm.payload import Payload
@@ -27,6 +31,7 @@ from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
 from megdet.runs.prediction import predict_all
 
+PAPERS_NODES, PAPERS_GPUS_PER_NODE = 16, 8
 MANY = 1_000_000
 """Stands for an array size that nobody has been asked for."""
 
@@ -46,19 +51,63 @@ class SlurmLauncher:
         self.wait, self._program, self._pauses_s = wait, program, pauses_s
         self._client = client or SlurmClient()
         self._queue = SlurmQueue(self._client)
+        self._said_papers = False
 
     def resolve(self, config: Config) -> Config:
-        """The config as it is; `auto` would mean this machine, which is not where the run goes."""
-        if config.cluster.gpus_per_node == "auto":
-            raise UserError(
-                "cluster.gpus_per_node=auto means this machine, and hydra/launcher=submitit_slurm runs elsewhere; "
-                "choose a cluster (cluster=paper, or a file of your own in conf/cluster/), or give "
-                "cluster.gpus_per_node=8 cluster.nodes=4"
-            )
-        return config
+        """The config with what is `auto` in `cluster` as what Slurm says it has. Raises UserError.
+
+        A dry run where no Slurm is at hand is planned for the paper's cluster.
+        """
+        if "auto" not in (config.cluster.nodes, config.cluster.gpus_per_node):
+            return config
+        try:
+            found = self._found
+        except SlurmError as error:
+            if config.sweep.dry_run:
+                return self._on_the_papers(config, error)
+            raise UserError(NO_SLURM.format(f"Slurm does not say what there is ({error})")) from None
+        return fit(config, found, partition=os.environ.get("SBATCH_PARTITION"))
 
     def check(self, plan: Plan) -> None:
-        """The cluster's settings have checked themselves, and Slurm says what it has room for."""
+        """Raises UserError for what Slurm would let wait for ever."""
+        try:
+            check_fits(plan, self._found, partition=os.environ.get("SBATCH_PARTITION"))
+        except SlurmError:
+            return  # submission says what is wrong with Slurm
+
+    @property
+    def _found(self) -> Cluster:
+        """What there is. Raises SlurmError."""
+        if isinstance(self._answer, SlurmError):
+            raise self._answer
+        return self._answer
+
+    @cached_property
+    def _answer(self) -> Cluster | SlurmError:
+        """Asked once for all points of a sweep, also where nobody answers."""
+        try:
+            found = discover(self._client.call)
+        except SlurmError as error:
+            return error
+        if not found.shapes:
+            return SlurmError("sinfo names no node in service")
+        print(f"Slurm has {found.describe()}", file=sys.stderr, flush=True)
+        return found
+
+    def _on_the_papers(self, config: Config, error: SlurmError) -> Config:
+        if not self._said_papers:
+            print(
+                f"no Slurm here ({error}): planned for the paper's cluster, {PAPERS_NODES} nodes of "
+                f"{PAPERS_GPUS_PER_NODE} GPUs (cluster=paper)",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._said_papers = True
+        config = copy.deepcopy(config)
+        cluster = config.cluster
+        cluster.nodes = PAPERS_NODES if cluster.nodes == "auto" else cluster.nodes
+        cluster.gpus_per_node = PAPERS_GPUS_PER_NODE if cluster.gpus_per_node == "auto" else cluster.gpus_per_node
+        return config
 
     def preview(self, plans: Sequence[Plan]) -> str:
         """The scripts that would be submitted, as far as they can be known without asking Slurm."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from megdet.config.cluster import ClusterSettings
 from megdet.planning.plan import Plan
 
+DAY_MIN = 24 * 60
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -23,7 +25,8 @@ class Resources:
     def of(cls, plan: Plan, *, hours: float | None = None) -> Resources:
         """`hours`: what the run is predicted to take."""
         cluster = plan.config.cluster
-        time_min = min(cluster.time_min, _generous_min(hours)) if hours is not None else cluster.time_min
+        longest = DAY_MIN if cluster.time_min is None else cluster.time_min
+        time_min = longest if hours is None else min(longest, _generous_min(hours))
         return cls(plan.layout.nodes, plan.layout.gpus_per_node, time_min, cluster)
 
     def describe(self) -> str:

@@ -141,7 +141,7 @@ def test_a_surrounding_job_gives_its_settings_to_no_new_job(
     slurm: Command, plan_for: PlanFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slurm("sbatch", f"env > environment; {OK}")
-    for name in ("SLURM_JOB_ID", "SBATCH_PARTITION", "PMIX_RANK", "SLURM_CONF"):
+    for name in ("SLURM_JOB_ID", "SBATCH_TIMELIMIT", "PMIX_RANK", "SLURM_CONF"):
         monkeypatch.setenv(name, "of-the-job")
     array = array_of(plan_for(16, 16))
     dispatch(array, payload_of(array), already=lambda: None)
@@ -195,3 +195,31 @@ def test_a_job_whose_launcher_was_killed_before_it_gave_it_its_callable_has_it_a
     done = run_script(script_of(array, payload.folder), tmp_path, srun="exit 0")
     assert (payload.folder / "5_submitted.pkl").read_bytes() == left.read_bytes(), done.stderr
     shutil.rmtree(payload.folder)
+
+
+def test_a_users_defaults_for_sbatch_count_where_no_setting_replaces_them(
+    slurm: Command, plan_for: PlanFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm("sbatch", f"env > environment; {OK}")
+    for name in ("SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_RESERVATION"):
+        monkeypatch.setenv(name, "of-the-user")
+    plan = plan_for(16, 16)
+    plan.config.cluster.partition = "asked-for"
+    array = array_of(plan)
+    dispatch(array, payload_of(array), already=lambda: None)
+    given = [line for line in (tmp_path / "environment").read_text().splitlines() if "of-the-user" in line]
+    assert sorted(given) == ["SBATCH_ACCOUNT=of-the-user", "SBATCH_RESERVATION=of-the-user"]
+
+
+def test_a_setup_line_that_fails_ends_the_job_with_its_message(plan_for: PlanFor, tmp_path: Path) -> None:
+    plan = plan_for(16, 16)
+    plan.config.cluster.setup = ["WORD=hello", "echo $WORD > heard", "test -e /no/such/module", "touch went-on"]
+    lines = script_of(array_of(plan), tmp_path / "submission").splitlines()
+    first, last = (
+        next(n for n, line in enumerate(lines) if line.startswith(start)) for start in ("trap 'echo", "trap - ERR")
+    )
+    script = "\n".join(["#!/bin/bash", *lines[first : last + 1], "touch ranks-began"])
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 97 and done.stderr == "cluster.setup failed: test -e /no/such/module\n"
+    assert (tmp_path / "heard").read_text() == "hello\n"
+    assert not (tmp_path / "went-on").exists() and not (tmp_path / "ranks-began").exists()

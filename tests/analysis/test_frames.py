@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from megdet.analysis.runs import RunRecord, load_runs, select
+from megdet.analysis.frames import EPOCHS, STEPS, RunFrames, load_runs, read_runs, select
 from megdet.errors import UserError
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal, read_journal
@@ -32,22 +33,60 @@ def a_few_runs(runs: Path) -> list[Path]:
     ]
 
 
-def by_batch(runs: list[RunRecord]) -> dict[int, RunRecord]:
-    return {run.batch: run for run in runs}
-
-
 def test_a_runs_folder_gives_complete_and_incomplete_runs(tmp_path: Path) -> None:
     folders = a_few_runs(tmp_path)
     with being_run(folders[1]):
-        runs = by_batch(load_runs(str(tmp_path)))
-    assert {batch: run.state for batch, run in runs.items()} == {
-        16: "finished", 256: "running", 64: "diverged", 32: "failed"
-    }  # fmt: skip
-    done = runs[16]
-    assert (done.bn_size, done.schedule, done.lr_scale, done.gpus, done.seed) == (16, "normal", 1.0, 8, 0)
-    assert (done.model, done.data, done.train_s, done.milestones) == ("r50_fpn", "coco2017", 36000, [8, 10])
-    assert done.final["mmAP"] == pytest.approx(37.04) and len(done.epochs) == 11
-    assert (runs[256].lr_scale, runs[256].seed, len(runs[256].epochs), runs[256].final) == (0.5, 2, 3, {})
+        found = load_runs(str(tmp_path), steps=STEPS)
+    runs = found.runs.set_index("batch")
+    assert runs["status"].to_dict() == {16: "finished", 256: "running", 64: "diverged", 32: "failed"}
+    done = runs.loc[16]
+    assert (done["bn_size"], done["schedule"], done["lr.scale"], done["gpus"], done["seed"]) == (16, "normal", 1, 8, 0)
+    assert (done["model"], done["data"], done["train_s"]) == ("r50_fpn", "coco2017", 36000)
+    assert done["mmAP"] == pytest.approx(37.04)
+    assert (runs["lr.scale"][256], runs["seed"][256]) == (0.5, 2) and pd.isna(runs["mmAP"][256])
+    assert counted(found.epochs, found) == {16: 11, 256: 3, 64: 1}
+    assert counted(found.steps, found) == {16: 110, 256: 30, 64: 10}
+
+
+def counted(frame: pd.DataFrame, found: RunFrames) -> dict[int, int]:
+    """How many rows each batch has."""
+    return frame["run"].map(found.runs["batch"]).value_counts().to_dict()
+
+
+@pytest.mark.parametrize("from_mlflow", [False, True], ids=["folder", "mlflow"])
+def test_columns_have_the_types_that_are_promised(tmp_path: Path, from_mlflow: bool) -> None:
+    folders = a_few_runs(tmp_path / "runs")
+    uri = new_database(tmp_path)
+    for folder in folders if from_mlflow else ():
+        assert mirror(RunFolder(folder), uri, "megdet")
+    found = load_runs(uri if from_mlflow else str(tmp_path / "runs"), steps=STEPS)
+    runs, is_ = found.runs, pd.api.types
+    for name in ("seed", "gpus", "batch", "bn_size", "schedule.epochs"):
+        assert is_.is_integer_dtype(runs[name]), name
+    for name in ("train_s", "lr.scale", "lr.base", "mmAP", "AP50", "loss"):
+        assert is_.is_float_dtype(runs[name]), name
+    for name in ("dirty", "data.flip"):
+        assert is_.is_bool_dtype(runs[name]), name
+    for name in ("run_id", "status", "reason", "commit", "folder", "mlflow_run_id", "model", "schedule.milestones"):
+        assert all(isinstance(value, str) for value in runs[name]), name
+    for name in ("commits", "sweeps"):
+        assert all(isinstance(value, tuple) for value in runs[name]), name
+    assert runs["optimizer.clip_grad_norm"].isna().all() if "optimizer.clip_grad_norm" in runs else True
+    assert {"batch", "lr.scale", "model"} <= set(found.settings) and "seed" not in found.settings
+    for frame, names in ((found.epochs, ("epoch", *EPOCHS)), (found.steps, ("step", *STEPS))):
+        assert frame["run"].isin(runs.index).all()
+        assert all(is_.is_numeric_dtype(frame[name]) for name in names)
+
+
+def test_frames_join_by_run_as_the_documentation_shows(tmp_path: Path) -> None:
+    for seed, mmAP in enumerate((33.0, 44.0)):
+        fabricate_run(tmp_path, {"batch": 16, "seed": seed}, mmAP=mmAP)
+    found = load_runs(str(tmp_path))
+    of_rows = found.runs.groupby(["batch", "bn_size"])["mmAP"].agg(["mean", "std", "count"])
+    # The sample standard deviation of two is their distance over the root of 2.
+    assert list(of_rows.loc[(16, 16)]) == pytest.approx([38.5, 11 / 2**0.5, 2])
+    by_epoch = found.epochs.join(found.runs["batch"], on="run").pivot_table("mmAP", index="epoch", columns="batch")
+    assert list(by_epoch[16]) == pytest.approx([3.5 * epoch for epoch in range(1, 12)])
 
 
 def test_mlflow_gives_the_same_runs_as_the_folder(tmp_path: Path) -> None:
@@ -57,14 +96,19 @@ def test_mlflow_gives_the_same_runs_as_the_folder(tmp_path: Path) -> None:
         assert mirror(RunFolder(folder), uri, "megdet")
     with being_run(folders[1]):
         ours, theirs = load_runs(str(tmp_path / "runs")), load_runs(uri)
-    assert len(ours) == len(theirs) == 4
-    for run, mirrored in zip(ours, theirs, strict=True):
-        for name in ("run_id", "experiment_id", "experiment", "state", "settings", "seed", "gpus", "commit", "dirty"):
-            assert getattr(run, name) == getattr(mirrored, name), name
-        assert mirrored.train_s == pytest.approx(run.train_s)
-        assert mirrored.final == pytest.approx(run.final)
-        assert [line["mmAP"] for line in mirrored.epochs] == [line["mmAP"] for line in run.epochs]
-        assert [line["train_s"] for line in mirrored.epochs] == [line["train_s"] for line in run.epochs]
+    assert len(theirs.runs) == 4
+    ours_runs, theirs_runs = (each.runs.set_index("run_id").drop(columns=OF_THE_SOURCE) for each in (ours, theirs))
+    shared = [name for name in ours_runs if name not in ("reason", "train_s")]
+    pd.testing.assert_frame_equal(ours_runs[shared], theirs_runs[shared], check_dtype=False)
+    assert list(theirs_runs["train_s"]) == pytest.approx(list(ours_runs["train_s"]))
+    numbers = [
+        each.epochs.join(each.runs["run_id"], on="run").set_index(["run_id", "epoch"])[list(EPOCHS)].sort_index()
+        for each in (ours, theirs)
+    ]
+    pd.testing.assert_frame_equal(*numbers)
+
+
+OF_THE_SOURCE = ["folder", "mlflow_run_id"]
 
 
 def test_mlflow_runs_of_others_are_left_out_and_one_run_in_two_experiments_counts_once(tmp_path: Path) -> None:
@@ -73,21 +117,22 @@ def test_mlflow_runs_of_others_are_left_out_and_one_run_in_two_experiments_count
     assert mirror(RunFolder(folder), uri, "one") and mirror(RunFolder(folder), uri, "other")
     client = MlflowClient(uri)
     client.create_run("0")
-    assert [run.run_id for run in select(load_runs(uri))] == [folder.name]
+    assert list(load_runs(uri).runs["run_id"]) == [folder.name]
 
 
 def test_a_run_that_has_not_started_is_new(tmp_path: Path) -> None:
     folder = fabricate_run(tmp_path, {}, epochs=0)
     (folder / "state.json").unlink()
     (folder / "metrics.jsonl").unlink()
-    (run,) = load_runs(str(tmp_path))
-    assert (run.state, run.train_s, run.epochs, run.final) == ("new", 0, (), {})
+    found = load_runs(str(tmp_path))
+    assert (found.runs["status"].item(), found.runs["train_s"].item(), len(found.epochs)) == ("new", 0, 0)
+    assert found.runs["mmAP"].isna().all()
 
 
 def test_a_run_whose_launcher_was_killed_is_interrupted_though_it_could_not_say_so(tmp_path: Path) -> None:
     folder = fabricate_run(tmp_path, {}, status="running", epochs=3)
-    (run,) = load_runs(str(tmp_path))
-    assert (run.state, run.reason) == ("interrupted", "its launcher is gone")
+    run = load_runs(str(tmp_path)).runs.iloc[0]
+    assert (run["status"], run["reason"]) == ("interrupted", "its launcher is gone")
     assert not (folder / ".lock").exists(), "reading writes nothing"
 
 
@@ -108,7 +153,7 @@ def test_a_damaged_run_is_left_out_with_one_line_and_the_others_are_read(
         load_runs(str(tmp_path))
     capsys.readouterr()
     fabricate_run(tmp_path, {"batch": 32})
-    assert [run.batch for run in load_runs(str(tmp_path))] == [32]
+    assert list(load_runs(str(tmp_path)).runs["batch"]) == [32]
     error = capsys.readouterr().err
     assert error.startswith(f"left out: {damaged}/") and said in error and len(error.splitlines()) == 1
 
@@ -118,8 +163,8 @@ def test_a_finished_run_whose_journal_has_lost_an_epoch_gives_no_number(tmp_path
     folder = fabricate_run(tmp_path, {})
     lines = [line for line in read_journal(RunFolder(folder)) if (line["kind"], line.get("epoch")) != ("epoch", lost)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (run,) = load_runs(str(tmp_path))
-    assert (run.state, run.final) == ("failed", {}) and "10 of 11 epochs" in run.reason
+    run = load_runs(str(tmp_path)).runs.iloc[0]
+    assert run["status"] == "failed" and pd.isna(run["mmAP"]) and "10 of 11 epochs" in run["reason"]
 
 
 def attempt(folder: Path, *, step: int, trained: bool = True, **values: Any) -> None:
@@ -130,9 +175,8 @@ def attempt(folder: Path, *, step: int, trained: bool = True, **values: Any) -> 
             journal.epoch(step + 1, step=step + 1)
 
 
-def read_attempts(folder: Path) -> RunRecord:
-    (run,) = load_runs(str(folder.parent), curves=())
-    return run
+def read_attempts(folder: Path) -> pd.Series:
+    return load_runs(str(folder.parent)).runs.iloc[0]
 
 
 @pytest.fixture
@@ -184,9 +228,9 @@ def test_without_a_source_the_runs_folder_comes_first_then_mlflow(
     folder = fabricate_run(tmp_path / "elsewhere", {"batch": 32})
     mirror(RunFolder(folder), new_database(tmp_path), "megdet")
     monkeypatch.chdir(tmp_path)
-    assert [run.batch for run in load_runs()] == [32]
+    assert list(load_runs().runs["batch"]) == [32]
     fabricate_run(tmp_path / "runs", {"batch": 16})
-    assert [run.batch for run in load_runs()] == [16]
+    assert list(load_runs().runs["batch"]) == [16]
 
 
 def test_missing_runs_are_one_clear_message(tmp_path: Path) -> None:
@@ -218,10 +262,11 @@ def test_a_run_folder_from_before_settings_were_nested_is_left_out_with_one_line
 
 def test_a_filter_that_leaves_nothing_says_what_there_is(tmp_path: Path) -> None:
     a_few_runs(tmp_path)
-    runs = load_runs(str(tmp_path))
-    assert [run.batch for run in select(runs, model="r18_fpn", data=None)] == [32]
+    found = read_runs(str(tmp_path))
+    assert list(select(found, model="r18_fpn", data=None).runs["batch"]) == [32]
+    assert list(load_runs(str(tmp_path), model="r18_fpn").runs["batch"]) == [32]
     with pytest.raises(UserError, match="r18_fpn, r50_fpn"):
-        select(runs, model="r101")
+        select(found, model="r101")
 
 
 def test_analysis_loads_no_torch() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from megdet.analysis.by_row import by_row
+from megdet.analysis.rows import by_row
 from tests.analysis.paper_runs import LONG, group_of
 from tests.runs.fabricate import fabricate_run
 
@@ -21,4 +21,4 @@ def test_rows_are_in_the_order_of_the_papers_tables_and_seeds_in_their_own(tmp_p
         (256, 16, "normal", 1.0),
         (16, 16, "long", 1.0),
     ]
-    assert {tuple(run.seed for run in runs) for runs in rows.values()} == {(2, 10)}
+    assert {tuple(runs["seed"]) for runs in rows.values()} == {(2, 10)}

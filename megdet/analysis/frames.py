@@ -1,0 +1,165 @@
+"""Runs as data frames: one of runs, one of epochs and one of logged steps, from run folders or MLflow alike.
+
+from megdet.analysis.frames import load_runs
+
+found = load_runs("runs", steps=("lr", "loss"))      # or "sqlite:///mlflow.db", "http://host:5000"
+found.runs.groupby(["batch", "bn_size"])["mmAP"].agg(["mean", "std", "count"])
+found.epochs.join(found.runs["batch"], on="run").pivot_table("mmAP", index="epoch", columns="batch")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from megdet.analysis.records import Files, Records
+from megdet.analysis.run_folders import from_run_folders
+from megdet.analysis.setting_values import setting_text, typed
+from megdet.errors import UserError
+from megdet.runs.journal import COCO_METRICS
+from megdet.tracking.uri import default_uri
+
+EPOCHS = ("mmAP", "loss", "lr", "train_s", "eval_s")
+"""What is read of each epoch unless asked otherwise; journals give all numbers of an epoch."""
+STEPS = ("epoch", "lr", "loss")
+"""What figures need of each step."""
+FACTS = ("run_id", "experiment_id", "experiment", "status", "seed", "gpus", "commit", "dirty")
+"""What of a run can be asked for as if it were a setting."""
+LR_SCALE = "lr.scale"
+
+
+@dataclass(frozen=True)
+class RunFrames:
+    """Runs, their epochs and their logged steps. `run`, the index of `runs`, is a column of the other two."""
+
+    runs: pd.DataFrame
+    """One row a run:
+
+    ================  ======  =========================================================================
+    run_id            str     unique, but for a run that MLflow has in several experiments (`select`)
+    experiment_id     str     the same for all seeds
+    experiment        str     the MLflow experiment that the run belongs to
+    status            str     finished or diverged (a result), new, queued, running, requeued, failed, interrupted, ...
+    reason            str     one line on why it is in that status; may be empty
+    seed, gpus        int
+    train_s           float   seconds of training so far, without evaluation
+    commit            str     of the code of the last attempt
+    commits           tuple   of the code that trained it, one after the other
+    dirty             bool    whether the code differed from its commit, in any attempt
+    data_sha256       str     first 12 hex digits over the annotation files, `a → b` where they changed; may be empty
+    weights_sha256    str     the same of the file that training began from
+    sweeps            tuple   the names of the sweeps that asked for it
+    folder            str     the run folder; empty from MLflow
+    mlflow_run_id     str     MLflow's own id; empty from a folder
+    batch, lr.scale,          every setting that decides the result, named as in YAML (`settings` has the names):
+    model, ...                numbers and truth values where they are, else text; missing where not set
+    mmAP, loss, ...   float   each number of an epoch, after the last one; missing unless the run has finished
+    tags.NAME         str     its tags in MLflow
+    ================  ======  =========================================================================
+    """
+    epochs: pd.DataFrame
+    """One row for each epoch done: `run`, `epoch`, and its numbers: COCO's in percent, `train_s` (seconds until then),
+    `loss`, `lr`, ..."""
+    steps: pd.DataFrame
+    """One row for each step that was logged: `run`, `step`, `epoch` (a fraction), `lr`, `loss` (missing where not
+    finite), ...; empty unless steps were asked for."""
+    settings: tuple[str, ...]
+    """The columns of `runs` that are settings."""
+    fetch: Files = field(repr=False, default=lambda run, pattern: [])
+
+    def where(self, chosen: pd.Series) -> RunFrames:
+        """The runs that are `chosen` (true or false by run), with their epochs and steps."""
+        runs = self.runs[chosen]
+        epochs, steps = (frame[frame["run"].isin(runs.index)] for frame in (self.epochs, self.steps))
+        return replace(self, runs=runs, epochs=epochs, steps=steps)
+
+    def files(self, run: int, pattern: str) -> list[Path]:
+        """The run's files whose path in its folder fits a pattern (`pictures/*.png`); from MLflow they are fetched."""
+        return self.fetch(self.runs.loc[run], pattern)
+
+    def texts(self, key: str) -> pd.Series:
+        """What each run has under `key`, as a tuple of texts: a fact, a setting, `sweep` or a tag of MLflow."""
+        if key == "sweep":
+            return self.runs["sweeps"]
+        column = key if key in (*FACTS, *self.settings) else f"tags.{key}"
+        values = self.runs[column] if column in self.runs else pd.Series(None, self.runs.index, dtype=object)
+        as_text = str if key in FACTS else setting_text
+        return values.map(lambda value: () if value is None or value != value else (as_text(value),))
+
+
+def load_runs(
+    source: str | None = None, *, epochs: Sequence[str] = EPOCHS, steps: Sequence[str] = (), **wanted: str | None
+) -> RunFrames:
+    """The runs of a runs folder or an MLflow store, each once, by run id; UserError where there are none.
+
+    `source` is a folder, or an MLflow URI (`sqlite:///...`, `http://...`). None: ./runs if it exists, else
+    MLFLOW_TRACKING_URI, else ./mlflow.db. `epochs` and `steps` are the numbers of epochs and of steps that are needed:
+    from MLflow each costs time, and steps do from folders too. `wanted`: as `select` takes it (`sweep="table3"`).
+    """
+    return select(read_runs(source, epochs=epochs, steps=steps), **wanted)
+
+
+def read_runs(source: str | None = None, *, epochs: Sequence[str] = EPOCHS, steps: Sequence[str] = ()) -> RunFrames:
+    """As `load_runs`, but a run that MLflow has in several experiments is there for each, the newest first."""
+    if source is None:
+        here = default_uri(Path.cwd())
+        source = "runs" if Path("runs").is_dir() else os.environ.get("MLFLOW_TRACKING_URI", here)
+    if "://" in source:
+        from megdet.analysis.mlflow_runs import from_mlflow  # loads MLflow: seconds
+
+        records = from_mlflow(source, epochs=epochs, steps=steps)
+    else:
+        records = from_run_folders(Path(source), steps=bool(steps))
+    return frames_of(records, epochs=epochs, steps=steps)
+
+
+def frames_of(records: Records, *, epochs: Iterable[str] = EPOCHS, steps: Iterable[str] = ()) -> RunFrames:
+    """Data frames of what was read, with all of these numbers of epochs and steps as columns."""
+    facts = pd.DataFrame([run.facts for run in records.runs])
+    facts = facts.assign(
+        commit=facts["commits"].str[-1], status=facts["status"], train_s=facts["train_s"].astype(float)
+    )
+    settings = _with(pd.DataFrame([run.settings for run in records.runs]), [LR_SCALE]).apply(typed)
+    settings[LR_SCALE] = settings[LR_SCALE].fillna(1.0).astype(float)
+    final = pd.DataFrame([run.final for run in records.runs], index=facts.index)
+    final = _with(final, COCO_METRICS).drop(columns=[*facts, "epoch", "step", "kind", "time"], errors="ignore")
+    tags = pd.DataFrame([run.tags for run in records.runs], index=facts.index).add_prefix("tags.")
+    runs = pd.concat([facts, settings, final.astype(float), tags], axis=1).rename_axis("run")
+    return RunFrames(
+        runs.sort_values("run_id", kind="stable"),
+        _with(records.epochs, ("run", "epoch", *EPOCHS, *epochs)),
+        _with(records.steps, ("run", "step", *STEPS, *steps)),
+        tuple(settings),
+        records.files,
+    )
+
+
+def select(frames: RunFrames, **wanted: str | None) -> RunFrames:
+    """The runs of a sweep, experiment, model, data set, ... as wanted, each once; None: any. UserError if none is left.
+
+    Of a run that MLflow has in several experiments it is the newest.
+    """
+    for name, value in wanted.items():
+        if value is not None:
+            texts = frames.texts(name)
+            chosen = texts.map(lambda own, value=value: value in own).astype(bool)
+            if not chosen.any():
+                there = sorted(set().union(*texts))
+                raise UserError(f"--{name} {value}: no such run; there is {', '.join(there) or 'none'}")
+            frames = frames.where(chosen)
+    return frames.where(~frames.runs["run_id"].duplicated())
+
+
+def settings_of(run: Mapping[str, Any], settings: Iterable[str]) -> dict[str, str]:
+    """What a run has set, as text."""
+    return {key: setting_text(run[key]) for key in settings if not (run[key] is None or run[key] != run[key])}
+
+
+def _with(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """The frame with these columns at least, empty where nothing is there."""
+    return frame.reindex(columns=[*dict.fromkeys((*columns, *frame))])
