@@ -51,8 +51,8 @@ class RunFrames:
     commit            str     of the code of the last attempt
     commits           tuple   of the code that trained it, one after the other
     dirty             bool    whether the code differed from its commit, in any attempt
-    data_sha256       str     first 12 hex digits over the annotation files, `a → b` where they changed; may be empty
-    weights_sha256    str     the same of the file that training began from
+    data_sha256       str     the fingerprint of the data, `a → b` where it changed; may be empty
+    weights_sha256    str     first 12 hex digits of the SHA-256 of the file that training began from
     sweeps            tuple   the names of the sweeps that asked for it
     folder            str     the run folder; empty from MLflow
     mlflow_run_id     str     MLflow's own id; empty from a folder
