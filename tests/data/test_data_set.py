@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from megdet.data.data_set import inspect_data, read_data
 from megdet.data.settings import SplitSettings
 from megdet.errors import UserError
+from tests.data.annotation_oracle import meaning_of
+from tests.data.mutations import mutated
 from tests.data.own_set import Content, write_own_set
 
 
@@ -214,3 +217,23 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "labels" / "check.json").unlink()
     with pytest.raises(UserError, match=r"labels/check\.json is not there"):
         inspect_data(data)
+
+
+def test_of_150_mutated_sets_each_is_read_as_meant_or_refused_in_one_message(tmp_path: Path) -> None:
+    data = replace(write_own_set(tmp_path, train=20), max_bad_images=20)
+    original = json.loads((tmp_path / "labels" / "learn.json").read_text())
+    outcomes: Counter[str] = Counter()
+    for seed in range(150):
+        _, raw = mutated(seed, original)
+        (tmp_path / "labels" / "learn.json").write_bytes(raw)
+        try:
+            facts = inspect_data(data)
+        except UserError as error:
+            assert "\n" not in str(error), seed
+            outcomes["refused"] += 1
+        else:
+            meaning = meaning_of(raw)
+            counts = (len(meaning.images), len(meaning.categories))
+            assert (facts.train_images, facts.num_classes) == counts, seed
+            outcomes["read"] += 1
+    assert min(outcomes["refused"], outcomes["read"]) > 20, outcomes

@@ -214,6 +214,26 @@ def copy_tree(source: Path, target: Path) -> None:
     shutil.copytree(source, target)
 
 
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, shapes_root: Path) -> None:
+    root = tmp_path / "set"
+    copy_tree(shapes_root, root)
+    plan = make_plan(config_of(tmp_path, root))
+    process = start(plan)
+    wait_for_step(plan, 2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    before = folder_of(plan).joinpath("metrics.jsonl").read_text()
+    annotations = root / "annotations" / "instances_train2017.json"
+    content = json.loads(annotations.read_text())
+    content["annotations"][0]["bbox"] = [1, 1, 20, 20]
+    annotations.write_text(json.dumps(content))
+    process = start(plan)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "was trained on other data of this name until now" in output and "Traceback" not in output
+    assert folder_of(plan).joinpath("metrics.jsonl").read_text() == before
+
+
 def test_a_wrong_number_of_images_is_one_message(tmp_path: Path, shapes_root: Path) -> None:
     config = config_of(tmp_path, shapes_root)
     config.data.train_images = 40
