@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check lint test-all benchmarks clean slurm-up slurm-down
+.PHONY: help install demo test check lint test-all coverage benchmarks clean slurm-up slurm-down
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,8 +35,11 @@ lint: $(INSTALLED) ## format, style, types and the architecture's arrows
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-all: $(INSTALLED) ## all tests, and whether they reach enough of the code
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov
+test-all: $(INSTALLED) ## all tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: $(INSTALLED) ## how much of the code the quick tests reach, ranks and other processes included
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov
 
 check: lint test-all ## what CI runs
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ def fingerprint(splits: Sequence[tuple[Annotations, NDArray[np.int64]]]) -> str:
     digest = hashlib.sha256(f"megdet data {FINGERPRINT_VERSION}".encode())
     for split, file_sizes in splits:
         names = [split.file_names, split.category_names]
-        _add(digest, json.dumps(names).encode())
+        _add(digest.update, json.dumps(names).encode())
         for array, kind in (
             (split.image_ids, "<i8"),
             (split.sizes, "<i8"),
@@ -39,10 +39,10 @@ def fingerprint(splits: Sequence[tuple[Annotations, NDArray[np.int64]]]) -> str:
             (file_sizes, "<i8"),
         ):
             # Adding 0 makes -0.0, which means the same, 0.0.
-            _add(digest, (array.astype(kind) + np.zeros((), kind)).tobytes())
+            _add(digest.update, (array.astype(kind) + np.zeros((), kind)).tobytes())
     return digest.hexdigest()[:DIGITS]
 
 
-def _add(digest: hashlib._Hash, content: bytes) -> None:
-    digest.update(len(content).to_bytes(8, "little"))
-    digest.update(content)
+def _add(update: Callable[[bytes], object], content: bytes) -> None:
+    update(len(content).to_bytes(8, "little"))
+    update(content)

@@ -93,10 +93,10 @@ BARS = {"training_time", "improvement"}
 @pytest.mark.parametrize(
     ("runs", "shown"),
     [
-        ([{"state": "running", "epochs": 0}], set()),
-        ([{"state": "diverged", "epochs": 0}], set()),
-        ([{"state": "diverged", "epochs": 1}], OF_STEPS | OF_EPOCHS),
-        ([{"state": "failed", "epochs": 1}], OF_STEPS | OF_EPOCHS),
+        ([{"status": "running", "epochs": 0}], set()),
+        ([{"status": "diverged", "epochs": 0}], set()),
+        ([{"status": "diverged", "epochs": 1}], OF_STEPS | OF_EPOCHS),
+        ([{"status": "failed", "epochs": 1}], OF_STEPS | OF_EPOCHS),
         ([{"mmAP": 0.0, "hours": 0.0}], OF_STEPS | OF_EPOCHS),
         ([{"mmAP": 0.0, "hours": 0.0}, {"mmAP": 0.0, "hours": 1.0}], OF_STEPS | OF_EPOCHS | BARS),
     ],

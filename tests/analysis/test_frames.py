@@ -255,7 +255,7 @@ def test_a_run_folder_from_before_settings_were_nested_is_left_out_with_one_line
     plan = json.loads((old / "plan.json").read_text())
     plan["config"]["model"] = {"name": "r50_fpn", "backbone": "resnet50", "rpn_nms": 0.7}
     (old / "plan.json").write_text(json.dumps(plan))
-    assert [run.run_id for run in load_runs(str(tmp_path))] == [new.name]
+    assert list(load_runs(str(tmp_path)).runs["run_id"]) == [new.name]
     [said] = capsys.readouterr().err.splitlines()
     assert said.startswith(f"left out: {old}: ") and "check out the commit it names" in said
 

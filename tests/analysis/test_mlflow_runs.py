@@ -93,7 +93,7 @@ def test_a_replaced_run_is_left_out(tmp_path: Path, uri: str) -> None:
     assert mirror(RunFolder(begun_anew(folder, mmAP=30.0)), uri, "small")
     found = load_runs(uri)
     assert found.runs["mmAP"].item() == pytest.approx(30.0) and found.epochs["mmAP"].iloc[-1] == pytest.approx(30.0)
-    (newest,) = [run for run in MlflowClient(uri).search_runs(["1", "2"]) if run.data.tags["state"] == "finished"]
+    (newest,) = [run for run in MlflowClient(uri).search_runs(["1", "2"]) if run.data.tags["status"] == "finished"]
     MlflowClient(uri).delete_run(newest.info.run_id)
     with pytest.raises(UserError, match="no run of megdet"):
         load_runs(uri)
@@ -126,6 +126,6 @@ def test_a_run_from_before_settings_were_nested_is_left_out_with_a_line(
     made = client.create_run(experiment.experiment_id, tags={"run_id": "b64-bn16-normal-s0-12345678", "gpus": "8"})
     for name, value in {"seed": "0", "model.rpn_nms": "0.7"}.items():
         client.log_param(made.info.run_id, name, value)
-    assert [run.run_id for run in load_runs(uri)] == [folder.name]
+    assert list(load_runs(uri).runs["run_id"]) == [folder.name]
     [said] = capsys.readouterr().err.splitlines()
     assert "b64-bn16-normal-s0-12345678" in said and "before settings were nested" in said

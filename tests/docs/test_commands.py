@@ -34,6 +34,7 @@ NOT_RUN = {
     "pre-commit": "is not one of the packages that are installed here",
     "mlflow": "serves until it is stopped; tests/tracking starts a server",
     "sudo": "needs a database server",
+    "megdet cluster": "asks Slurm; tests/launchers/slurm/test_discovery.py has it",
 }
 """Commands that are not run here, by their first words, and why."""
 
@@ -121,6 +122,8 @@ def test_a_command_of_the_pages_runs(
             with pytest.raises(SystemExit) as ended:
                 cli.main([word])
             assert not ended.value.code
+        case ("megdet", "cluster", *_):
+            assert "megdet cluster" in NOT_RUN
         case ("megdet", *words):
             look(tuple(words), folder)
         case ("python", program) if program in files_told():

@@ -127,7 +127,7 @@ def host(folder: RunFolder, program: Sequence[str]) -> None:
             [sys.executable, *program, str(folder.plan)],
             env=rank_environment(
                 os.environ, attempt=str(folder.owner), rank=rank, local_rank=rank, ranks=ranks, ranks_per_node=ranks,
-                address="127.0.0.1", port=20_000 + os.getpid() % 10_000,
+                address="127.0.0.1", port=20_000 + os.getpid() % 10_000, threads=1,
             ),
             stdout=folder.log(rank).open("ab") if rank else None,
         )

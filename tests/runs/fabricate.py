@@ -69,8 +69,8 @@ def fabricate_run(
 def write_epoch(journal: Journal, plan: Plan, epoch: int, *, mmAP: float, hours: float) -> None:
     schedule = plan.schedule
     first = (epoch - 1) * schedule.steps_per_epoch
-    for tenth in range(1, 11):
-        step = first + schedule.steps_per_epoch * tenth // 10
+    for done in sorted({schedule.steps_per_epoch * tenth // 10 for tenth in range(1, 11)} - {0}):
+        step = first + done
         journal.step(
             step, epoch=step / schedule.steps_per_epoch, lr=schedule.lr_at(step - 1), loss=2.0 / step, grad_norm=1.5
         )

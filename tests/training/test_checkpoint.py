@@ -75,5 +75,5 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_with_the_ways_out(tmp_pat
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     Checkpoint.of("run-s0", *training(0), TrainingState()).write(path)
-    with pytest.raises(UserError, match=r"is of the run run-s0, not of run-s1; .*model\.weights=FILE"):
+    with pytest.raises(UserError, match=r"is of the run run-s0, not of run-s1; .*model\.backbone\.weights=FILE"):
         Checkpoint.read(path, CPU, of_run="run-s1")

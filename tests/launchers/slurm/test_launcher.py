@@ -110,8 +110,9 @@ def test_a_controller_that_stays_away_leaves_the_token_for_later(
     assert submission_of(plan).job == "6" and not [name for name in leftovers(tmp_path) if name.endswith(".intent")]
 
 
-def test_gpus_of_this_machine_mean_nothing_on_a_cluster() -> None:
-    with pytest.raises(UserError, match="cluster=paper"):
+def test_gpus_of_this_machine_mean_nothing_on_a_cluster(slurm: Command) -> None:
+    slurm("scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(UserError, match=r"Slurm does not say what there is .*launch from a login node"):
         SlurmLauncher().resolve(Config())
 
 
