@@ -64,6 +64,16 @@ def test_bn_size_0_freezes_statistics_and_affine_and_leaves_the_pyramid_without_
     assert not list(norms(detector.backbone.fpn))
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_sublinear_memory_is_where_the_plan_has_it(asked: bool) -> None:
+    config = Config(batch=4, bn_size=4, gpus=1, sublinear=asked)
+    config.model = model_with("tiny", ["backbone", "fpn"])
+    config.cluster.gpus_per_node = 1
+    plan = make_plan(config)
+    assert plan.layout.sublinear is asked
+    assert detector_of(plan, ALONE).backbone.sublinear is asked
+
+
 def test_the_optimizer_trains_all_that_is_not_frozen_with_the_papers_settings() -> None:
     config = Config(batch=4, bn_size=4, gpus=1)
     config.model = model_with("tiny", ["backbone", "fpn"])
