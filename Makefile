@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check lint test-all benchmarks clean slurm-up slurm-down
+.PHONY: help install demo test check lint test-all coverage benchmarks clean slurm-up slurm-down
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,24 +16,30 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "megdet needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	@touch $@
+	@echo 'megdet is installed in $(VENV), for this shell by: . $(BIN)/activate'
 
-demo: $(INSTALLED) ## a small sweep by real training, the paper's tables of it, a figure (some minutes)
-	$(BIN)/python launch.py -m experiment=demo batch=16,32 bn_size=0,16,32
-	$(BIN)/python analysis/make_tables.py --from runs
-	$(BIN)/python analysis/make_figures.py --from runs --out results
+demo: $(INSTALLED) ## a small sweep by real training, the paper's tables of it, figures: all in demo/ (some minutes)
+	mkdir -p demo
+	cd demo && ../$(BIN)/megdet launch -m experiment=demo batch=16,32 bn_size=0,16,32
+	cd demo && ../$(BIN)/megdet tables
+	cd demo && ../$(BIN)/megdet figures
+	@echo 'Go on in demo/:  . $(BIN)/activate && cd demo && megdet status'
 
 test: $(INSTALLED) ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: $(INSTALLED) ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
-
-lint: $(INSTALLED)
+lint: $(INSTALLED) ## format, style, types and the architecture's arrows
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+test-all: $(INSTALLED) ## all tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: $(INSTALLED) ## how much of the code the quick tests reach, ranks and other processes included
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov
 
 check: lint test-all ## what CI runs
 
@@ -41,6 +47,7 @@ benchmarks: $(INSTALLED) ## ours and its peers, side by side (an hour on two cor
 	$(BIN)/python -m benchmarks.start_up
 	$(BIN)/python -m benchmarks.sweep_planning
 	$(BIN)/python -m benchmarks.coco_eval
+	$(BIN)/python -m benchmarks.read_data
 	for ranks in 2 4; do \
 	  $(BIN)/python -m benchmarks.cgbn --ranks $$ranks && $(BIN)/python -m benchmarks.cgbn --ranks $$ranks --channels-last || exit 1; \
 	done
@@ -51,8 +58,8 @@ benchmarks: $(INSTALLED) ## ours and its peers, side by side (an hour on two cor
 	$(BIN)/python -m benchmarks.mlflow_ui
 	$(BIN)/python -m benchmarks.summary
 
-clean: ## remove what the demo made (not .venv)
-	rm -rf runs results mlflow.db mlartifacts data/shapes
+clean: ## remove demo/ (nothing else: runs/ and results/ are yours)
+	rm -rf demo
 
 slurm-up: $(INSTALLED) ## a real Slurm of pretended nodes on this host (root; ARGS=--accounting for sacct)
 	$(BIN)/python -m tests.slurm.cluster up $(ARGS)

@@ -29,7 +29,10 @@ from urllib.request import urlopen
 from benchmarks.report import ROOT, write_report
 from megdet.config.schema import Config
 from megdet.planning.plan import make_plan
-from megdet.runs.journal import COCO_METRICS, JOURNAL, Journal, RunState
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import COCO_METRICS, Journal
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from megdet.tracking.mirror import mirror
 
 EPOCHS = 11
@@ -83,17 +86,16 @@ def fabricate(runs: Path, number: int, *, steps: int) -> None:
     for seed in range(number):
         config.seed = seed
         plan = make_plan(config, commit="c0ffee" * 6 + "c0ff")
-        folder = runs / plan.run_id
-        folder.mkdir(parents=True)
-        (folder / "plan.json").write_text(plan.to_json())
-        RunState("finished", attempts=1, started="2026-11-20T10:00:00+00:00", train_s=36000.0).write(folder)
+        folder = RunFolder(runs / plan.run_id).claim("benchmark")
+        folder.write_plan(plan.to_json())
+        folder.write_state(RunState(Status.FINISHED, attempts=1, started="2026-11-20T10:00:00+00:00", train_s=36000.0))
         if not journal:
             write_journal(folder, steps)
-            journal = (folder / JOURNAL).read_bytes()
-        (folder / JOURNAL).write_bytes(journal)
+            journal = folder.journal.read_bytes()
+        folder.journal.write_bytes(journal)
 
 
-def write_journal(folder: Path, steps: int) -> None:
+def write_journal(folder: RunFolder, steps: int) -> None:
     names = (*COCO_METRICS, "rpn_ratio_percent", "roi_ratio_percent")
     with Journal(folder) as journal:
         for step in range(1, steps + 1):
@@ -106,7 +108,7 @@ def write_journal(folder: Path, steps: int) -> None:
 
 def copy_in_mlflow(folder: Path, uri: str, number: int) -> None:
     """Push one run by our mirror, then copy its rows in the database until there are `number` of it."""
-    if not mirror(folder, uri, "megdet"):
+    if not mirror(RunFolder(folder), uri, "megdet"):
         raise SystemExit("the mirror failed")
     with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database, database:
         (first,) = database.execute("select run_uuid from runs").fetchone()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.report import write_report
-from megdet.launchers.processes import NO_TRIM
+from megdet.launchers.rank import NO_TRIM
 from megdet.model.cgbn import CrossGPUBatchNorm2d, update_running_statistics
 
 # channels, height, width, number of layers

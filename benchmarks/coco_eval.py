@@ -13,20 +13,17 @@ import argparse
 import contextlib
 import io
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-if __package__ is None:  # run as `python benchmarks/coco_eval.py`
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import write_report
+from megdet.data.annotations import read_annotations
 from megdet.training.metrics import coco_metrics
 
 
@@ -108,7 +105,7 @@ def main() -> None:
         ours_s = []
         for _ in range(arguments.repeats):
             start = time.perf_counter()
-            ours = coco_metrics(annotations, detections)
+            ours = coco_metrics(read_annotations(annotations), detections)
             ours_s.append(time.perf_counter() - start)
         start = time.perf_counter()
         theirs = pycocotools_metrics(annotations, detections)

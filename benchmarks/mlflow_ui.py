@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.analysis import fabricate, mlflow_server
 from benchmarks.report import write_report
+from megdet.runs.folder import RunFolder
 from megdet.runs.sweep_folder import record_sweep
 from megdet.tracking.client import prepare
 from megdet.tracking.mirror import mirror
@@ -137,7 +138,7 @@ def fill(folder: Path, uri: str, number: int) -> tuple[str, str]:
         experiment=EXPERIMENT,
         settings={"batch": "16, 32, 64, 128, 256"},
     )
-    first = folder / "runs" / run_ids[0]
+    first = RunFolder(folder / "runs" / run_ids[0])
     if not (prepare(uri, EXPERIMENT) and mirror_sweep(sweep, uri, EXPERIMENT) and mirror(first, uri, EXPERIMENT)):
         raise SystemExit("the mirror failed")
     with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database, database:

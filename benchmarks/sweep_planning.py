@@ -18,15 +18,14 @@ from pathlib import Path
 from benchmarks.report import ROOT, write_report
 from benchmarks.start_up import seconds_of
 
-STOCK = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
+STOCK = """
 import hydra
 from megdet.config.compose import register_schema
+from megdet.config.locations import CONF
 
 register_schema()
 
-@hydra.main(version_base="1.3", config_path={str(ROOT / "conf")!r}, config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(config):
     pass
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_report
-from megdet.launchers.processes import NO_TRIM
+from megdet.launchers.rank import NO_TRIM
 
 WARM_UP_STEPS = 2
 NUM_CLASSES = 80
@@ -87,36 +87,31 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
     """Seconds of each step of the real training loop."""
     import torch
 
-    from megdet.config.schema import ModelConfig
-    from megdet.model.backbones import NormLayers
+    from megdet.data.batch import TrainingStep
     from megdet.model.cgbn import CrossGPUBatchNorm2d
     from megdet.model.detector import build_detector
+    from megdet.model.norms import NormLayers
+    from megdet.model.settings import BackboneSettings, EvaluationSettings, ModelSettings
     from megdet.training.distributed import Ranks
     from megdet.training.divergence import LossWatch
-    from megdet.training.loop import EpochTotals, data_parallel, train_epoch
+    from megdet.training.loop import data_parallel, train_epoch
+    from megdet.training.totals import EpochTotals
 
-    knobs = vars(ModelConfig())
-    for not_a_knob in ("name", "backbone", "weights", "frozen_stages", "bn_in"):
-        del knobs[not_a_knob]
-    knobs["anchor_sizes"] = [[side] for side in knobs["anchor_sizes"]]
+    model = ModelSettings(backbone=BackboneSettings(name=backbone, weights="none", frozen_stages=0))
     seconds: list[float] = []
     batch = sample(images, size)
     with Ranks.from_environment() as ranks:
         detector = build_detector(
-            backbone=backbone,
+            model,
+            EvaluationSettings(),
             num_classes=NUM_CLASSES,
             norm=NormLayers(backbone=partial(CrossGPUBatchNorm2d, bn_size=images), fpn=None),
-            weights=None,
-            frozen_stages=0,
             sublinear=sublinear,
-            score_threshold=0.05,
-            detections_per_image=100,
-            init_seed=0,
-            **knobs,
+            seed=0,
         ).to(ranks.device)
         train_epoch(
             data_parallel(detector),
-            ([[batch]] for _ in range(steps)),
+            (TrainingStep([[batch]]) for _ in range(steps)),
             optimizer=torch.optim.SGD(detector.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
             lr_at=lambda step: 1e-3,
             first_step=0,

@@ -1,8 +1,56 @@
-"""The one exception for what a user can write wrong."""
+"""How programs end: what a user can write wrong, exit codes, and readers that have gone."""
+
+from __future__ import annotations
+
+import io
+import sys
+from enum import IntEnum
+from typing import Any
 
 
 class UserError(ValueError):
-    """A request that cannot be met; the text names the knobs, the numbers and a way out.
+    """A request that cannot be met; the text names the settings, the numbers and a way out.
 
-    Entry points print the text alone (no traceback) and exit with code 2.
+    Entry points print the text alone (no traceback) and exit with `ExitCode.USER_ERROR`.
     """
+
+
+class ExitCode(IntEnum):
+    """Of `launch.py`, of `megdet`, and of a rank (`python -m megdet.run`)."""
+
+    OK = 0
+    """All is well. Of a rank: its run finished or diverged."""
+    RUN_FAILED = 1
+    """A run failed."""
+    USER_ERROR = 2
+    """A mistake in what was asked."""
+    INTERRUPTED = 3
+    """Asked to stop; the same command goes on from the checkpoint."""
+
+
+def outlive_closed_pipes() -> None:
+    """`... | head`: what nobody reads any more is no reason to stop a sweep, nor for a traceback.
+
+    Makes standard output and standard error take, and drop, what is written after their reader has gone."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        try:
+            descriptor = stream.fileno()
+        except (AttributeError, OSError, ValueError):  # captured by a test or a notebook
+            continue
+        if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
+            continue
+        stream.flush()
+        raw = _Forgiving(descriptor, "w", closefd=False)
+        wrapped = io.TextIOWrapper(
+            io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=stream.line_buffering
+        )
+        setattr(sys, name, wrapped)
+
+
+class _Forgiving(io.FileIO):
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content) or 0
+        except BrokenPipeError:
+            return len(content)

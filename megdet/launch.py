@@ -1,12 +1,11 @@
 """Plans, runs and records large mini-batch detection experiments (MegDet, arXiv 1711.07240).
 
-  python launch.py experiment=demo                      one run that a laptop can do
-  python launch.py batch=64 bn_size=32 schedule=long    a row of Table 3, on the GPUs of this machine
-  python launch.py -m batch=16,64,256 bn_size=16,32     a sweep: every combination that can be
-  python launch.py -m 'batch=range(16,257,16)' cluster=paper sweep.dry_run=true
-                                                        plans for the paper's 128 GPUs; nothing runs
-  python launch.py -m sweep=table3 cluster=paper seed=0,1
-                                                        the rows of a table of the paper, with two seeds each
+  {command} experiment=demo                      one run that a laptop can do
+  {command} batch=64 bn_size=32 schedule=long    a row of Table 3, on the GPUs of this machine
+  {command} -m batch=16,64,256 bn_size=16,32     a sweep: every combination that can be
+  {command} -m sweep=table3 seed=0,1             the rows of a table of the paper, with two seeds each
+  {command} -m sweep=table3 cluster=paper sweep.dry_run=true
+                             their plans on the paper's 128 GPUs; nothing runs
 
 What is asked
   batch            images per optimizer step, over all GPUs
@@ -19,18 +18,18 @@ Where it runs (never what is learned)
   images_per_gpu   images in one forward pass; accumulation makes up the rest of the batch
   sublinear        activation checkpointing: less memory, slower; auto: from bn_size 32
   cluster          what there is to run on
-  hydra/launcher   submitit_slurm: jobs of a Slurm cluster; submitit_local: as many runs at a time as fit here
+  hydra/launcher   submitit_slurm: jobs of a Slurm cluster; local_parallel: as many runs at a time as fit here
 
-Choose with group=option (the files are in conf/)
+Choose with group=option; the files are in {conf}, and files of yours in ./conf add to them
 {groups}
 
 Each run lives in runs/<run_id>/. Asked for again, a run that is done is skipped, one that was interrupted goes on,
 and one that failed is left until sweep.on_existing=retry_failed.
 Exit code: 0 all is well, 1 a run failed, 2 a mistake in what was asked, 3 interrupted.
 
-  python launch.py --cfg job                            every key and its value
-  python launch.py --hydra-help                         the command line's other flags
-  eval "$(python launch.py -sc install=bash)"           completion on Tab
+  {command} --cfg job                            every key and its value
+  {command} --hydra-help                         the command line's other flags
+  eval "$({command} -sc install=bash)"           completion on Tab
 """
 
 from __future__ import annotations
@@ -38,6 +37,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
@@ -45,9 +46,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from megdet.config.compose import compose_one, explain, register_schema
-from megdet.config.locations import CONF
-from megdet.errors import UserError
+from megdet.config.compose import compose_one, explain, refuse_launcher_settings, register_schema
+from megdet.config.locations import CONF, own_conf
+from megdet.errors import ExitCode, UserError, outlive_closed_pipes
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -67,32 +68,43 @@ def launch(composed: DictConfig) -> float:
     from megdet.sweep.sweep import report, run_points
 
     try:
+        refuse_launcher_settings(HydraConfig.get().overrides.hydra)
         asked = compose_one(composed)
         launcher = launcher_named(HydraConfig.get().runtime.choices["hydra/launcher"], asked.config)
     except UserError as error:
         sys.exit(report(error))
     code = run_points([asked], launcher=launcher)
-    if HydraConfig.get().mode != RunMode.MULTIRUN or asked.config.sweep.dry_run:
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
         sys.exit(code)
+    if asked.config.sweep.dry_run:
+        return 0.0  # nothing has run; the sweeper goes on to its next point
     return final_mmap(plan_points([asked], to_run_here=True, launcher=launcher)[0])
 
 
-def help_text() -> str:
+def help_text(command: str) -> str:
     """This file's docstring with the options of each group; Hydra's own would take a second to list them."""
-    groups = sorted({file.parent for file in CONF.glob("*/**/*.yaml")})
-    lines = (
-        f"  {group.relative_to(CONF)!s:16} {', '.join(sorted(file.stem for file in group.glob('*.yaml')))}"
-        for group in groups
-    )
-    return (__doc__ or "").format(groups="\n".join(lines))
+    options: dict[str, set[str]] = {}
+    for folder in filter(None, (CONF, own_conf())):
+        for file in folder.glob("*/**/*.yaml"):
+            options.setdefault(str(file.parent.relative_to(folder)), set()).add(file.stem)
+    lines = (f"  {group:16} {', '.join(sorted(names))}" for group, names in sorted(options.items()))
+    return (__doc__ or "").format(command=command, conf=CONF, groups="\n".join(lines))
 
 
-def main() -> int:
-    """Run Hydra so that a user's mistake is one message and exit code 2."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(help_text())
-        return 0
-    traceback_wanted = FULL_ERROR in os.environ
+def main(arguments: Sequence[str] | None = None, *, command: str = "python launch.py") -> int:
+    """Run Hydra so that a user's mistake is one message and exit code 2. `command`: its name in `--help`."""
+    outlive_closed_pipes()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(words):
+        print(help_text(command))
+        return ExitCode.OK
+    own = own_conf()
+    if own:
+        words = ["--config-dir", str(own), *words]
+        if not {"-sc", "--shell-completion"} & set(words):
+            _name_unused(own)
+    sys.argv[1:] = words  # where Hydra reads them
+    traceback_wanted = os.environ.get(FULL_ERROR, "0").lower() not in ("", "0", "false", "no")
     # Hydra would print its errors itself and exit with 1; told so, it raises them.
     os.environ[FULL_ERROR] = "1"
     register_schema()
@@ -102,16 +114,26 @@ def main() -> int:
         if traceback_wanted:
             raise
         print(explain(error), file=sys.stderr)
-        return 2
+        return ExitCode.USER_ERROR
     except UserError as error:
         print(error, file=sys.stderr)
-        return 2
+        return ExitCode.USER_ERROR
     except ValueError as error:
         if traceback_wanted or not _is_of_hydra(error):
             raise
         print(error, file=sys.stderr)
-        return 2
-    return 0
+        return ExitCode.USER_ERROR
+    return ExitCode.OK
+
+
+def _name_unused(own: Path) -> None:
+    """Hydra takes the first file of a name that it finds, and looks into megdet's own folder first."""
+    files = (file.relative_to(own) for file in sorted(own.rglob("*.yaml")))
+    hidden = [f"conf/{file}" for file in files if (CONF / file).exists()]
+    if hidden:
+        more = f" and {len(hidden) - 3} more" if len(hidden) > 3 else ""
+        named = ", ".join(hidden[:3]) + more
+        print(f"not used: {named}; megdet has files of the same names, so rename yours", file=sys.stderr)
 
 
 def _is_of_hydra(error: ValueError) -> bool:

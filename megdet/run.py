@@ -11,10 +11,13 @@ import os
 import sys
 from pathlib import Path
 
+from megdet.errors import ExitCode
+from megdet.launchers.jobs import job_environment_of
 from megdet.planning.plan import Plan
-from megdet.runs.failure import record_failure, start_log
+from megdet.runs.folder import ATTEMPT, LostOwnership, RunFolder
 from megdet.training.attempt import Attempt
 from megdet.training.distributed import Ranks
+from megdet.training.ending import record_failure, start_log
 from megdet.training.stop_signals import StopSignals
 
 
@@ -24,15 +27,29 @@ def main() -> int:
     parser.add_argument("plan", type=Path, help="the run's plan.json; its folder is the run's")
     path: Path = parser.parse_args().plan.resolve()
     ranks = Ranks.from_environment()
-    start_log(path.parent, ranks.rank)
+    folder = RunFolder(path.parent).owned_by(_attempt(ranks))
+    start_log(folder, ranks.rank)
     stop = StopSignals()
     try:
+        if ATTEMPT not in os.environ and ranks.rank == 0:
+            folder.claim(_attempt(ranks))
         plan = Plan.from_json(path.read_text())
         plan.check_ranks(ranks.world_size)
+        ranks.check_device()
         with ranks:
-            return Attempt(plan, path.parent, ranks, stop).go()
+            return Attempt(plan, folder, ranks, stop, job_environment_of(folder)).go()
+    except LostOwnership as error:
+        # Not a word into the folder: it is another attempt's.
+        print(error, file=sys.stderr, flush=True)
+        return ExitCode.INTERRUPTED
     except Exception as error:
-        return record_failure(path.parent, ranks.rank, error)
+        return record_failure(folder, ranks.rank, error)
+
+
+def _attempt(ranks: Ranks) -> str:
+    """The launcher's name for this attempt; started by hand, a name that all of its ranks come to."""
+    by_hand = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}" if ranks.world_size > 1 else str(os.getpid())
+    return os.environ.get(ATTEMPT, f"by-hand-{by_hand}")
 
 
 if __name__ == "__main__":

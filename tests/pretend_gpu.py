@@ -24,8 +24,8 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from megdet.model.backbones import NormLayers
 from megdet.model.cgbn import CrossGPUBatchNorm2d, update_running_statistics
+from megdet.model.norms import NormLayers
 from tests.model.detectors import detect, random_batch, small_detector, train_pass
 
 DEVICE = "pretend"

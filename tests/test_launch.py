@@ -47,8 +47,20 @@ def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
         (["--config-name", "nope"], ["nope"]),
         (["data.root=nowhere", "gpus=1"], ["nowhere", "data.root"]),
         (["-m", "batch=16,32", "data.root=nowhere"], ["nowhere"]),
-        (["experiment=demo", "model.weights=no/such.pth"], ["model.weights=no/such.pth"]),
+        (["experiment=demo", "model.backbone.weights=no/such.pth"], ["model.backbone.weights=no/such.pth"]),
         (["experiment=demo", "tracking.uri=ftp://host"], ["ftp://host"]),
+        (["-m", "batch=16,32", "batch=8"], ["batch=16,32 and batch=8", "keep one"]),
+        (["-m", "batch=8", "batch=16,32"], ["batch=16,32 and batch=8", "keep one"]),
+        (
+            ["-m", "batch=16,32", "+hydra.launcher.timeout_min=60"],
+            ["+hydra.launcher.timeout_min=60", "cluster.time_min=60"],
+        ),
+        (["+hydra.launcher.slurm_partition=gpu"], ["cluster.partition=gpu"]),
+        (["+hydra.launcher.colour=red"], ["hydra.launcher.colour=red", "cluster.*"]),
+        (["data.root=/data/a=b"], ["data.root='/data/a=b'"]),
+        (["data.root=~/coco"], ["data.root='~/coco'"]),
+        (["data.root=/data/my (old) coco"], ["data.root='/data/my (old) coco'"]),
+        (["batch"], ["batch", "KEY=VALUE"]),
     ],
     ids=" ".join,
 )
@@ -63,12 +75,20 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], parts: l
 
 def test_a_traceback_can_be_asked_for(tmp_path: Path) -> None:
     assert "Traceback" in launch(tmp_path, "bath=16", HYDRA_FULL_ERROR="1").stderr
+    assert "Traceback" not in launch(tmp_path, "bath=16", HYDRA_FULL_ERROR="0").stderr
 
 
 def test_help_names_the_knobs_the_groups_and_commands(tmp_path: Path) -> None:
     done = launch(tmp_path, "--help")
     assert done.returncode == 0
-    for words in ("batch ", "bn_size ", "gpus ", "experiment=demo", "r18_fpn, r50_fpn, tiny", "coco2017, shapes"):
+    for words in (
+        "batch ",
+        "bn_size ",
+        "gpus ",
+        "experiment=demo",
+        "r18_fpn, r50_fpn, tiny",
+        "coco2017, custom, shapes",
+    ):
         assert words in done.stdout, words
 
 
@@ -77,17 +97,17 @@ def test_help_names_the_knobs_the_groups_and_commands(tmp_path: Path) -> None:
 )
 def test_help_and_planning_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     program = (
-        "import runpy, sys\n"
-        "sys.argv = sys.argv[1:]\n"
-        "sys.path.insert(0, str(__import__('pathlib').Path(sys.argv[0]).parent))\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "import sys\n"
+        "from megdet.launch import main\n"
+        "try: assert main() == 0\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {'torch', 'torchvision', 'mlflow', 'matplotlib', 'numpy', 'PIL', 'hotcoco'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(LAUNCH), *arguments], cwd=tmp_path, capture_output=True, text=True
-    )
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(LAUNCH.parent)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -127,6 +147,45 @@ def test_the_shell_completes_keys_and_options(tmp_path: Path) -> None:
         assert expected in done.stdout.split(), done.stdout + done.stderr
 
 
+def own_option(folder: Path, name: str, text: str) -> None:
+    (folder / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "conf" / name).write_text(text)
+
+
+def test_files_in_conf_of_the_current_folder_add_options(tmp_path: Path) -> None:
+    own_option(tmp_path, "cluster/mine.yaml", "name: mine\nnodes: 4\ngpus_per_node: 4\n")
+    own_option(tmp_path, "experiment/half.yaml", "# @package _global_\nlr: {scale: 0.5}\nbatch: 32\n")
+    done = launch(tmp_path, "cluster=mine", "experiment=half", "sweep.dry_run=true")
+    assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
+    # gpus=auto spreads a BN batch of 16 over a node: 4 images on each of its 4 GPUs.
+    assert "batch 32 = gpus 8 x images_per_gpu 4" in done.stdout and "lr 0.02," in done.stdout, done.stdout
+    swept = launch(tmp_path, "-m", "cluster=mine,paper", "sweep.dry_run=true")
+    assert "1 new, 1 repeated" in swept.stdout, swept.stdout + swept.stderr
+    assert "cluster          local, mine, paper, slurm" in launch(tmp_path, "--help").stdout
+    completed = launch(tmp_path, "-sc", "query=bash", COMP_LINE="python launch.py cluster=m")
+    assert completed.stdout == "cluster=mine\n" and completed.stderr == ""
+    mistyped = launch(tmp_path, "cluster=mime")
+    assert mistyped.returncode == 2 and "Did you mean mine?" in mistyped.stderr
+
+
+def test_own_files_that_have_the_names_of_ours_are_said_not_to_be_used(tmp_path: Path) -> None:
+    own_option(tmp_path, "cluster/paper.yaml", "name: paper\nnodes: 1\n")
+    own_option(tmp_path, "config.yaml", "batch: 1\n")
+    own_option(tmp_path, "cluster/mine.yaml", "name: mine\n")
+    done = launch(tmp_path, "cluster=paper", "batch=256", "sweep.dry_run=true")
+    assert done.returncode == 0 and "gpus 128" in done.stdout, done.stdout + done.stderr
+    assert done.stderr == (
+        "not used: conf/cluster/paper.yaml, conf/config.yaml; megdet has files of the same names, so rename yours\n"
+    )
+
+
+def test_another_folder_of_options_may_be_named_instead(tmp_path: Path) -> None:
+    own_option(tmp_path, "cluster/mine.yaml", "name: mine\nnodes: 2\n")
+    own_option(tmp_path / "other", "cluster/theirs.yaml", "name: theirs\nnodes: 2\n")
+    done = launch(tmp_path, "--config-dir", "other/conf", "cluster=theirs", "sweep.dry_run=true")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_run_leaves_its_folder_alone_and_asked_again_is_done(tmp_path: Path) -> None:
     first = launch(tmp_path, *SMALL)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -137,12 +196,41 @@ def test_a_run_leaves_its_folder_alone_and_asked_again_is_done(tmp_path: Path) -
     written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
     again = launch(tmp_path, *SMALL)
-    assert again.returncode == 0 and f"{folder.name}: done" in again.stdout, again.stdout + again.stderr
+    assert again.returncode == 0 and f"{folder.name}: finished" in again.stdout, again.stdout + again.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path in written} == written
 
 
 def test_a_sweeper_of_another_kind_trains_all_its_points(tmp_path: Path) -> None:
     done = launch(tmp_path, "-m", "hydra/sweeper=basic", *SMALL, "seed=0,1")
     assert done.returncode == 0, done.stdout + done.stderr
-    states = [json.loads(path.read_text())["state"] for path in (tmp_path / "runs").glob("*/state.json")]
+    states = [json.loads(path.read_text())["status"] for path in (tmp_path / "runs").glob("*/state.json")]
     assert states == ["finished", "finished"]
+
+
+def test_another_sweeper_plans_all_its_points_in_a_dry_run(tmp_path: Path) -> None:
+    done = launch(tmp_path, "-m", "hydra/sweeper=basic", *SMALL, "seed=0,1,2", "sweep.dry_run=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [seed for seed in range(3) if f"b4-bn4-normal-s{seed}-" in done.stdout] == [0, 1, 2], done.stdout
+
+
+@pytest.mark.parametrize("mode", [(), ("-m",)], ids=["one run", "a sweep"])
+def test_hydras_env_set_reaches_the_ranks_of_one_run_and_of_a_sweep(mode: tuple[str, ...], tmp_path: Path) -> None:
+    seed = "seed=0,1" if mode else "seed=0"
+    # What only a rank can answer: oneDNN writes a line for each operation that it runs.
+    done = launch(tmp_path, *mode, *SMALL, seed, "+hydra.job.env_set.ONEDNN_VERBOSE=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("onednn_verbose") > 10, done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-m", "seed=range(0,600)", "sweep.dry_run=true", "experiment=demo"]]
+)
+def test_a_reader_that_leaves_early_is_no_error(arguments: list[str], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(LAUNCH), *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,51 +10,46 @@ import torch.distributed as dist
 from megdet.data.coco import CocoSplit
 from megdet.data.files import coco_files
 from megdet.data.loader import TrainLoader
-from megdet.model.backbones import FusedFrozenBatchNorm2d, NormLayers
-from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector, build_detector
+from megdet.model.norms import norm_layers
+from megdet.model.settings import (
+    AnchorSettings,
+    BackboneSettings,
+    EvaluationSettings,
+    FPNSettings,
+    ModelSettings,
+    RoIHeadsSettings,
+    RPNSettings,
+)
 from megdet.training.distributed import bn_group_of
 
 
 def tiny_detector(*, bn_size: int, bn_group: int = 1, sublinear: bool = False) -> Detector:
     """A `tiny` detector with CGBN (or frozen BN) in backbone and FPN; collective where `bn_group` > 1."""
-    if bn_size:
-        world_size = dist.get_world_size() if dist.is_initialized() else 1
-        rank = dist.get_rank() if dist.is_initialized() else 0
-        group = bn_group_of(rank, world_size=world_size, bn_group=bn_group)
-        cgbn = partial(CrossGPUBatchNorm2d, bn_size=bn_size, group=group)
-        norm = NormLayers(backbone=cgbn, fpn=cgbn)
-    else:
-        norm = NormLayers(backbone=FusedFrozenBatchNorm2d, fpn=None)
+    world_size = dist.get_world_size() if dist.is_initialized() else 1
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    group = bn_group_of(rank, world_size=world_size, bn_group=bn_group) if bn_size else None
+    model = tiny_model()
     return build_detector(
-        backbone="tiny",
+        model,
+        EvaluationSettings(),
         num_classes=6,
-        norm=norm,
-        weights=None,
-        frozen_stages=0,
+        norm=norm_layers(model, bn_size=bn_size, group=group),
         sublinear=sublinear,
-        score_threshold=0.05,
-        detections_per_image=100,
-        anchor_sizes=[[12], [24], [36], [48], [60]],
-        anchor_ratios=[0.5, 1.0, 2.0],
-        fpn_channels=16,
-        box_head_channels=32,
-        rpn_pre_nms_train=60,
-        rpn_pre_nms_test=60,
-        rpn_post_nms_train=60,
-        rpn_post_nms_test=60,
-        rpn_nms=0.7,
-        rpn_samples=32,
-        rpn_positive_fraction=0.5,
-        rpn_positive_iou=0.7,
-        rpn_negative_iou=0.3,
-        roi_samples=32,
-        roi_positive_fraction=0.25,
-        roi_positive_iou=0.5,
-        nms=0.5,
-        roi_resolution=7,
-        init_seed=0,
+        seed=0,
     ).to(memory_format=torch.channels_last)
+
+
+def tiny_model() -> ModelSettings:
+    """The settings of a detector for images of 64 pixels."""
+    return ModelSettings(
+        name="tiny",
+        backbone=BackboneSettings(name="tiny", weights="none", frozen_stages=0),
+        fpn=FPNSettings(channels=16),
+        anchors=AnchorSettings(sizes=[12, 24, 36, 48, 60]),
+        rpn=RPNSettings(pre_nms_train=60, pre_nms_test=60, post_nms_train=60, post_nms_test=60, samples=32),
+        roi_heads=RoIHeadsSettings(samples=32, head_channels=32),
+    )
 
 
 def tiny_loader(root: Path, *, batch: int, bn_size: int, images_per_gpu: int, accumulation: int) -> TrainLoader:

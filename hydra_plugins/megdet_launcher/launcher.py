@@ -1,4 +1,4 @@
-"""`hydra/launcher=submitit_slurm` and `submitit_local`: thin adapters, for Hydra finds launchers only in here.
+"""`hydra/launcher=submitit_slurm` and `local_parallel`: thin adapters, for Hydra finds launchers only in here.
 
 Our own sweeper hands whole sweeps to `megdet.sweep.sweep`. These classes are for other sweepers (Optuna and its
 like), which hand over a few points at a time and want a number back: the final mmAP.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -58,7 +59,22 @@ class SlurmLauncher(_PlanningLauncher):
     NAME = "submitit_slurm"
 
 
-class SideBySideLauncher(_PlanningLauncher):
+class ParallelLauncher(_PlanningLauncher):
     """As many runs at a time as this machine has GPUs or cores for."""
 
+    NAME = "local_parallel"
+
+
+class SubmititLocal(_PlanningLauncher):
+    """submitit's own local executor: refused, with a word on what to use (`megdet.launchers.named`)."""
+
     NAME = "submitit_local"
+
+
+# Not a file in conf/, where it would be listed as a choice.
+ConfigStore.instance().store(
+    group="hydra/launcher",
+    name=SubmititLocal.NAME,
+    node={"_target_": f"{SubmititLocal.__module__}.{SubmititLocal.__qualname__}"},
+    provider="megdet",
+)

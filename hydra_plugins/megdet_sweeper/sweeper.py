@@ -5,6 +5,7 @@ Hydra imports this file at every start: everything that takes time is imported w
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class MegdetSweeper(Sweeper):
         from megdet.launchers.named import launcher_named
         from megdet.sweep.sweep import run_points
 
+        # Hydra does so itself for a single run; ranks, here and on a cluster, inherit it.
+        os.environ.update({str(name): str(value) for name, value in self._config.hydra.job.env_set.items()})
         asked = compose_points(self._loader, self._config, arguments)
         launcher = launcher_named(self._config.hydra.runtime.choices["hydra/launcher"], asked[0].config)
         sys.exit(run_points(asked, launcher=launcher, arguments=arguments, conclude=_write_results))

@@ -14,7 +14,7 @@ import pandas as pd
 from megdet.analysis.frames import RunFrames
 from megdet.analysis.setting_values import NOT_SET, setting_text
 from megdet.config.schema import Config
-from megdet.planning.settings import semantic_settings
+from megdet.planning.identity import semantic_settings
 
 Asked = dict[str, str | None]
 """Settings as text; None: not set."""

@@ -33,8 +33,6 @@ STEPS = ("epoch", "lr", "loss")
 FACTS = ("run_id", "experiment_id", "experiment", "status", "seed", "gpus", "commit", "dirty")
 """What of a run can be asked for as if it were a setting."""
 LR_SCALE = "lr.scale"
-STATUS = {"planned": "new"}
-"""Older words for a run's status, and today's."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def frames_of(records: Records, *, epochs: Iterable[str] = EPOCHS, steps: Iterab
     """Data frames of what was read, with all of these numbers of epochs and steps as columns."""
     facts = pd.DataFrame([run.facts for run in records.runs])
     facts = facts.assign(
-        commit=facts["commits"].str[-1], status=facts["status"].replace(STATUS), train_s=facts["train_s"].astype(float)
+        commit=facts["commits"].str[-1], status=facts["status"], train_s=facts["train_s"].astype(float)
     )
     settings = _with(pd.DataFrame([run.settings for run in records.runs]), [LR_SCALE]).apply(typed)
     settings[LR_SCALE] = settings[LR_SCALE].fillna(1.0).astype(float)

@@ -53,9 +53,12 @@ FIGURES: dict[str, Callable[[Group], Figure | None]] = {
 OF_STEPS = (learning_rate.NAME, loss.NAME)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
-    parsed = _parser().parse_args(arguments)
+COMMAND = "python analysis/make_figures.py"
+
+
+def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> int:
+    """Run the command line, in whose help the program is called `command`; the exit code."""
+    parsed = _parser(command).parse_args(arguments)
     names = parsed.figure or list(FIGURES)
     steps = STEPS if any(name in OF_STEPS for name in names) else ()
     try:
@@ -104,8 +107,10 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return [png, svg]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser(command: str) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    description = (__doc__ or "").replace(COMMAND, command)
+    parser = argparse.ArgumentParser(prog=command, description=description, formatter_class=raw)
     parser.add_argument("--figure", action="append", choices=list(FIGURES), help="may be given again; default: all")
     add_run_options(parser)
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder to write to; default: results/")

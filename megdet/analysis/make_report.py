@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
-    parsed = _parser().parse_args(arguments)
+COMMAND = "python analysis/make_report.py"
+
+
+def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> int:
+    """Run the command line, in whose help the program is called `command`; the exit code."""
+    parsed = _parser(command).parse_args(arguments)
     try:
         wanted = wanted_of(parsed)
         epochs = dict.fromkeys((*EPOCHS, *(name for recipe in TABLES.values() for name in recipe.epochs)))
@@ -83,8 +86,10 @@ def inline_svg(figure: Figure, name: str) -> str:
     return "<figure>\n" + svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1) + "</figure>"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser(command: str) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    description = (__doc__ or "").replace(COMMAND, command)
+    parser = argparse.ArgumentParser(prog=command, description=description, formatter_class=raw)
     add_run_options(parser)
     parser.add_argument("--out", type=Path, default=Path("results/report.html"), help="default: results/report.html")
     return parser

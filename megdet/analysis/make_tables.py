@@ -37,10 +37,12 @@ from megdet.analysis.tables.registry import PAPER_TABLES, TABLES
 from megdet.analysis.tables.spec_table import recipe_of
 from megdet.errors import UserError
 
+COMMAND = "python analysis/make_tables.py"
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
-    parsed = _parser().parse_args(arguments)
+
+def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> int:
+    """Run the command line, in whose help the program is called `command`; the exit code."""
+    parsed = _parser(command).parse_args(arguments)
     try:
         tables = _tables(parsed)
         if parsed.provenance:
@@ -119,8 +121,10 @@ def _made(recipe: Recipe, group: Group | None) -> Table | None:
     return table and with_commits(table)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser(command: str) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    description = (__doc__ or "").replace(COMMAND, command)
+    parser = argparse.ArgumentParser(prog=command, description=description, formatter_class=raw)
     parser.add_argument(
         "--table", metavar="NAME|FILE.yaml", help=f"{', '.join(TABLES)}, or a sweep file; default: 1 to 4"
     )

@@ -17,6 +17,7 @@ import pandas as pd
 
 from megdet.analysis.records import Record, Records
 from megdet.errors import UserError
+from megdet.planning.identity import WITH_OLD_NAMES
 from megdet.runs.journal import COCO_METRICS
 from megdet.runs.provenance import ARROW
 from megdet.tracking.client import client_of
@@ -85,9 +86,12 @@ def _all_runs(client: MlflowClient, experiments: list[str]) -> Iterator[Run]:
 
 def _is_whole(run: Run) -> bool:
     """Whether its params and tags are there, which follow when a push has made the run; a line where they are not."""
+    name = f"{run.data.tags['run_id']} (MLflow run {run.info.run_id})"
+    if "model.rpn_nms" in run.data.params:
+        print(f"left out: {name}: {WITH_OLD_NAMES}", file=sys.stderr)
+        return False
     whole = "seed" in run.data.params and "gpus" in run.data.tags
     if not whole:
-        name = f"{run.data.tags['run_id']} (MLflow run {run.info.run_id})"
         print(f"left out: {name} has no settings yet; `megdet sync` pushes them", file=sys.stderr)
     return whole
 
@@ -96,7 +100,7 @@ def _current(runs: Iterable[Run]) -> list[Run]:
     """The newest attempt at each run in each experiment, newest first; replaced ones are skipped."""
     found: dict[tuple[str, str], Run] = {}
     for run in sorted(runs, key=_progress):
-        if run.data.tags.get("state") != REPLACED["state"]:
+        if run.data.tags.get("status") != REPLACED["status"]:
             found[run.data.tags["run_id"], run.info.experiment_id] = run
     return sorted(found.values(), key=_progress, reverse=True)
 
@@ -116,7 +120,7 @@ def _record(run: Run, experiment: str) -> Record:
         "run_id": tags["run_id"],
         "experiment_id": tags.get("experiment_id", ""),
         "experiment": experiment,
-        "status": tags.get("state", "running"),
+        "status": tags.get("status", "running"),
         "reason": tags.get("reason", ""),
         "seed": int(run.data.params["seed"]),
         "gpus": int(tags["gpus"]),

@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from megdet.analysis.asked import default_settings
 from megdet.analysis.paper import paper_rows
 from megdet.config.locations import CONF
-from megdet.planning.settings import semantic_settings
+from megdet.planning.identity import semantic_settings
 
 
 @cache

@@ -13,7 +13,7 @@ COLUMNS = (Column("run", Kind.NAMING), *(Column(heading, Kind.FACT) for heading 
 ABOUT = (
     "The run id ends in a hash over all settings that decide the result, with the seed; the experiment hash is over "
     "the same without it. code: whether it was that of the commit. data, weights: the first digits of the SHA-256 of "
-    f"the annotation files and of the file that training began from; {NOT_RUN}: not recorded, or no file. a → b: the "
+    f"the data's content and of the file that training began from; {NOT_RUN}: not recorded, or no file. a → b: the "
     "run was resumed with another."
 )
 

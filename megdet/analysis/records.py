@@ -20,7 +20,7 @@ class Record:
     facts: Mapping[str, Any]
     """The columns of `RunFrames.runs` that every run has."""
     settings: Mapping[str, str]
-    """All that decides the result except the seed, flat, as text (`megdet.planning.settings`)."""
+    """All that decides the result except the seed, flat, as text (`megdet.planning.identity`)."""
     final: Mapping[str, float | None]
     """The numbers after the last epoch; empty unless the run has finished."""
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
@@ -14,11 +13,12 @@ import pandas as pd
 
 from megdet.analysis.records import Record, Records
 from megdet.errors import UserError
-from megdet.launchers.job_states import JobState
-from megdet.launchers.run_status import run_status, states_of_jobs
-from megdet.planning.settings import semantic_settings
-from megdet.runs.journal import KINDS, PLAN, RunState, read_journal, run_folders
+from megdet.launchers.jobs import Jobs, Look
+from megdet.planning.identity import semantic_settings
+from megdet.runs.folder import RunFolder, run_folders
+from megdet.runs.journal import KINDS, read_journal
 from megdet.runs.provenance import provenance_of
+from megdet.runs.status import Status
 from megdet.runs.sweep_folder import Sweep, sweep_folders
 
 NO_NUMBERS = ["kind", "time"]
@@ -32,13 +32,13 @@ def from_run_folders(source: Path, *, steps: Sequence[str]) -> Records:
     Damaged ones are left out, with a line each on stderr; UserError if none is left.
     """
     folders = run_folders(source)
-    sweeps, jobs = _sweeps(source), states_of_jobs(folders)
+    sweeps, look = _sweeps(source), Jobs().look_at(folders)
     runs: list[Record] = []
     epochs: list[Line] = []
     of_steps: list[np.ndarray] = []
     for folder in folders:
         try:
-            run, journal = _read(folder, sweeps, jobs, steps=bool(steps))
+            run, journal = _read(folder, sweeps, look, steps=bool(steps))
         except (UserError, OSError) as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
@@ -54,27 +54,29 @@ def from_run_folders(source: Path, *, steps: Sequence[str]) -> Records:
 
 
 def _read(
-    folder: Path, sweeps: Mapping[str, Sequence[str]], jobs: Mapping[str, JobState], *, steps: bool
+    folder: RunFolder, sweeps: Mapping[str, Sequence[str]], look: Look, *, steps: bool
 ) -> tuple[Record, list[Line]]:
     """A run and its journal. Raises UserError where a file of it is damaged."""
+    plan = folder.read_plan()
     try:
-        plan = json.loads((folder / PLAN).read_text())
         settings, planned_epochs = semantic_settings(plan), plan["schedule"]["epochs"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / PLAN} is damaged ({error}); move the run folder away") from None
+    except UserError as error:
+        raise UserError(f"{folder.path}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder.plan} is damaged ({error}); move the run folder away") from None
     # The journal last: of a run that has finished by now it is complete.
-    status, state = run_status(folder, jobs), RunState.read(folder)
+    stand, state = look.stand(folder), folder.state()
     journal = read_journal(folder, kinds=KINDS if steps else ("epoch", "event"))
     epochs = [line for line in journal if line["kind"] == "epoch"]
-    stands, reason = str(status.state), status.why
-    if stands == "finished" and [line["epoch"] for line in epochs] != list(range(1, planned_epochs + 1)):
-        stands, reason = "failed", f"it finished, but its journal has {len(epochs)} of {planned_epochs} epochs"
+    stands, reason = stand.status, stand.why
+    if stands == Status.FINISHED and [line["epoch"] for line in epochs] != list(range(1, planned_epochs + 1)):
+        stands, reason = Status.FAILED, f"it finished, but its journal has {len(epochs)} of {planned_epochs} epochs"
     made_from = provenance_of(journal, plan)
     facts = {
         "run_id": plan["run_id"],
         "experiment_id": plan["experiment_id"],
         "experiment": plan["config"]["tracking"]["experiment"],
-        "status": stands,
+        "status": str(stands),
         "reason": reason,
         "seed": plan["config"]["seed"],
         "gpus": plan["layout"]["gpus"],
@@ -84,10 +86,10 @@ def _read(
         "data_sha256": made_from.data_sha256,
         "weights_sha256": made_from.weights_sha256,
         "sweeps": tuple(sweeps.get(plan["run_id"], ())),
-        "folder": str(folder),
+        "folder": str(folder.path),
         "mlflow_run_id": "",
     }
-    return Record(facts, settings, epochs[-1] if stands == "finished" else {}), journal
+    return Record(facts, settings, epochs[-1] if stands == Status.FINISHED else {}), journal
 
 
 def _files(run: Mapping[str, Any], pattern: str) -> list[Path]:

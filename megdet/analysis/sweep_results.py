@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from megdet.runs.journal import JOURNAL, STATE
+from megdet.runs.folder import JOURNAL, STATE
 from megdet.runs.sweep_folder import Sweep
 
 TABLES_TEXT, TABLES_PAGE, FIGURES = "tables.md", "tables.html", "figures"
@@ -30,7 +30,7 @@ def write_results(folder: Path) -> None:
     except Exception as error:
         print(
             f"the sweep's tables and figures could not be written ({type(error).__name__}: {error}); "
-            "python analysis/make_tables.py and make_figures.py make them of its runs",
+            "`megdet tables` and `megdet figures` make them of its runs",
             file=sys.stderr,
             flush=True,
         )

@@ -1,4 +1,5 @@
-"""The command `megdet`: look after runs that `launch.py` has started. One file a command."""
+"""The command `megdet`: start runs, look after them, make tables of them. One file a command; programs of their own
+are in doors.py."""
 
 from __future__ import annotations
 
@@ -8,20 +9,22 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from megdet.cli import cancel, logs, status, sync, wait, why
-from megdet.errors import UserError
+from megdet import __version__
+from megdet.cli import cancel, cluster, logs, status, sync, wait, why
+from megdet.cli.doors import DOORS, complete
+from megdet.errors import UserError, outlive_closed_pipes
 
 WHICH_RUNS = """
 RUN is a run's name, its beginning or a pattern (of ./runs), a run folder, or a folder of runs (all of them).
 """
 EPILOG = """\
-After `python launch.py -m ... hydra/launcher=submitit_slurm sweep.wait=false`:
-
+  megdet data check data=custom ...    look into your own images before you train on them
+  megdet launch -m batch=16,64,256 bn_size=16,32 cluster=mine hydra/launcher=submitit_slurm sweep.wait=false
   megdet status --watch        the runs as they go; Ctrl-C stops watching, not the runs
   megdet logs b256-bn16 -f     what a run says
   megdet why                   what went wrong, by cause, and what to do
   megdet cancel 'b16-*'        stop some; launching them again goes on from their checkpoints
-  megdet wait && python analysis/make_tables.py
+  megdet wait && megdet tables
 
 `megdet COMMAND --help` says more.
 """
@@ -45,32 +48,39 @@ COMMANDS: dict[str, Command] = {
     "logs": logs,
     "cancel": cancel,
     "sync": sync,
+    "cluster": cluster,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 all is well, 1 a run failed (or could not be reached), 2 a mistake in what was asked."""
-    parsed = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    """Run the command line; 0 all is well, 1 a run failed (or an image), 2 a mistake in what was asked."""
+    outlive_closed_pipes()
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words[:1] == ["-sc"]:  # the shell asks on Tab
+            return complete(words, [*DOORS, *COMMANDS])
+        if words and words[0] in DOORS:
+            return DOORS[words[0]].run(words[1:])
+        parsed = _parser().parse_args(words)
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
         return COMMANDS[parsed.command].run(parsed)
     except UserError as error:
         print(f"megdet: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `megdet logs ... | head`
-        sys.stderr.close()
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="megdet",
-        description="Look after runs that `python launch.py` has started.",
+        description="Plan and run large-batch detection experiments, look after the runs, and make tables of them.",
         epilog=EPILOG,
         formatter_class=raw,
     )
+    parser.add_argument("--version", action="version", version=f"megdet {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, door in DOORS.items():  # to be listed; main() hands their arguments on
+        commands.add_parser(name, help=door.summary, add_help=False)
     for name, command in COMMANDS.items():
         description = command.HELP + WHICH_RUNS
         one = commands.add_parser(name, help=command.SUMMARY, description=description, formatter_class=raw)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from megdet.cli.runs import select_runs
 from megdet.errors import UserError
-from megdet.launchers.ledger import Submission
-from megdet.launchers.run_status import LIVE, run_status, states_of_jobs
-from megdet.runs.failure import log_file
+from megdet.launchers.jobs import Jobs, job_of
+from megdet.runs.folder import RunFolder
 
 SUMMARY = "what a run says; -f: as it says it"
 HELP = """\
@@ -20,10 +19,10 @@ Print the end of a run's log. With -f go on until the run is over; one that is s
 
   megdet logs b256-bn16 -f          rank 0, from the last lines on
   megdet logs b256-bn16 --rank 5    another rank
-  megdet logs b256-bn16 --job       what Slurm and srun said around it
+  megdet logs b256-bn16 --job       what was said around the ranks, by the cluster or the run's launcher
 """
 POLL_S = 0.5
-ASK_SLURM_EVERY_S = 5.0
+LOOK_EVERY_S = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--lines", type=int, default=40, metavar="N", help="the last N lines (40)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--rank", type=int, default=0, metavar="K", help="of this rank (0)")
-    which.add_argument("--job", action="store_true", help="of its Slurm job")
+    which.add_argument("--job", action="store_true", help="of its job: what was said around the ranks")
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -42,9 +41,9 @@ def run(parsed: argparse.Namespace) -> int:
         names = ", ".join(folder.name for folder in folders)
         raise UserError(f"{parsed.run_name}: logs are of one run, and these are meant: {names}")
     [folder] = folders
-    path = _job_log(folder) if parsed.job else log_file(folder, parsed.rank)
+    path = _job_log(folder) if parsed.job else folder.log(parsed.rank)
     if not path.exists() and not parsed.follow:
-        there = sorted(file.name for file in folder.glob("log-rank*.txt"))
+        there = [file.name for file in folder.logs()]
         raise UserError(
             f"{path} does not exist; " + (f"there is {', '.join(there)}" if there else "the run has not said anything")
         )
@@ -57,13 +56,13 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _follow(folder: Path, path: Path, position: int) -> None:
-    ask_at, live = 0.0, True
+def _follow(folder: RunFolder, path: Path, position: int) -> None:
+    jobs, look_at, live = Jobs(), 0.0, True
     while True:
-        if time.monotonic() > ask_at:
-            # Asked before the last reading, so that nothing of a run that ends in between is missed.
-            live = run_status(folder, states_of_jobs([folder])).state in LIVE
-            ask_at = time.monotonic() + ASK_SLURM_EVERY_S
+        if time.monotonic() > look_at:
+            # Before the last reading, so that nothing of a run that ends in between is missed.
+            live = jobs.stands_of([folder])[folder].status.is_live
+            look_at = time.monotonic() + LOOK_EVERY_S
         if path.exists():
             with path.open("rb") as file:
                 file.seek(position if path.stat().st_size >= position else 0)
@@ -74,11 +73,11 @@ def _follow(folder: Path, path: Path, position: int) -> None:
         time.sleep(POLL_S)
 
 
-def _job_log(folder: Path) -> Path:
-    submission = Submission.read(folder)
-    if submission is None:
-        raise UserError(f"{folder.name} was not handed over to Slurm; leave --job out")
-    return Path(submission.log)
+def _job_log(folder: RunFolder) -> Path:
+    job = job_of(folder)
+    if job is None or job.log is None:
+        raise UserError(f"{folder.name}: nothing was said but by its ranks; leave --job out")
+    return job.log
 
 
 def _say(text: bytes) -> None:

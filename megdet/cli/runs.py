@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from megdet.errors import UserError
-from megdet.runs.journal import PLAN, run_folders
+from megdet.runs.folder import PLAN, RunFolder, run_folders
 
 DEFAULT = "runs"
 
 
-def select_runs(words: Sequence[str]) -> list[Path]:
+def select_runs(words: Sequence[str]) -> list[RunFolder]:
     """The run folders that `words` name, each once; all of ./runs where there are none. Raises UserError."""
     return list(dict.fromkeys(folder for word in words or [DEFAULT] for folder in _named(word)))
 
 
-def plan_of(folder: Path) -> dict[str, Any]:
-    """A run's plan as plain values. Raises UserError where it is damaged."""
-    try:
-        plan: dict[str, Any] = json.loads((folder / PLAN).read_text())
-    except ValueError as error:
-        raise UserError(f"{folder / PLAN} is damaged ({error}); move the run folder away") from None
-    return plan
-
-
-def _named(word: str) -> list[Path]:
+def _named(word: str) -> list[RunFolder]:
     path = Path(word)
-    if (path / PLAN).exists():
-        return [path]
+    if RunFolder(path).exists:
+        return [RunFolder(path)]
     if path.is_dir() or word == DEFAULT:
         return run_folders(path)
     runs = path.parent if len(path.parts) > 1 else Path(DEFAULT)
-    exact = runs / path.name
-    if (exact / PLAN).exists():
+    exact = RunFolder(runs / path.name)
+    if exact.exists:
         return [exact]
     if any(sign in path.name for sign in "*?["):
         found = [place.parent for place in runs.glob(f"{path.name}/{PLAN}")]
@@ -47,4 +36,4 @@ def _named(word: str) -> list[Path]:
         near = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
         meant = f" Did you mean {' or '.join(near)}?" if near else f" There are {len(there)} runs in {runs}."
         raise UserError(f"{word} does not exist and no run in {runs} is called so.{meant}")
-    return sorted(found)
+    return [RunFolder(folder) for folder in sorted(found)]

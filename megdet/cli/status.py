@@ -33,23 +33,24 @@ def run(parsed: argparse.Namespace) -> int:
     from rich.live import Live
 
     from megdet.cli.table import table_of
-    from megdet.launchers.run_status import LIVE, states_of_jobs
+    from megdet.launchers.jobs import Jobs
 
-    folders = select_runs(parsed.runs)
+    folders, jobs = select_runs(parsed.runs), Jobs()
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to fit into
         console = Console(width=PIPE_WIDTH)
-    table, statuses = table_of(folders, states_of_jobs(folders), live_first=parsed.watch)
+    stands = jobs.stands_of(folders)
+    table = table_of(stands, live_first=parsed.watch)
     if not parsed.watch or not console.is_terminal:
         console.print(table)
     if not parsed.watch:
         return 0
     try:
         with Live(table, console=console, auto_refresh=False) as live:
-            while any(status.state in LIVE for status in statuses):
+            while any(stand.status.is_live for stand in stands.values()):
                 time.sleep(max(MIN_POLL_S, parsed.every))
-                table, statuses = table_of(folders, states_of_jobs(folders), live_first=True)
-                live.update(table, refresh=True)
+                stands = jobs.stands_of(folders)
+                live.update(table_of(stands, live_first=True), refresh=True)
     except KeyboardInterrupt:
         pass
     return 0

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from megdet.cli.runs import plan_of, select_runs
+from megdet.cli.runs import select_runs
+from megdet.runs.folder import RunFolder
 from megdet.runs.sweep_folder import Sweep, sweeps_of
 from megdet.tracking.client import browse_hint, prepare
 from megdet.tracking.mirror import mirror
@@ -38,10 +39,10 @@ def run(parsed: argparse.Namespace) -> int:
     """Mirror every run and the sweeps they are part of; where to is the plan's choice unless it is given here."""
     reachable: dict[tuple[str, str], bool] = {}
     done: Counter[str] = Counter()
-    last: dict[str, Path] = {}
+    last: dict[str, RunFolder] = {}
     left = 0
     folders = select_runs(parsed.runs)
-    places = {folder: _place(plan_of(folder)["config"]["tracking"], parsed) for folder in folders}
+    places = {folder: _place(folder.read_plan()["config"]["tracking"], parsed) for folder in folders}
     sweeps: dict[Path, tuple[str, str]] = {}
     for folder in folders:
         for sweep_folder in sweeps_of(folder):
@@ -66,7 +67,7 @@ def run(parsed: argparse.Namespace) -> int:
             print(f"not pushed: {folder.name}", file=sys.stderr)
     for uri, count in done.items():
         print(f"{count} {'run' if count == 1 else 'runs'} up to date in {without_password(uri)}")
-        print(browse_hint(last[uri]))
+        print(browse_hint(last[uri].path))
     return 1 if left else 0
 
 
@@ -75,9 +76,9 @@ def _place(tracking: Mapping[str, Any], parsed: argparse.Namespace) -> tuple[str
     return uri, parsed.experiment or tracking["experiment"]
 
 
-def push_last_state(folder: Path) -> None:
+def push_last_state(folder: RunFolder) -> None:
     """Tell MLflow how a run ended whose ranks could not do so themselves, if it is tracked."""
-    tracking = plan_of(folder)["config"]["tracking"]
+    tracking = folder.read_plan()["config"]["tracking"]
     if tracking["enabled"] and tracking["uri"]:
         mirror(folder, tracking["uri"], tracking["experiment"])
         refresh_sweeps(folder, tracking["uri"], tracking["experiment"])

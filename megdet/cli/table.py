@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,19 +13,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from megdet.cli.runs import plan_of
-from megdet.launchers.job_states import JobState
-from megdet.launchers.run_status import LIVE, RunStatus, run_status
-from megdet.runs.journal import JOURNAL, STATE, RunState, read_journal
+from megdet.launchers.watch import STYLES
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import read_journal
+from megdet.runs.status import Stand, Status
 
 QUIET_AFTER_S = 3600
 """A run that writes nothing for this long may hang; the table says so."""
 
-STYLES = {
-    "finished": "green", "running": "cyan", "queued": "blue", "requeued": "blue", "diverged": "magenta",
-    "failed": "red", "lost": "red", "interrupted": "yellow", "cancelled": "yellow",
-}  # fmt: skip
-COLUMNS = ("run", "state", "epoch", "step", "mmAP", "hours", "left", "why")
+COLUMNS = ("run", "status", "epoch", "step", "mmAP", "hours", "left", "why")
 """`hours` of training so far, `left` at the present speed."""
 
 
@@ -40,45 +36,42 @@ class Progress(NamedTuple):
     """Unix seconds of the last line."""
 
 
-def table_of(
-    folders: Sequence[Path], states: Mapping[str, JobState], *, live_first: bool = False
-) -> tuple[Group, list[RunStatus]]:
-    """The table under a line of counts, and the runs' statuses.
+def table_of(stands: Mapping[RunFolder, Stand], *, live_first: bool = False) -> Group:
+    """The table of runs and where they stand, under a line of counts.
 
     `live_first`: runs that are under way come first, for a screen that may not hold them all.
     """
     table = Table()
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("run", "state", "why") else "right")
-    statuses = [run_status(folder, states) for folder in folders]
-    rows = list(zip(folders, statuses, strict=True))
+        table.add_column(name, justify="left" if name in ("run", "status", "why") else "right")
+    rows = list(stands.items())
     if live_first:
-        rows.sort(key=lambda row: row[1].state not in LIVE)
-    for folder, status in rows:
-        cells = _cells(folder, status)
-        styles = ("", STYLES.get(status.state, "")) + len(cells[2:]) * ("",)
+        rows.sort(key=lambda row: not row[1].status.is_live)
+    for folder, stand in rows:
+        cells = _cells(folder, stand)
+        styles = ("", STYLES.get(stand.status, "")) + len(cells[2:]) * ("",)
         table.add_row(*(Text(cell, style) for cell, style in zip(cells, styles, strict=True)))
-    counts = Counter(status.state for status in statuses)
-    return Group(Text(", ".join(f"{count} {state}" for state, count in counts.most_common())), table), statuses
+    counts = Counter(stand.status for stand in stands.values())
+    return Group(Text(", ".join(f"{count} {status}" for status, count in counts.most_common())), table)
 
 
-def _cells(folder: Path, status: RunStatus) -> tuple[str, ...]:
-    plan, state = plan_of(folder), RunState.read(folder)
+def _cells(folder: RunFolder, stand: Stand) -> tuple[str, ...]:
+    plan, state = folder.read_plan(), folder.state()
     epochs = plan["schedule"]["epochs"]
     if state is None:
-        return folder.name, status.state, f"0/{epochs}", "", "", "", "", status.why
-    done = _progress(folder, _stamp(folder / JOURNAL))
-    why = status.why
-    quiet_s = time.time() - (done.time or (folder / STATE).stat().st_mtime)
-    if status.state == "running" and quiet_s > QUIET_AFTER_S:
+        return folder.name, stand.status, f"0/{epochs}", "", "", "", "", stand.why
+    done = _progress(folder, _stamp(folder.journal))
+    why = stand.why
+    quiet_s = time.time() - (done.time or folder.state_file.stat().st_mtime)
+    if stand.status == Status.RUNNING and quiet_s > QUIET_AFTER_S:
         why = f"nothing written for {quiet_s / 3600:.1f} h: does it hang? ({why})"
     left = ""
-    if status.state == "running" and done.images_per_s:
+    if stand.status == Status.RUNNING and done.images_per_s:
         steps = plan["schedule"]["steps_per_epoch"] * epochs
         left = f"{(steps - done.step) * plan['config']['batch'] / done.images_per_s / 3600:.3g}"
     return (
         folder.name,
-        status.state,
+        stand.status,
         f"{done.epoch}/{epochs}",
         str(done.step or state.step),
         "" if done.mmAP is None else f"{done.mmAP:.1f}",
@@ -89,7 +82,7 @@ def _cells(folder: Path, status: RunStatus) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _progress(folder: Path, stamp: tuple[int, int]) -> Progress:
+def _progress(folder: RunFolder, stamp: tuple[int, int]) -> Progress:
     """Of the journal as it was at `stamp`: read again only when it has changed."""
     lines = read_journal(folder)
     epochs = [line for line in lines if line["kind"] == "epoch"]

@@ -13,7 +13,7 @@ Wait until no run is queued or running. Says what changes; Ctrl-C ends the waiti
 Exit code: 0 all runs came to a result (finished or diverged), 1 one failed, was cancelled or interrupted, or was
 never started.
 
-  megdet wait && python analysis/make_tables.py
+  megdet wait && megdet tables
 """
 
 
@@ -24,12 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Wait; 0, or 1 where a run came to no result."""
-    from megdet.launchers.monitor import watch
-    from megdet.launchers.run_status import LIVE, run_status, states_of_jobs
+    from megdet.launchers.jobs import stands_of
+    from megdet.launchers.watch import watch
 
     folders = select_runs(parsed.runs)
-    states = states_of_jobs(folders)
-    live = {folder for folder in folders if run_status(folder, states).state in LIVE}
+    live = {folder for folder, stand in stands_of(folders).items() if stand.status.is_live}
 
     def mirror(number: int) -> None:
         if folders[number] in live:

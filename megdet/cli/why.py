@@ -21,17 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Print the groups; always 0."""
-    from megdet.launchers.causes import group, read_failure
-    from megdet.launchers.ledger import Submission
-    from megdet.launchers.run_status import run_status, states_of_jobs
+    from megdet.launchers.jobs import Jobs
+    from megdet.runs.causes import group
 
     folders = select_runs(parsed.runs)
-    states = states_of_jobs(folders)
-    jobs = [Submission.read(folder) for folder in folders]
-    found = [
-        read_failure(folder, run_status(folder, states), states.get(job.job) if job else None)
-        for folder, job in zip(folders, jobs, strict=True)
-    ]
+    look = Jobs().look_at(folders)
+    found = [look.diagnosis(folder) for folder in folders]
     groups = group([failure for failure in found if failure])
     if not groups:
         print(f"nothing went wrong with {len(folders)} {'run' if len(folders) == 1 else 'runs'}")

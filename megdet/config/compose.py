@@ -19,7 +19,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from megdet.config.locations import CONF
+from megdet.config.locations import CONF, LAUNCH, own_conf
 from megdet.config.schema import Config
 from megdet.config.sweep_file import read_rows
 from megdet.errors import UserError
@@ -68,10 +68,13 @@ def compose(overrides: Sequence[str]) -> Config:
     Hydra may be at work on a command line meanwhile: it is left as it was.
     """
     register_schema()
+    own = own_conf()
+    search = [f"hydra.searchpath=['file://{own}']"] if own else []
     at_work, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return to_config(hydra.compose("config", list(overrides)))
+            # The sweeper is not needed, and its plugin not always in reach.
+            return to_config(hydra.compose("config", ["hydra/sweeper=basic", *search, *overrides]))
     except HydraException as error:
         raise UserError(explain(error)) from error
     finally:
@@ -84,7 +87,7 @@ def compose_one(composed: DictConfig) -> Asked:
     if config.sweep.rows is not None:
         raise UserError(
             f"sweep.rows={config.sweep.rows} asks for the rows of a table; add -m to run them all: "
-            f"python launch.py -m sweep.rows={config.sweep.rows} ..."
+            f"{LAUNCH} -m sweep.rows={config.sweep.rows} ..."
         )
     return Asked((), config)
 
@@ -98,10 +101,16 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
     Hydra composes once for each choice of groups (this takes it 50 ms); plain values are then set in copies.
     """
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+    refuse_launcher_settings(master.hydra.overrides.hydra)
     swept = [o for o in overrides if o.is_sweep_override()]
     for override in swept:
         if not override.is_discrete_sweep():
             raise UserError(f"{override.input_line}: sweep over a list (1,2), a choice(), a range() or a glob()")
+        again = [o for o in overrides if o is not override and o.key_or_group == override.key_or_group]
+        if again:
+            raise UserError(
+                f"{override.input_line} and {again[0].input_line} both set {override.key_or_group}; keep one of them"
+            )
     groups = set(loader.list_groups(""))
     fixed = [str(o.input_line) for o in overrides if o not in swept]
     keys = [o.key_or_group for o in overrides]
@@ -122,7 +131,7 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
             asked.append(Asked(values, base.with_values(plain)))
         for row in base.rows:
             own = row.without(keys)
-            row_choices = [value for value in own if value.partition("=")[0] in groups]
+            row_choices = [value for value in own if _is_group(value.partition("=")[0], groups)]
             try:
                 row_base = base_of((*choices, *row_choices))
                 config = row_base.with_values([*(value for value in own if value not in row_choices), *plain])
@@ -134,13 +143,56 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
     return asked
 
 
+def refuse_launcher_settings(hydra_overrides: Sequence[str]) -> None:
+    """What submitit's plugin for Hydra takes as `hydra.launcher.timeout_min=60` is `cluster.time_min=60` here.
+
+    Raises UserError for such an override among those of the command line that begin with `hydra`.
+    """
+    for override in hydra_overrides:
+        name, _, value = override.lstrip("+~").partition("=")
+        if not name.startswith("hydra.launcher."):
+            continue
+        setting = name.removeprefix("hydra.launcher.")
+        ours = _OF_SUBMITITS_PLUGIN.get(setting.removeprefix("slurm_"))
+        way_out = f"use {ours}={value}" if ours else "settings of jobs are cluster.* here (python launch.py --cfg job)"
+        raise UserError(f"{override}: megdet's launchers take no hydra.launcher settings; {way_out}")
+
+
+_OF_SUBMITITS_PLUGIN = {
+    "timeout_min": "cluster.time_min",
+    "partition": "cluster.partition",
+    "account": "cluster.account",
+    "qos": "cluster.qos",
+    "constraint": "cluster.constraint",
+    "nodes": "cluster.nodes",
+    "gpus_per_node": "cluster.gpus_per_node",
+    "gpus_per_task": "gpus",
+    "tasks_per_node": "gpus",
+    "cpus_per_task": "cluster.cpus_per_gpu",
+    "mem_gb": "cluster.mem_gb_per_gpu",
+    "mem_per_gpu": "cluster.mem_gb_per_gpu",
+    "array_parallelism": "cluster.array_parallelism",
+    "setup": "cluster.setup",
+    "srun_args": "cluster.srun_args",
+    "additional_parameters": "cluster.sbatch_options",
+    "signal_delay_s": "cluster.signal_delay_s",
+    "max_num_timeout": "cluster.max_retries",
+}
+"""What a setting of hydra-submitit-launcher is called here."""
+
+
 def _needs_composition(override: Override, groups: set[str]) -> bool:
     """Whether an override chooses a group, adds or deletes: what only Hydra's own composition can do.
 
     The rows of a sweep count as a choice: they bring choices of their own.
     """
     changes = override.type is not None and override.type.name == "CHANGE"
-    return not changes or override.key_or_group in groups or override.key_or_group == "sweep.rows"
+    return not changes or _is_group(override.key_or_group, groups) or override.key_or_group == "sweep.rows"
+
+
+def _is_group(key: str, groups: set[str]) -> bool:
+    """Whether a key chooses a file: `model`, `model/backbone`."""
+    return "/" in key or key in groups
 
 
 def _single_overrides(override: Override) -> Iterator[str]:
@@ -216,7 +268,7 @@ def explain(error: HydraException) -> str:
         near = _did_you_mean(difflib.get_close_matches(option, options, cutoff=0.4))
         return f"{group}={option}: there is no such option.{near} Choose from: {', '.join(options)}."
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read ({text.splitlines()[0]})."
+        return f"{error.override}: cannot be read.{_quoting_hint(str(error.override))}"
     key = _quoted_key(text)
     if key and key not in _known_keys():
         return f"{key}: {_no_such_key(key)}"
@@ -225,15 +277,31 @@ def explain(error: HydraException) -> str:
     return text
 
 
+def _quoting_hint(override: str) -> str:
+    """Hydra's own grammar gives a meaning to many characters that paths have."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return " Write KEY=VALUE."
+    quoted = value.replace("'", "\\'")
+    return f" Its value has characters that Hydra reads as grammar; quote it twice: \"{key}='{quoted}'\""
+
+
 def _explain_value(override: str, error: OmegaConfBaseException) -> str:
     key = override.partition("=")[0]
     if "=" in override and key not in _known_keys():
         return f"{key}: {_no_such_key(key)}"
+    inner = [name for name in _known_keys() if name.startswith(f"{key}.")]
+    if inner:
+        group = key.replace(".", "/")
+        choose = f"choose a file of conf/{group} with {group}=NAME, or " if (CONF / group).is_dir() else ""
+        return f"{override}: {key} has settings of its own; {choose}set one of them, such as {inner[0]}."
     return f"{override}: {str(error).splitlines()[0]}."
 
 
 def _no_such_key(key: str) -> str:
-    return f"there is no such key.{_near(key, _known_keys())} `python launch.py --cfg job` lists all keys."
+    if ".custom." in key:
+        return f"there is no such argument. A part of your own gets another with +{key}=..., beside its _target_."
+    return f"there is no such key.{_near(key, _known_keys())} `{LAUNCH} --cfg job` lists all keys."
 
 
 def _quoted_key(text: str) -> str | None:
@@ -246,6 +314,9 @@ def _quoted_key(text: str) -> str | None:
 
 def _near(key: str, known: list[str]) -> str:
     """` Did you mean ...?`, or nothing. Also by the last part of a key: momentun is near optimizer.momentum."""
+    exact = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    if exact:
+        return _did_you_mean(exact)
     by_last_part = {name.rpartition(".")[2]: name for name in reversed(known)}
     last_parts = difflib.get_close_matches(key.rpartition(".")[2], list(by_last_part), cutoff=0.75)
     return _did_you_mean([*difflib.get_close_matches(key, known), *(by_last_part[part] for part in last_parts)])

@@ -1,4 +1,4 @@
-"""Where the files that come with megdet lie: in a checkout beside the package, in an installed megdet inside it."""
+"""Where the files that come with megdet lie, and how this megdet is called."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from pathlib import Path
 import megdet
 
 PACKAGE = Path(megdet.__file__).resolve().parent
-CHECKOUT = PACKAGE.parent
-"""The root of a checkout; of an installed megdet the folder that it is installed in."""
 
 
 def _shipped(name: str) -> Path:
-    beside = CHECKOUT / name
-    return beside if (CHECKOUT / "pyproject.toml").exists() and beside.is_dir() else PACKAGE / name
+    """A wheel has the folder inside the package; a checkout has it beside the package."""
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
 
 
 CONF = _shipped("conf")
 """Hydra's YAML files: what a user may choose."""
 SWEEPS = _shipped("sweeps")
 """The rows of tables and figures."""
+CHECKOUT = None if CONF.is_relative_to(PACKAGE) else PACKAGE.parent
+"""The root of the checkout that this code runs from; None for an installed wheel."""
+LAUNCH = "python launch.py" if CHECKOUT else "megdet launch"
+"""How messages name the command that starts runs."""
+
+
+def own_conf() -> Path | None:
+    """The folder `conf` of the current directory, where it is a user's own: conf/cluster/mine.yaml is cluster=mine."""
+    folder = Path("conf").resolve()
+    return folder if folder.is_dir() and folder != CONF.resolve() else None

@@ -33,8 +33,13 @@ class Row:
         return tuple(
             override
             for override in self.overrides
-            if not any(f"{override.partition('=')[0]}.".startswith(f"{key}.") for key in keys)
+            if not any(f"{_dotted(override.partition('=')[0])}.".startswith(f"{_dotted(key)}.") for key in keys)
         )
+
+
+def _dotted(key: str) -> str:
+    """`model/backbone` chooses what is under `model.backbone`."""
+    return key.replace("/", ".")
 
 
 def read_rows(name: str) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What the loader hands to the detector: the images of one forward pass."""
+"""What the loader hands over: the images of one forward pass, and the passes of one optimizer step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+from megdet.data.size import Size
 
 
 @dataclass
@@ -43,3 +42,17 @@ class ImageBatch:
             boxes=[b.to(device, non_blocking=True) for b in self.boxes],
             labels=[t.to(device, non_blocking=True) for t in self.labels],
         )
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What one rank does for one optimizer step."""
+
+    passes: list[list[ImageBatch]]
+    """`images_per_gpu` images each, one pass after the other. A pass is one batch, or several where
+    padded sizes differ."""
+
+    @property
+    def image_batches(self) -> list[ImageBatch]:
+        """The batches of all passes, in order: one forward and backward each."""
+        return [images for one_pass in self.passes for images in one_pass]

@@ -1,10 +1,11 @@
-"""Where the images and annotation files of a data set lie: the folder layout of COCO 2017."""
+"""Where the images and annotation files of a data set lie."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
+from megdet.data.settings import DataSettings, SplitSettings
 from megdet.errors import UserError
 
 
@@ -16,6 +17,14 @@ class DataFiles:
     train_annotations: Path
     val_images: Path
     val_annotations: Path
+    val_fraction: float | None = None
+    """Where given, both splits are parts of one file: the share of its images that validate."""
+
+    def missing(self) -> list[Path]:
+        """What is not there. Does not look at the single images."""
+        files = dict.fromkeys((self.train_annotations, self.val_annotations))
+        folders = dict.fromkeys((self.train_images, self.val_images))
+        return [path for path in folders if not path.is_dir()] + [path for path in files if not path.is_file()]
 
 
 def coco_files(root: Path | str) -> DataFiles:
@@ -29,18 +38,56 @@ def coco_files(root: Path | str) -> DataFiles:
     )
 
 
-def check_files(files: DataFiles) -> None:
-    """Raises UserError naming every path that is missing. Does not look at the single images."""
-    missing = []
-    for field in fields(files):
-        path: Path = getattr(files, field.name)
-        if not (path.is_file() if path.suffix == ".json" else path.is_dir()):
-            missing.append(str(path))
+def files_of(data: DataSettings) -> DataFiles:
+    """The files that a config asks for, whether or not they exist.
+
+    Raises:
+        UserError: where its settings do not make a training and a validation set.
+    """
+    root = Path(data.root).expanduser()
+    if not data.has_own_places:
+        return coco_files(root)
+    if data.train.annotations is None:
+        raise UserError("data.train.annotations is not given: name the COCO annotation file of the training images")
+    train_annotations = root / Path(data.train.annotations).expanduser()
+    train_images = _images_of(data.train, train_annotations, root)
+    if data.val_fraction is not None:
+        if data.val.annotations is not None or data.val.images is not None:
+            raise UserError(
+                f"data.val_fraction={data.val_fraction} takes the validation images from data.train.annotations, "
+                "and data.val names others; give one of the two"
+            )
+        return DataFiles(train_images, train_annotations, train_images, train_annotations, data.val_fraction)
+    if data.val.annotations is None:
+        raise UserError(
+            "data.val.annotations is not given: name the annotation file of the validation images, or set "
+            "data.val_fraction=0.1 to keep a tenth of the training images for validation"
+        )
+    val_annotations = root / Path(data.val.annotations).expanduser()
+    return DataFiles(train_images, train_annotations, _images_of(data.val, val_annotations, root), val_annotations)
+
+
+def _images_of(split: SplitSettings, annotations: Path, root: Path) -> Path:
+    return annotations.parent if split.images is None else root / Path(split.images).expanduser()
+
+
+def check_files(data: DataSettings) -> DataFiles:
+    """The files of a config. Raises UserError naming every path that is missing; does not look at single images."""
+    files = files_of(data)
+    missing = ", ".join(map(str, files.missing()))
+    if missing and data.has_own_places:
+        raise UserError(
+            f"data={data.name}: {missing} is not there; give data.train.annotations and data.val.annotations (COCO "
+            "annotation files) and data.train.images and data.val.images (folders), below data.root="
+            f"{data.root} or as absolute paths"
+        )
     if missing:
         raise UserError(
-            f"data.root={files.train_images.parent} lacks: {', '.join(missing)}. "
+            f"data.root={data.root} lacks: {missing}. "
             "Ways out: point data.root=FOLDER at COCO 2017 (train2017/, val2017/, annotations/); "
             "fetch it from https://cocodataset.org/#download (train images 18 GB, val images 1 GB, "
             "train/val annotations 241 MB) and unpack the three archives there; "
+            "use data=custom for images and annotation files of your own, wherever they are; "
             "or use data=shapes, which is generated and needs no download."
         )
+    return files

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from megdet.data.batch import ImageBatch, Size
+from megdet.data.batch import ImageBatch, TrainingStep
 from megdet.data.coco import CocoSplit
-from megdet.data.images import MEAN_COLOUR, UnreadableImage, load_image, resize, resized_size
+from megdet.data.image_header import UnreadableImage
+from megdet.data.images import MEAN_COLOUR, load_image, resize, resized_size
 from megdet.data.sampler import epoch_order, is_flipped, padding_group, sampling_key
+from megdet.data.size import Size
 from megdet.errors import UserError
 
 SIZE_DIVISOR = 32
@@ -167,7 +169,7 @@ class TrainLoader:
             )
         if len(split) < batch:
             raise UserError(
-                f"batch={batch} images, but {split.annotations} has {len(split)}: an epoch would have no step; "
+                f"batch={batch} images, but {split.annotations.path} has {len(split)}: an epoch would have no step; "
                 "ask for a smaller batch or more images (data.train_images)"
             )
         self.split = split
@@ -184,8 +186,8 @@ class TrainLoader:
     def steps_per_epoch(self) -> int:
         return len(self.split) // self.batch
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[list[ImageBatch]]]:
-        """The steps of an epoch from its step `first_step` on: for each pass of the step, its batches.
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[TrainingStep]:
+        """The steps of an epoch from its step `first_step` on.
 
         A pass is one batch, unless it has padding groups of different padded size: then it is one
         batch for each run of groups of equal size.
@@ -204,18 +206,18 @@ class TrainLoader:
             for a in range(self.accumulation)
         ]
         pixels = _pixels(self.reader, passes, workers=self.workers, pin_memory=self.pin_memory)
-        step: list[list[ImageBatch]] = []
+        done: list[list[ImageBatch]] = []
         for requests, loaded in zip(passes, pixels, strict=True):
             _record_bad(loaded.unreadable, self.bad_images, "training", self.max_bad_images, self.split.folder)
-            step.append(
+            done.append(
                 [
                     self._image_batch(request, images, loaded.unreadable, epoch)
                     for request, images in zip(requests, loaded.images, strict=True)
                 ]
             )
-            if len(step) == self.accumulation:
-                yield step
-                step = []
+            if len(done) == self.accumulation:
+                yield TrainingStep(done)
+                done = []
 
     def _requests(self, order: list[int], start: int, epoch: int) -> list[_Request]:
         """The images at positions start, start + 1, … of the epoch's order, cut where the padded size changes."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_MASK = 2**64 - 1
+from megdet.data.splitmix import hash_words
 
 
 def padding_group(*, batch: int, bn_size: int) -> int:
@@ -48,20 +48,9 @@ def _group_by_orientation(shuffled: list[int], sizes: Sequence[tuple[int, int]],
 
 def sampling_key(seed: int, epoch: int, image_id: int) -> int:
     """The seed in [0, 2^62) of what the detector samples for this image in this epoch."""
-    return _hash(1, seed, epoch, image_id) >> 2
+    return hash_words(1, seed, epoch, image_id) >> 2
 
 
 def is_flipped(seed: int, epoch: int, image_id: int) -> bool:
     """Whether this image is mirrored in this epoch: true for half of them."""
-    return bool(_hash(2, seed, epoch, image_id) >> 63)
-
-
-def _hash(*words: int) -> int:
-    """64 well mixed bits of a tuple of integers (the output function of SplitMix64, chained)."""
-    state = 0
-    for word in words:
-        state = (state + 0x9E3779B97F4A7C15 + (word & _MASK)) & _MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-        state ^= state >> 31
-    return state
+    return bool(hash_words(2, seed, epoch, image_id) >> 63)

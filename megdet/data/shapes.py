@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from megdet.data.files import coco_files
+from megdet.data.known import SHAPES_VERSION
 from megdet.errors import UserError
 
 Mask = NDArray[np.bool_]
 Pixels = NDArray[np.float32]
 
 MARKER = "shapes.json"
-_FORMAT = 1
 _ORIENTATION = 0x0112  # the EXIF tag
 # How a viewer must turn the stored pixels (EXIF 2.32, 4.6.4), and the turn that stores them so.
 _STORED_TURN = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
@@ -89,7 +89,7 @@ def generate_shapes(root: Path, *, train_images: int, val_images: int, image_siz
     or not at all. Raises UserError if `root` holds anything else, another set of shapes included.
     """
     settings = {
-        "format": _FORMAT,
+        "format": SHAPES_VERSION,
         "train_images": train_images,
         "val_images": val_images,
         "image_size": image_size,

@@ -1,26 +1,43 @@
-"""The launcher that `hydra/launcher=` names."""
+"""All launchers by name: which one `hydra/launcher=` means, and which one has started a run."""
 
 from __future__ import annotations
 
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.launchers.in_turn import InTurn
-from megdet.launchers.interface import Launcher
-from megdet.launchers.side_by_side import SideBySide
+from megdet.launchers import local, slurm
+from megdet.launchers.interface import Launcher, LauncherPackage
+from megdet.runs.folder import RunFolder
 
-HERE = ("basic",)
-"""Hydra's own word for no launcher in particular."""
+LAUNCHERS: dict[str, LauncherPackage] = {"local": local, "slurm": slurm}
+"""By the name that `submission.json` has in a run folder. What takes time to load (submitit) loads when it is used."""
+
+SUBMITIT_LOCAL = (
+    "hydra/launcher=submitit_local would start every run at once, each on the same GPUs; use "
+    "hydra/launcher=local_parallel (as many runs at a time as this machine has GPUs or cores for), or leave it out "
+    "(one run after the other)"
+)
 
 
 def launcher_named(name: str, config: Config) -> Launcher:
     """Raises UserError for a launcher of another package: it would know nothing of plans."""
-    if name in HERE:
-        return InTurn()
-    if name == "submitit_slurm":
-        # Imported here: it brings submitit, which is a while to load.
-        from megdet.launchers.slurm import SlurmLauncher
-
-        return SlurmLauncher(wait=config.sweep.wait)
+    for package in LAUNCHERS.values():
+        if name in package.NAMES:
+            return package.make_launcher(name, config)
     if name == "submitit_local":
-        return SideBySide()
-    raise UserError(f"hydra/launcher={name}: use submitit_slurm, submitit_local, or leave it out to run here")
+        raise UserError(SUBMITIT_LOCAL)
+    names = [name for package in LAUNCHERS.values() for name in package.NAMES if name != "basic"]
+    raise UserError(f"hydra/launcher={name}: use {', '.join(names)}, or leave it out to run here")
+
+
+def launcher_of(folder: RunFolder) -> str:
+    """The name of the launcher that has started a run; a run that was handed to none belongs to this machine.
+
+    Raises UserError where the folder does not say it, or names a launcher that is not installed.
+    """
+    submission = folder.submission()
+    if submission is None:
+        return "local"
+    name: str = submission["launcher"]
+    if name not in LAUNCHERS:
+        raise UserError(f"{folder.submission_file}: launcher {name} is not installed here ({', '.join(LAUNCHERS)} are)")
+    return name

@@ -1,44 +1,42 @@
-"""Backbones with a feature pyramid: ResNet-50, ResNet-18, and a small one for CPUs, each given its norm layers."""
+"""Backbones with a feature pyramid: ResNet-50, ResNet-18, a small one for CPUs, or one's own; each given its norm."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 from torchvision.models.resnet import ResNet
-from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from megdet.errors import UserError
+from megdet.model.norms import FusedFrozenBatchNorm2d
+from megdet.model.settings import STRIDES, BackboneSettings, FPNSettings
 from megdet.model.sublinear import checkpointed
-
-STRIDES = (4, 8, 16, 32)
-"""Of the levels that regions are pooled from; the RPN has one more level, subsampled from the last."""
+from megdet.settings.own_part import failed_trial, make, misfit
 
 
-@dataclass(frozen=True)
-class NormLayers:
-    """What makes a norm layer, given its number of channels."""
+class Backbone(Protocol):
+    """What a backbone of one's own is: a torch module with this. `Body` is one, for any stem and four stages.
 
-    backbone: Callable[[int], nn.Module]
-    fpn: Callable[[int], nn.Module] | None
-    """None: the pyramid's convolutions have a bias and no norm."""
-
-
-class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's FrozenBatchNorm2d in one pass over the input and in the input's precision.
-
-    torchvision's takes two passes and promotes bfloat16 to float32.
+    `_target_` is called with `norm`, which makes a norm layer from its number of channels, and the user's arguments.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return torch.addcmul(shift.to(x.dtype)[:, None, None], x, scale.to(x.dtype)[:, None, None])
+    @property
+    def channels(self) -> Sequence[int]:
+        """Of its four outputs."""
+
+    def __call__(self, images: Tensor, *, sublinear: bool) -> Sequence[Tensor]:
+        """Four maps [N, channels, H / stride, W / stride] of strides 4, 8, 16 and 32, for images [N, 3, H, W].
+
+        With `sublinear`, activations are to be recomputed in backward (`megdet.model.sublinear.checkpointed`).
+        """
+
+    def freeze(self, count: int) -> None:
+        """Fix the first `count` of stem and four stages: neither weights nor statistics change any more."""
 
 
 class Body(nn.Module):
@@ -80,12 +78,14 @@ class Body(nn.Module):
 
 
 class BackboneWithFPN(nn.Module):
-    """A body and its feature pyramid (Lin et al. 2017): five levels [N, channels, H / 4, W / 4] to H / 64."""
+    """A backbone and its feature pyramid (Lin et al. 2017): five levels [N, channels, H / 4, W / 4] to H / 64."""
 
-    def __init__(self, body: Body, *, channels: int, norm: Callable[[int], nn.Module] | None, sublinear: bool) -> None:
+    def __init__(
+        self, body: Backbone, pyramid: FPNSettings, *, norm: Callable[[int], nn.Module] | None, sublinear: bool
+    ) -> None:
         super().__init__()
         self.body = body
-        self.fpn = FeaturePyramidNetwork(list(body.channels), channels, LastLevelMaxPool(), norm_layer=norm)
+        self.fpn = FeaturePyramidNetwork(list(body.channels), pyramid.channels, LastLevelMaxPool(), norm_layer=norm)
         self.sublinear = sublinear
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -94,16 +94,40 @@ class BackboneWithFPN(nn.Module):
         return list(levels.values())
 
 
-def build_body(name: str, norm: Callable[[int], nn.Module]) -> Body:
-    """`resnet50`, `resnet18` or `tiny`, with random weights (He et al. 2015)."""
+def build_backbone(settings: BackboneSettings, norm: Callable[[int], nn.Module]) -> Backbone:
+    """The backbone that is asked for, with random weights (He et al. 2015 for the built-in ones).
+
+    Raises UserError for an own one that is not a `Backbone`.
+    """
+    if settings.custom is not None:
+        return _own_backbone(settings.custom, norm)
     builders: dict[str, Callable[[Callable[[int], nn.Module]], Body]] = {
         "resnet50": lambda norm: _resnet(resnet50(weights=None, norm_layer=norm)),
         "resnet18": lambda norm: _resnet(resnet18(weights=None, norm_layer=norm)),
         "tiny": _tiny,
     }
-    if name not in builders:
-        raise UserError(f"model.backbone={name} is unknown; choose one of {', '.join(builders)}")
-    return builders[name](norm)
+    return builders[settings.name](norm)
+
+
+def _own_backbone(custom: Mapping[str, Any], norm: Callable[[int], nn.Module]) -> Backbone:
+    key = "model.backbone.custom"
+    body = make(key, custom, norm=norm)
+    if not isinstance(body, nn.Module) or not callable(getattr(body, "freeze", None)):
+        raise misfit(key, custom, "a backbone is a torch module with a method freeze(count)")
+    channels = getattr(body, "channels", None)
+    if not isinstance(channels, Sequence) or len(channels) != len(STRIDES):
+        raise misfit(key, custom, f"its `channels` are {channels}, and not those of four outputs")
+    height, width = 2 * STRIDES[-1], 3 * STRIDES[-1]
+    expected = [(1, c, height // s, width // s) for c, s in zip(channels, STRIDES, strict=True)]
+    try:
+        with torch.no_grad():
+            found = [tuple(output.shape) for output in body.eval()(torch.zeros(1, 3, height, width), sublinear=False)]
+    except Exception as error:
+        raise failed_trial(key, custom, error) from error
+    if found != expected:
+        raise misfit(key, custom, f"an image of {height} x {width} gives maps {found}, and not {expected}")
+    body.train()
+    return body  # type: ignore[return-value]  # as has been checked
 
 
 def _resnet(model: ResNet) -> Body:

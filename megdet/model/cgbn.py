@@ -31,9 +31,8 @@ class CrossGPUBatchNorm2d(nn.Module):
     Input and output: [N, C, H, W], any float dtype, statistics in float32 at least. Parameters and buffers are
     named as in `nn.BatchNorm2d`, so its checkpoints load.
 
-    - `group` of several ranks: the N images of this pass on every rank of the group form one BN batch (the planner
-      sees to it that they are `bn_size` together). N, H, W may differ by rank and N may be 0. Every rank
-      of the group must call the layer equally often.
+    - `group` of several ranks: the N images of this pass on every rank of the group form one BN batch, so N is
+      `bn_size` / ranks. H and W may differ by rank. Every rank of the group must call the layer equally often.
     - no `group`: each run of `bn_size` images is a BN batch of its own; N must be a multiple of `bn_size`.
 
     In training `running_mean` and `running_var` do not move until `update_running_statistics(model)`, once
@@ -57,6 +56,7 @@ class CrossGPUBatchNorm2d(nn.Module):
         self.num_features = num_features
         self.bn_size = bn_size
         self.group = group
+        self.ranks = dist.get_world_size(group) if group is not None else 1
         self.eps = eps
         self.momentum = momentum
         self.weight = nn.Parameter(torch.ones(num_features))
@@ -68,28 +68,37 @@ class CrossGPUBatchNorm2d(nn.Module):
         """The BN batches since the last optimizer step."""
 
     def extra_repr(self) -> str:
-        ranks = dist.get_world_size(self.group) if self.group is not None else 1
-        return f"{self.num_features}, bn_size={self.bn_size}, ranks={ranks}, eps={self.eps}, momentum={self.momentum}"
+        return (
+            f"{self.num_features}, bn_size={self.bn_size}, ranks={self.ranks}, eps={self.eps}, momentum={self.momentum}"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`.
 
         Raises:
-            ValueError: without a group, when N is no multiple of `bn_size`.
+            ValueError: when the N images of every rank of the group are not `bn_size` together, or, without a group,
+                when N is no multiple of `bn_size`.
         """
         if not self.training:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
             )
+        images = len(x)
         if self.group is not None:
-            return self._normalise(x)
-        if x.shape[0] % self.bn_size:
-            raise ValueError(f"{x.shape[0]} images cannot be split into BN batches of bn_size={self.bn_size}")
-        if x.shape[0] == self.bn_size:
-            return self._normalise(x)
-        return torch.cat([self._normalise(run) for run in x.split(self.bn_size)])
+            if self.ranks * images != self.bn_size:
+                raise ValueError(
+                    f"{self.ranks} ranks with {images} images in this pass are BN batches of {self.ranks * images} "
+                    f"images, not of bn_size={self.bn_size}"
+                )
+            return self.normalise(x)
+        if images % self.bn_size:
+            raise ValueError(f"{images} images cannot be split into BN batches of bn_size={self.bn_size}")
+        if images == self.bn_size:
+            return self.normalise(x)
+        return torch.cat([self.normalise(run) for run in x.split(self.bn_size)])
 
-    def _normalise(self, x: Tensor) -> Tensor:
+    def normalise(self, x: Tensor) -> Tensor:
+        """`x` as (this rank's part of) one BN batch, of any size: N, H, W may differ by rank and N may be 0."""
         tape = current_tape()
         if tape is not None and tape.is_replaying:
             statistics = tape.next()
@@ -112,11 +121,6 @@ class CrossGPUBatchNorm2d(nn.Module):
             total[-1] += 1
         self._seen.clear()
         return total
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Checkpoints older than torch 0.4.1, and FrozenBatchNorm2d, have no such counter.
-        state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def update_running_statistics(model: nn.Module) -> None:

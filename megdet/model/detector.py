@@ -6,7 +6,6 @@ loss is its own (a mean over its own samples), samples are seeded per image, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -15,11 +14,14 @@ from torch import Tensor, nn
 
 from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
-from megdet.model.backbones import STRIDES, BackboneWithFPN, NormLayers, build_body
+from megdet.model.backbones import BackboneWithFPN, build_backbone
+from megdet.model.norms import NormLayers
 from megdet.model.output import Detections, TrainingOutput
 from megdet.model.roi_heads import RoIHeads
 from megdet.model.rows import pyramid_rows
-from megdet.model.rpn import RPN, ProposalLimits
+from megdet.model.rpn import RPN
+from megdet.model.settings import STRIDES, EvaluationSettings, ModelSettings
+from megdet.model.weights import path_of
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -52,7 +54,6 @@ class Detector(nn.Module):
         rpn = self.rpn.losses(features, table, image_size, batch)
         roi = self.roi_heads.losses(levels, table, proposals, batch)
         positive = roi.regions.positive
-        counts = (rpn.num_positives, rpn.num_negatives, positive.sum(), (~positive).sum())
         return TrainingOutput(
             losses={
                 "rpn_objectness": rpn.objectness,
@@ -60,7 +61,12 @@ class Detector(nn.Module):
                 "roi_class": roi.classes,
                 "roi_box": roi.box,
             },
-            samples=torch.stack(counts).to(torch.float32),
+            counts={
+                "rpn_positive": rpn.num_positives,
+                "rpn_negative": rpn.num_negatives,
+                "roi_positive": positive.sum(),
+                "roi_negative": (~positive).sum(),
+            },
             regions=roi.regions,
         )
 
@@ -76,79 +82,35 @@ class Detector(nn.Module):
 
 
 def build_detector(
+    model: ModelSettings,
+    evaluation: EvaluationSettings,
     *,
-    backbone: str,
     num_classes: int,
     norm: NormLayers,
-    weights: str | Path | None,
-    frozen_stages: int,
     sublinear: bool,
-    score_threshold: float,
-    detections_per_image: int,
-    anchor_sizes: Sequence[Sequence[int]],
-    anchor_ratios: Sequence[float],
-    fpn_channels: int,
-    box_head_channels: int,
-    rpn_pre_nms_train: int,
-    rpn_pre_nms_test: int,
-    rpn_post_nms_train: int,
-    rpn_post_nms_test: int,
-    rpn_nms: float,
-    rpn_samples: int,
-    rpn_positive_fraction: float,
-    rpn_positive_iou: float,
-    rpn_negative_iou: float,
-    roi_samples: int,
-    roi_positive_fraction: float,
-    roi_positive_iou: float,
-    nms: float,
-    roi_resolution: int,
-    init_seed: int,
+    seed: int,
+    pretrained: bool = True,
 ) -> Detector:
-    """A detector in channels-last layout on the CPU, its initial weights a function of `init_seed` alone.
+    """A detector in channels-last layout on the CPU, its initial weights a function of `seed` alone.
 
-    `num_classes` counts object classes, without background. `weights` is a file with either the state dict of
-    a torchvision ResNet, for the backbone, or one of a whole detector (bare, or under "model" as in a
-    checkpoint). `frozen_stages` fixes the stem (1), and `layer1` (2) and so on: weights and statistics.
-    `anchor_sizes` has one entry, in pixels, per pyramid level: strides 4, 8, 16, 32, 64.
-    Raises UserError for an unknown backbone and for weights that do not fit.
+    `num_classes` counts object classes, without background. `model.backbone.weights` may be a file with either the
+    state dict of the backbone (torchvision's, for a ResNet), or one of a whole detector (bare, or under "model" as in a
+    checkpoint); `pretrained=False` leaves it alone.
+    Raises UserError for weights that do not fit, and for own parts that cannot be made or do not fit their slot.
     """
-    if len(anchor_sizes) != len(STRIDES) + 1:
-        raise UserError(f"anchor_sizes has {len(anchor_sizes)} levels; the pyramid has {len(STRIDES) + 1}")
+    channels = model.fpn.channels
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(init_seed)
-        body = build_body(backbone, norm.backbone)
+        torch.default_generator.manual_seed(seed)
+        body = build_backbone(model.backbone, norm.backbone)
         detector = Detector(
-            BackboneWithFPN(body, channels=fpn_channels, norm=norm.fpn, sublinear=sublinear),
-            RPN(
-                fpn_channels,
-                anchor_sizes=anchor_sizes,
-                anchor_ratios=anchor_ratios,
-                training_limits=ProposalLimits(rpn_pre_nms_train, rpn_post_nms_train),
-                test_limits=ProposalLimits(rpn_pre_nms_test, rpn_post_nms_test),
-                nms=rpn_nms,
-                num_samples=rpn_samples,
-                positive_fraction=rpn_positive_fraction,
-                positive_iou=rpn_positive_iou,
-                negative_iou=rpn_negative_iou,
-            ),
-            RoIHeads(
-                fpn_channels,
-                num_classes=num_classes,
-                head_channels=box_head_channels,
-                strides=STRIDES,
-                resolution=roi_resolution,
-                num_samples=roi_samples,
-                positive_fraction=roi_positive_fraction,
-                positive_iou=roi_positive_iou,
-                nms=nms,
-                score_threshold=score_threshold,
-                detections_per_image=detections_per_image,
-            ),
+            BackboneWithFPN(body, model.fpn, norm=norm.fpn, sublinear=sublinear),
+            RPN(channels, model.rpn, model.anchors),
+            RoIHeads(channels, model.roi_heads, model.roi_pool, evaluation, num_classes=num_classes),
         )
-    if weights is not None:
-        _load_weights(detector, Path(weights))
-    body.freeze(frozen_stages)
+    weights = path_of(model.backbone.weights, model.backbone.name)
+    if pretrained and weights is not None:
+        _load_weights(detector, weights)
+    body.freeze(model.backbone.frozen_stages)
     return detector.to(memory_format=torch.channels_last)
 
 
@@ -156,16 +118,18 @@ def _load_weights(detector: Detector, path: Path) -> None:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"model.weights={path} does not exist; give another path, or model.weights=none") from error
+        raise UserError(
+            f"model.backbone.weights={path} does not exist; give another path, or model.backbone.weights=none"
+        ) from error
     except (RuntimeError, EOFError, UnpicklingError) as error:
         raise UserError(
-            f"model.weights={path} holds no weights that torch can read: it may be damaged, or hold more than "
+            f"model.backbone.weights={path} holds no weights that torch can read: it may be damaged, or hold more than "
             "tensors and plain values; fetch or make it again, or give another path"
         ) from error
     state: dict[str, Tensor] = loaded.get("model", loaded)
     module: nn.Module = detector
     if not any(name.startswith("backbone.") for name in state):
-        module = detector.backbone.body
+        module = detector.get_submodule("backbone.body")
         state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     expected = module.state_dict()
     # Layers differ in whether they count batches, which nothing here reads.
@@ -177,8 +141,8 @@ def _load_weights(detector: Detector, path: Path) -> None:
     )
     if wrong:
         raise UserError(
-            f"model.weights={path} does not fit this detector: {len(wrong)} of {len(expected)} tensors are "
-            f"missing, unexpected or of another shape, such as {wrong[0]}; check model.backbone, data.num_classes, "
-            "model.bn_in and the channels, or set model.weights=none"
+            f"model.backbone.weights={path} does not fit this detector: {len(wrong)} of {len(expected)} tensors are "
+            f"missing, unexpected or of another shape, such as {wrong[0]}; check model.backbone.name, "
+            "data.num_classes, model.bn_in and the channels, or set model.backbone.weights=none"
         )
     module.load_state_dict({name: value for name, value in state.items() if name in expected}, strict=False)

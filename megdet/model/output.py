@@ -21,14 +21,19 @@ class SampledRegions:
 
 @dataclass(frozen=True)
 class TrainingOutput:
-    """What the detector says of one forward pass in training."""
+    """What the detector says of one forward pass in training.
+
+    Every pass on every rank must report the same names in the same order, with 0 where there is
+    nothing. Whatever is reported reaches journal and MLflow under its name.
+    """
 
     losses: dict[str, Tensor]
-    """`rpn_objectness`, `rpn_box`, `roi_class`, `roi_box`: scalars, each the SUM over the images of the
-    pass of that image's own loss l(x_i), itself a mean over the image's own samples (paper Eq. 1).
-    Divided by the batch and summed over all passes and GPUs they are the loss of the step."""
-    samples: Tensor
-    """float32 [4], no gradient: RPN positives, RPN negatives, RoI positives, RoI negatives of the pass."""
+    """Scalars, each the SUM over the images of the pass of that image's own loss l(x_i), itself a
+    mean over the image's own samples (paper Eq. 1). Summed over all passes and GPUs and divided by
+    the batch they are the loss of the step."""
+    counts: dict[str, Tensor]
+    """Scalars without gradient, each a sum over the images of the pass, such as how many anchors were
+    sampled. For a pair `X_positive`, `X_negative` the ratio is recorded too."""
     regions: SampledRegions
 
 

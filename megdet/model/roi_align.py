@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
@@ -20,28 +20,22 @@ from megdet.model.rows import RowSums, sum_rows
 _SAMPLES = 2  # sampling points per bin and axis
 
 
-def pool_regions(
-    features: Sequence[Tensor],
-    table: Tensor,
-    boxes: Tensor,
-    images: Tensor,
-    *,
-    strides: Sequence[int],
-    resolution: int,
-) -> Tensor:
-    """float32 [R, resolution, resolution, C]: each box's features from the level that suits its size.
+class RoIAlign(nn.Module):
+    """Each region's features from the level that suits its size; a `megdet.model.roi_pool.RoIPool`."""
 
-    `features` are [N, C, H, W] with the given `strides` (powers of two), `table` their `pyramid_rows` (further
-    levels may follow), `boxes` float32 [R, 4] in image pixels, `images` int64 [R] the image of each.
-    Differentiable in the features.
-    """
-    mapper = LevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
-    levels = mapper([boxes])
-    if _fast_as_sums(table.device):
-        shapes = [(f.shape[0], f.shape[2], f.shape[3]) for f in features]
-        sums = _bilinear_sums(boxes, images, levels, shapes, strides, resolution)
-        return sum_rows(table, sums).view(len(boxes), resolution, resolution, table.shape[1])
-    return _pool_per_level(features, boxes, images, levels, strides, resolution)
+    def __init__(self, *, strides: Sequence[int], resolution: int) -> None:
+        """`strides` are powers of two."""
+        super().__init__()
+        self.strides, self.resolution = tuple(strides), resolution
+        self._mapper = LevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
+
+    def forward(self, features: Sequence[Tensor], table: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
+        levels = self._mapper([boxes])
+        if _fast_as_sums(table.device):
+            shapes = [(f.shape[0], f.shape[2], f.shape[3]) for f in features]
+            sums = _bilinear_sums(boxes, images, levels, shapes, self.strides, self.resolution)
+            return sum_rows(table, sums).view(len(boxes), self.resolution, self.resolution, table.shape[1])
+        return _pool_per_level(features, boxes, images, levels, self.strides, self.resolution)
 
 
 def _fast_as_sums(device: torch.device) -> bool:

@@ -13,12 +13,14 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
 
-from megdet.data.batch import ImageBatch, Size
+from megdet.data.batch import ImageBatch
+from megdet.data.size import Size
 from megdet.model.linear import linear
 from megdet.model.output import Detections, SampledRegions
-from megdet.model.roi_align import pool_regions
+from megdet.model.roi_pool import build_roi_pool
 from megdet.model.rpn import SMOOTH_L1_BETA
 from megdet.model.sampling import IGNORED, Stream, sample_balanced
+from megdet.model.settings import EvaluationSettings, RoIHeadsSettings, RoIPoolSettings
 
 _MIN_DETECTION_SIZE = 1e-2  # pixels
 _BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -53,34 +55,30 @@ class RoIHeads(nn.Module):
     def __init__(
         self,
         channels: int,
+        settings: RoIHeadsSettings,
+        pool: RoIPoolSettings,
+        evaluation: EvaluationSettings,
         *,
         num_classes: int,
-        head_channels: int,
-        strides: Sequence[int],
-        resolution: int,
-        num_samples: int,
-        positive_fraction: float,
-        positive_iou: float,
-        nms: float,
-        score_threshold: float,
-        detections_per_image: int,
     ) -> None:
+        """`channels` are the pyramid's."""
         super().__init__()
-        self.box_head = TwoMLPHead(channels * resolution**2, head_channels)
-        self.box_predictor = FastRCNNPredictor(head_channels, num_classes + 1)
+        self.box_head = TwoMLPHead(channels * pool.resolution**2, settings.head_channels)
+        self.box_predictor = FastRCNNPredictor(settings.head_channels, num_classes + 1)
+        self.pool = build_roi_pool(pool)
         self.box_coder = BoxCoder(_BOX_WEIGHTS)
-        self.matcher = Matcher(positive_iou, positive_iou)
-        self.strides, self.resolution = tuple(strides), resolution
-        self.num_samples, self.positive_fraction = num_samples, positive_fraction
-        self.nms = nms
-        self.score_threshold, self.detections_per_image = score_threshold, detections_per_image
+        self.matcher = Matcher(settings.positive_iou, settings.positive_iou)
+        self.num_samples, self.positive_fraction = settings.samples, settings.positive_fraction
+        self.nms = settings.nms
+        self.score_threshold = evaluation.score_threshold
+        self.detections_per_image = evaluation.detections_per_image
 
     def losses(
         self, features: Sequence[Tensor], table: Tensor, proposals: Sequence[Tensor], batch: ImageBatch
     ) -> RoILosses:
         """The losses of RoIs sampled from the proposals and the objects; differentiable in the features.
 
-        `features` are the levels with `strides`, `table` their `pyramid_rows` (further levels may follow).
+        `features` are the levels of `STRIDES`, `table` their `pyramid_rows` (further levels may follow).
         """
         candidates = [torch.cat(pair) for pair in zip(proposals, batch.boxes, strict=True)]
         labels, matched = self._assign(candidates, batch)
@@ -143,14 +141,7 @@ class RoIHeads(nn.Module):
 
     def _predict(self, features: Sequence[Tensor], table: Tensor, regions: _Regions) -> tuple[Tensor, Tensor]:
         """Class logits [R, classes + 1] and deltas [R, classes + 1, 4], float32."""
-        pooled = pool_regions(
-            features,
-            table,
-            regions.boxes,
-            regions.images,
-            strides=self.strides,
-            resolution=self.resolution,
-        )
+        pooled = self.pool(features, table, regions.boxes, regions.images)
         head = self.box_head
         hidden = linear(pooled.flatten(1), head.fc6.weight, head.fc6.bias).relu_()
         hidden = linear(hidden, head.fc7.weight, head.fc7.bias).relu_()

@@ -18,20 +18,14 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import batched_nms, box_iou
 
-from megdet.data.batch import ImageBatch, Size
+from megdet.data.batch import ImageBatch
+from megdet.data.size import Size
 from megdet.model.rows import RowSums, sum_rows
 from megdet.model.sampling import IGNORED, Samples, Stream, sample_balanced
+from megdet.model.settings import AnchorSettings, RPNSettings
 
 SMOOTH_L1_BETA = 1 / 9
 _MIN_PROPOSAL_SIZE = 1e-3  # pixels
-
-
-@dataclass(frozen=True)
-class ProposalLimits:
-    """How many proposals go into non-maximum suppression (per level) and come out of it (per image)."""
-
-    pre_nms: int
-    post_nms: int
 
 
 @dataclass(frozen=True)
@@ -47,28 +41,14 @@ class RPNLosses:
 class RPN(nn.Module):
     """Proposes boxes that may hold an object, and is trained to."""
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        anchor_sizes: Sequence[Sequence[int]],
-        anchor_ratios: Sequence[float],
-        training_limits: ProposalLimits,
-        test_limits: ProposalLimits,
-        nms: float,
-        num_samples: int,
-        positive_fraction: float,
-        positive_iou: float,
-        negative_iou: float,
-    ) -> None:
+    def __init__(self, channels: int, settings: RPNSettings, anchors: AnchorSettings) -> None:
+        """`channels` are the pyramid's."""
         super().__init__()
-        self.anchors = PyramidAnchors(anchor_sizes, anchor_ratios)
+        self.anchors = PyramidAnchors(anchors)
         self.head = RPNHead(channels, self.anchors.per_cell)
         self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
-        self.matcher = Matcher(positive_iou, negative_iou, allow_low_quality_matches=True)
-        self.training_limits, self.test_limits = training_limits, test_limits
-        self.nms = nms
-        self.num_samples, self.positive_fraction = num_samples, positive_fraction
+        self.matcher = Matcher(settings.positive_iou, settings.negative_iou, allow_low_quality_matches=True)
+        self.settings = settings
 
     @torch.no_grad()
     def propose(self, features: Sequence[Tensor], image_size: Size, sizes: Sequence[Size]) -> list[Tensor]:
@@ -76,11 +56,11 @@ class RPN(nn.Module):
 
         `features` are [N, C, H, W] per level, `image_size` the padded size, `sizes` each image's own.
         """
-        limits = self.training_limits if self.training else self.test_limits
+        pre_nms = self.settings.pre_nms_train if self.training else self.settings.pre_nms_test
         scores, chosen, starts, levels = [], [], [], []
         for level, (feature, anchors) in enumerate(zip(features, self.anchors(features, image_size), strict=True)):
             logits, deltas = self._predict_everywhere(feature)
-            best, index = logits.topk(min(limits.pre_nms, logits.shape[1]), dim=1)
+            best, index = logits.topk(min(pre_nms, logits.shape[1]), dim=1)
             scores.append(best.sigmoid())
             chosen.append(deltas.gather(1, index[..., None].expand(-1, -1, 4)))
             starts.append(anchors[index])
@@ -88,7 +68,7 @@ class RPN(nn.Module):
         # All levels at once: the coder sends constants to the GPU, for which the host waits.
         boxes = self.box_coder.decode_single(torch.cat(chosen, 1).flatten(0, 1), torch.cat(starts, 1).flatten(0, 1))
         boxes = boxes.view(len(sizes), -1, 4)
-        return self._suppress(boxes, torch.cat(scores, 1), torch.cat(levels), sizes, limits)
+        return self._suppress(boxes, torch.cat(scores, 1), torch.cat(levels), sizes)
 
     def losses(self, features: Sequence[Tensor], table: Tensor, image_size: Size, batch: ImageBatch) -> RPNLosses:
         """The losses of the batch's sampled anchors; differentiable in `table`, the features' rows."""
@@ -99,8 +79,8 @@ class RPN(nn.Module):
             labels,
             image_keys=batch.sampling_keys,
             stream=Stream.RPN,
-            num_samples=self.num_samples,
-            positive_fraction=self.positive_fraction,
+            num_samples=self.settings.samples,
+            positive_fraction=self.settings.positive_fraction,
         )
         logits, deltas = self._predict_at(samples, features, table)
         positive = samples.positive
@@ -162,9 +142,8 @@ class RPN(nn.Module):
         weight = torch.cat([layer.weight.permute(0, 2, 3, 1).flatten(1) for layer in layers])
         return weight, torch.cat([_some(layer.bias) for layer in layers])
 
-    def _suppress(
-        self, boxes: Tensor, scores: Tensor, levels: Tensor, sizes: Sequence[Size], limits: ProposalLimits
-    ) -> list[Tensor]:
+    def _suppress(self, boxes: Tensor, scores: Tensor, levels: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
+        post_nms = self.settings.post_nms_train if self.training else self.settings.post_nms_test
         extent = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=boxes.dtype, device=boxes.device)
         boxes = boxes.clamp(min=0.0).minimum(extent[:, None])
         box_size = boxes[..., 2:] - boxes[..., :2]
@@ -173,8 +152,8 @@ class RPN(nn.Module):
         for image_boxes, image_scores, keep in zip(boxes, scores, valid, strict=True):
             kept = keep.nonzero().squeeze(1)
             candidates = image_boxes[kept]
-            chosen = batched_nms(candidates, image_scores[kept], levels[kept], self.nms)
-            proposals.append(candidates[chosen[: limits.post_nms]])
+            chosen = batched_nms(candidates, image_scores[kept], levels[kept], self.settings.nms)
+            proposals.append(candidates[chosen[:post_nms]])
         return proposals
 
 
@@ -183,13 +162,11 @@ class PyramidAnchors:
 
     _CACHED_SIZES = 16
 
-    def __init__(self, sizes: Sequence[Sequence[int]], ratios: Sequence[float]) -> None:
-        self._generator = AnchorGenerator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
+    def __init__(self, settings: AnchorSettings) -> None:
+        sizes = tuple((size,) for size in settings.sizes)
+        self._generator = AnchorGenerator(sizes, (tuple(settings.ratios),) * len(sizes))
         self._cache: dict[tuple[object, ...], list[Tensor]] = {}
-        counts = set(self._generator.num_anchors_per_location())
-        if len(counts) != 1:
-            raise ValueError(f"anchor_sizes={sizes}: every level needs the same number of sizes")
-        self.per_cell: int = counts.pop()
+        self.per_cell = len(settings.ratios)
 
     def __call__(self, features: Sequence[Tensor], image_size: Size) -> list[Tensor]:
         """Per level float32 [H*W*A, 4]: cells in reading order, the anchors of a cell together."""

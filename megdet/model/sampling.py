@@ -14,13 +14,11 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from megdet.data.splitmix import GAMMA, first_outputs, mix
+
 IGNORED = -1
 """Label of a candidate that is never sampled; 0 is a negative, from 1 on a positive."""
 
-_GOLDEN_GAMMA = 0x9E3779B97F4A7C15  # SplitMix64 (Steele, Lea & Flood 2014) and its two multipliers
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
-_UINT64 = (1 << 64) - 1
 _LAST = torch.iinfo(torch.int64).max
 
 
@@ -47,10 +45,7 @@ class Samples:
 
 def candidate_keys(image_keys: Sequence[int], stream: Stream, num_candidates: int, device: torch.device) -> Tensor:
     """int64 [images, candidates]: uniform 64-bit keys, distinct within an image, the same on every device."""
-    starts = [_signed(_mix_int(key + stream * _GOLDEN_GAMMA)) for key in image_keys]
-    start = torch.tensor(starts, dtype=torch.int64, device=device)
-    counter = torch.arange(1, num_candidates + 1, device=device) * _signed(_GOLDEN_GAMMA)
-    return _mix(start[:, None] + counter)
+    return first_outputs([mix(key + stream * GAMMA) for key in image_keys], num_candidates, device)
 
 
 def sample_balanced(
@@ -84,25 +79,3 @@ def _smallest(keys: Tensor, eligible: Tensor, count: int) -> tuple[Tensor, Tenso
     count = min(count, keys.shape[1])
     found = keys.masked_fill(~eligible, _LAST).topk(count, dim=1, largest=False, sorted=True)
     return found.indices, found.values != _LAST
-
-
-def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser on int64: products wrap, and right shifts are made logical by a mask."""
-    x = (x ^ _shift(x, 30)) * _signed(_MIX_1)
-    x = (x ^ _shift(x, 27)) * _signed(_MIX_2)
-    return x ^ _shift(x, 31)
-
-
-def _shift(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mix_int(x: int) -> int:
-    x &= _UINT64
-    x = ((x ^ (x >> 30)) * _MIX_1) & _UINT64
-    x = ((x ^ (x >> 27)) * _MIX_2) & _UINT64
-    return x ^ (x >> 31)
-
-
-def _signed(x: int) -> int:
-    return x - (1 << 64) if x >> 63 else x

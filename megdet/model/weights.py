@@ -16,7 +16,7 @@ SOURCE = "https://download.pytorch.org/models/"
 
 
 def path_of(weights: str, backbone: str) -> Path | None:
-    """The file that `model.weights` means for a backbone; None for `none`. Touches neither disk nor network.
+    """The file that `model.backbone.weights` means for a backbone; None for `none`. Touches neither disk nor network.
 
     Raises UserError where `imagenet` has no file for the backbone.
     """
@@ -26,8 +26,9 @@ def path_of(weights: str, backbone: str) -> Path | None:
         return Path(weights).expanduser()
     if backbone not in IMAGENET_FILES:
         raise UserError(
-            f"model.weights=imagenet: there are no such weights for model.backbone={backbone} "
-            f"(only for {', '.join(IMAGENET_FILES)}); use model.weights=none with model.frozen_stages=0, or a path"
+            f"model.backbone.weights=imagenet: there are no such weights for model.backbone.name={backbone} "
+            f"(only for {', '.join(IMAGENET_FILES)}); use model.backbone.weights=none with "
+            "model.backbone.frozen_stages=0, or a path"
         )
     return _torch_home() / "hub" / "checkpoints" / IMAGENET_FILES[backbone]
 
@@ -38,7 +39,7 @@ def ensure_weights(weights: str, backbone: str, *, source: str = SOURCE, timeout
     if path is None or path.is_file():
         return
     if weights != "imagenet":
-        raise UserError(f"model.weights={weights}: there is no such file; give a path, imagenet or none")
+        raise UserError(f"model.backbone.weights={weights}: there is no such file; give a path, imagenet or none")
     url = source + path.name
     print(f"fetching {url} -> {path}", flush=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -51,9 +52,10 @@ def ensure_weights(weights: str, backbone: str, *, source: str = SOURCE, timeout
         partial.replace(path)
     except OSError as error:
         raise UserError(
-            f"model.weights=imagenet: {path} is missing and could not be fetched ({error}). Fetch it where there "
-            f"is a network:\n  curl -L --create-dirs -o {path} {url}\n"
-            "or copy it there, or use model.weights=none model.frozen_stages=0, or model.weights=PATH"
+            f"model.backbone.weights=imagenet: {path} is missing and could not be fetched ({error}). Fetch it where "
+            f"there is a network:\n  curl -L --create-dirs -o {path} {url}\n"
+            "or copy it there, or use model.backbone.weights=none model.backbone.frozen_stages=0, or the path of a "
+            "file in model.backbone.weights"
         ) from error
     finally:
         partial.unlink(missing_ok=True)

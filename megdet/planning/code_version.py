@@ -5,16 +5,21 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from megdet import __version__
 from megdet.config.locations import CHECKOUT
 
-CODE = tuple(
-    f"{folder}/*.{kind}" for folder in ("megdet", "hydra_plugins", "conf", "sweeps") for kind in ("py", "yaml")
-)
-"""New files that decide what runs, unlike a user's own; a star reaches into folders."""
+CODE = ("megdet/*.py", "hydra_plugins/*.py")
+"""New files that count as changed code; a star reaches into folders. A user's own YAML files (conf/cluster/mine.yaml)
+do not count: what they say is in the plan."""
 
 
-def code_version(checkout: Path = CHECKOUT) -> tuple[str, bool]:
-    """The commit of the code and whether the code differs from it, by new files too; `unknown` outside of git."""
+def code_version(checkout: Path | None = CHECKOUT) -> tuple[str, bool]:
+    """The commit of the code and whether the code differs from it, by new files too; `unknown` outside of git.
+
+    An installed wheel (`checkout` None) has its release instead of a commit: `v0.1.0`.
+    """
+    if checkout is None:
+        return f"v{__version__}", False
     try:
         commit = _git(checkout, "rev-parse", "HEAD")
         changed = _git(checkout, "status", "--porcelain", "--untracked-files=no")

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 import yaml  # type: ignore[import-untyped]
 
 from megdet.config.locations import SWEEPS
-from megdet.config.schema import Config, ScheduleConfig
+from megdet.config.schedule import ScheduleSettings
+from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.planning.cost import TABLE3, CostModel, all_reduce_s
 from megdet.planning.layout import Layout
 from megdet.planning.plan import Plan, make_plan
 
-LONG = ScheduleConfig(name="long", epochs=18, milestones=[11, 14, 17], factors=[0.1, 0.1, 0.5])
+LONG = ScheduleSettings(name="long", epochs=18, milestones=[11, 14, 17], factors=[0.1, 0.1, 0.5])
 NODES, GPUS_PER_NODE, MAX_IMAGES_PER_GPU = 16, 8, 8
 """The paper's cluster, as in conf/cluster/paper.yaml."""
 PAYS_FROM = 1.5
@@ -45,7 +46,7 @@ class Time:
 def table3_times() -> list[Time]:
     """The 20 times, with the plans of their rows on the paper's cluster."""
     rows = yaml.safe_load((SWEEPS / "table3.yaml").read_text())["rows"]
-    return [Time(row["label"], _plan(**row["ask"]), float(row["paper"]["hours"])) for row in rows]
+    return [Time(row["label"], _plan(**row["ask"]), float(row["paper"]["Time (h)"])) for row in rows]
 
 
 def fit(times: Sequence[Time]) -> CostModel:

@@ -7,17 +7,19 @@ A plan is all that a rank needs; it travels as `runs/<run_id>/plan.json` and is 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from megdet.config.check import check_config
-from megdet.config.schema import Config, dataclass_from
+from megdet.config.schema import MOST_IMAGES, Config, settings_from
 from megdet.errors import UserError
-from megdet.planning.layout import Layout, LayoutRequest, make_layout
+from megdet.planning.identity import experiment_id_of, name_of, run_id_of, semantics_of
+from megdet.planning.layout import Layout, LayoutRequest, find_layout
 from megdet.planning.schedule import Schedule, make_schedule
+from megdet.planning.ways_out import refusal
+from megdet.settings.own_part import TARGET
+from megdet.settings.rules import shown
 
 SUBLINEAR_FROM_BN_SIZE = 32
 """Table 3: "When the BN size >= 32, the sublinear memory is applied"."""
@@ -56,19 +58,37 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The plan in the text of a plan.json. Raises UserError where it does not hold together."""
-        values = json.loads(text)
-        plan = dataclass_from(cls, values)
-        schedule = values["schedule"]
-        milestones = tuple((int(step), float(factor)) for step, factor in schedule["milestones"])
-        object.__setattr__(plan, "schedule", Schedule(**{**schedule, "milestones": milestones}))
-        object.__setattr__(plan, "notes", tuple(values["notes"]))
-        if plan.run_id != run_id_of(plan.config):
+        """The plan in the text of a plan.json, which must be what `make_plan` says of the config inside.
+
+        Raises UserError, naming what differs, where it is not: it was edited, or written by another version.
+        """
+        values = _values_in(text)
+        plan = make_plan(_config_in(values), commit=str(values.get("commit")), dirty=values.get("dirty") is True)
+        differing = list(_differences(values, json.loads(plan.to_json())))
+        if differing:
+            more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
             raise UserError(
-                f"plan {plan.run_id}: its config now means {run_id_of(plan.config)}, so it was edited or written by "
-                "another version of megdet; launch the changed experiment instead of editing its plan"
+                f"plan {shown(values.get('run_id'))} is not what its config gives: {'; '.join(differing[:3])}{more}. "
+                "It was edited, or another version of megdet wrote it; launch the changed experiment instead of "
+                "editing its plan"
             )
         return plan
+
+
+def config_in(text: str) -> Config:
+    """What was asked for a plan.json, without holding the rest of the plan to it: for looking into finished runs.
+
+    Raises UserError where the file is damaged, or its config is no longer that of its run id.
+    """
+    values = _values_in(text)
+    config = _config_in(values)
+    config.check()
+    if values.get("run_id") != run_id_of(config):
+        raise UserError(
+            f"plan {shown(values.get('run_id'))}: its config now means {run_id_of(config)}, so it was edited, or "
+            "another version of megdet wrote it"
+        )
+    return config
 
 
 def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -> Plan:
@@ -77,28 +97,36 @@ def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -
     Raises UserError where a value makes no sense or no layout gives the batch and BN size asked for.
     """
     config = copy.deepcopy(config)
-    check_config(config)
+    config.check()
     cluster = config.cluster
-    assert isinstance(cluster.gpus_per_node, int), "resolved by the launcher"
-    sublinear = config.bn_size >= SUBLINEAR_FROM_BN_SIZE if config.sublinear == "auto" else config.sublinear
-    layout = make_layout(
-        LayoutRequest(
-            batch=config.batch,
-            bn_size=config.bn_size,
-            gpus=None if isinstance(config.gpus, str) else config.gpus,
-            images_per_gpu=None if isinstance(config.images_per_gpu, str) else config.images_per_gpu,
-            nodes=cluster.nodes,
-            gpus_per_node=cluster.gpus_per_node,
-            max_images_per_gpu=cluster.max_images_per_gpu,
-            bn_across_nodes=cluster.bn_across_nodes,
-            sublinear=bool(sublinear),
+    if isinstance(cluster.gpus_per_node, str):
+        raise UserError("cluster.gpus_per_node=auto: a plan needs a number; launchers put in that of their place")
+    train_images = config.data.train_images
+    if train_images is None or config.data.num_classes is None:
+        raise UserError(
+            "data.train_images=null, data.num_classes=null: a plan needs numbers; launchers put in those of the files"
         )
+    schedule = make_schedule(config.schedule, lr=config.lr, batch=config.batch, train_images=train_images)
+    sublinear = config.bn_size >= SUBLINEAR_FROM_BN_SIZE if config.sublinear == "auto" else config.sublinear
+    request = LayoutRequest(
+        batch=config.batch,
+        bn_size=config.bn_size,
+        most_batch=min(train_images, MOST_IMAGES),
+        gpus=None if isinstance(config.gpus, str) else config.gpus,
+        images_per_gpu=None if isinstance(config.images_per_gpu, str) else config.images_per_gpu,
+        nodes=1 if isinstance(cluster.nodes, str) else cluster.nodes,
+        gpus_per_node=cluster.gpus_per_node,
+        max_images_per_gpu=cluster.max_images_per_gpu,
+        bn_across_nodes=cluster.bn_across_nodes,
+        sublinear=bool(sublinear),
     )
-    schedule = make_schedule(config.schedule, lr=config.lr, batch=config.batch, train_images=config.data.train_images)
+    layout = find_layout(request)
+    if layout is None:
+        raise refusal(request)
     return Plan(
         run_id=run_id_of(config),
         experiment_id=experiment_id_of(config),
-        name=_name_of(config),
+        name=name_of(config),
         config=config,
         layout=layout,
         schedule=schedule,
@@ -108,51 +136,43 @@ def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -
     )
 
 
-def semantics_of(config: Config) -> dict[str, Any]:
-    """What decides what is learned, as plain values: no layout, paths, tracking or seed.
-
-    Values that are None are left out, so that a later optional setting does not change old ids.
-    """
-    values = asdict(config)
-    kept = ("batch", "bn_size", "precision", "lr", "optimizer", "schedule", "model", "data", "eval")
-    semantics = {key: values[key] for key in kept}
-    for place in ("root", "workers"):
-        del semantics["data"][place]
-    semantics["model"]["bn_in"] = sorted(set(semantics["model"]["bn_in"]))
-    return {key: _canonical(value) for key, value in semantics.items()}
+def _values_in(text: str) -> Mapping[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"plan.json is damaged ({error}); launch the experiment again") from None
+    if not isinstance(values, dict):
+        raise UserError(f"plan.json is damaged (it holds {shown(values)}); launch the experiment again")
+    return values
 
 
-def experiment_id_of(config: Config) -> str:
-    """12 hex digits over the semantics."""
-    return _digest(semantics_of(config))[:12]
+def _config_in(values: Mapping[str, Any]) -> Config:
+    config = values.get("config")
+    if isinstance(config, Mapping):
+        semantics_of(config)  # refuses plans whose settings had other names
+    return settings_from(Config, config)
 
 
-def run_id_of(config: Config) -> str:
-    """The name and 8 hex digits over the semantics and the seed."""
-    return f"{_name_of(config)}-{_digest({**semantics_of(config), 'seed': config.seed})[:8]}"
-
-
-def _name_of(config: Config) -> str:
-    scale = "" if config.lr.scale == 1 else f"-lr{config.lr.scale:g}x"
-    return f"b{config.batch}-bn{config.bn_size}-{config.schedule.name}{scale}-s{config.seed}"
-
-
-def _canonical(value: Any) -> Any:
-    """Equal for equal meanings: 1 and 1.0 are one number, an absent None is no setting."""
-    if isinstance(value, Mapping):
-        return {key: _canonical(v) for key, v in value.items() if v is not None}
-    if isinstance(value, list | tuple):
-        return [_canonical(v) for v in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _digest(semantics: Mapping[str, Any]) -> str:
-    text = json.dumps(_canonical(semantics), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _differences(found: Any, expected: Any, key: str = "") -> Iterator[str]:
+    """Where two trees of plain values differ, as `schedule.lr is 0.02 there, and 0.04 by the config`."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        prefix = f"{key}." if key else ""
+        for name in dict.fromkeys([*found, *expected]):
+            if name not in expected:
+                yield f"{prefix}{name} is {shown(found[name])} there, and no part of a plan"
+            elif name not in found:
+                yield f"{prefix}{name} is missing there, and {shown(expected[name])} by the config"
+            else:
+                yield from _differences(found[name], expected[name], prefix + name)
+    elif found != expected:
+        yield f"{key} is {shown(found)} there, and {shown(expected)} by the config"
 
 
 def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -> list[str]:
     notes = []
+    own_parts = list(_own_parts(asdict(config)))
+    if own_parts:
+        notes.append(f"parts of your own, imported by the ranks: {', '.join(own_parts)}")
     if layout.sublinear:
         asked = "as asked" if config.sublinear is True else f"bn_size >= {SUBLINEAR_FROM_BN_SIZE}, as in the paper"
         notes.append(f"sublinear memory is on ({asked}): less memory, slower; the result is the same")
@@ -165,9 +185,20 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
         notes.append(f"BN groups of {layout.bn_group} GPUs span nodes: each BN layer talks over the network")
     if schedule.warmup_steps:
         notes.append(f"warm-up from {schedule.warmup_lr:g} to {schedule.lr:g} over {schedule.warmup_steps} steps")
-    left_over = config.data.train_images - schedule.steps_per_epoch * config.batch
+    train_images = config.data.train_images or 0
+    left_over = train_images - schedule.steps_per_epoch * config.batch
     if left_over:
-        notes.append(f"{left_over} of {config.data.train_images} images are left over in every epoch")
+        notes.append(f"{left_over} of {train_images} images are left over in every epoch")
     if dirty:
         notes.append("the code differs from the commit that is recorded")
     return notes
+
+
+def _own_parts(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`model.backbone my_package.MyBackbone` for each part that is a user's own, and none of megdet's switches."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            if name != "custom":
+                yield from _own_parts(value, f"{prefix}{name}.")
+            elif not value[TARGET].startswith("megdet."):
+                yield f"{prefix.removesuffix('.')} {value[TARGET]}"

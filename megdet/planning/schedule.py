@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from megdet.config.schema import LearningRateConfig, ScheduleConfig
+from megdet.config.schedule import LearningRateSettings, ScheduleSettings
 from megdet.errors import UserError
 
 
@@ -43,13 +43,12 @@ class Schedule:
         return lr
 
 
-def make_schedule(schedule: ScheduleConfig, *, lr: LearningRateConfig, batch: int, train_images: int) -> Schedule:
+def make_schedule(schedule: ScheduleSettings, *, lr: LearningRateSettings, batch: int, train_images: int) -> Schedule:
     """The schedule of an experiment: a function of what is asked alone, never of GPUs.
 
     An epoch has train_images // batch steps; the images left over are dropped. Raises UserError where
-    that is none, where epochs are out of order, or where the warm-up is given twice or ends too late.
+    that is none, or where the warm-up ends too late.
     """
-    _check_epochs(schedule)
     steps_per_epoch = train_images // batch
     if steps_per_epoch == 0:
         raise UserError(
@@ -77,28 +76,7 @@ def make_schedule(schedule: ScheduleConfig, *, lr: LearningRateConfig, batch: in
     )
 
 
-def _warmup_steps(schedule: ScheduleConfig, batch: int, steps_per_epoch: int) -> int:
+def _warmup_steps(schedule: ScheduleSettings, batch: int, steps_per_epoch: int) -> int:
     if schedule.warmup_images is not None:
         return math.ceil(schedule.warmup_images / batch)
     return round((schedule.warmup_epochs or 0) * steps_per_epoch)
-
-
-def _check_epochs(schedule: ScheduleConfig) -> None:
-    milestones, factors = list(schedule.milestones), list(schedule.factors)
-    if len(milestones) != len(factors):
-        raise UserError(
-            f"schedule.milestones={milestones} and schedule.factors={factors} must be of equal length: "
-            "each milestone has its factor"
-        )
-    if milestones != sorted(set(milestones)) or not all(0 < m < schedule.epochs for m in milestones):
-        raise UserError(
-            f"schedule.milestones={milestones} must rise and lie between 0 and schedule.epochs={schedule.epochs}"
-        )
-    if not all(factor > 0 for factor in factors):
-        raise UserError(f"schedule.factors={factors} must be positive")
-    if schedule.warmup_epochs is not None and schedule.warmup_images is not None:
-        raise UserError(
-            f"schedule.warmup_epochs={schedule.warmup_epochs:g} and "
-            f"schedule.warmup_images={schedule.warmup_images} both set the warm-up's length; "
-            "add schedule.warmup_epochs=null to use images"
-        )

@@ -1,27 +1,19 @@
-"""The record of a run in its folder: metrics.jsonl, what happened, and state.json, where it stands.
+"""The journal of a run: metrics.jsonl, a line for each thing that happened.
 
-Both survive a crash at any moment: a journal line counts once its newline is written, and the state is
-replaced whole.
+It survives a crash at any moment: a line counts once its newline is written.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from megdet.errors import UserError
-
-PLAN = "plan.json"
-JOURNAL = "metrics.jsonl"
-STATE = "state.json"
-BN_STUDY = "bn_study.json"
-GRADIENT_VARIANCE = "gradient_variance.json"
+from megdet.runs.files import replace_file, strict
+from megdet.runs.folder import RunFolder
 
 COCO_METRICS = (
     "mmAP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
@@ -29,44 +21,8 @@ COCO_METRICS = (
 )  # fmt: skip
 """In the order of pycocotools' `stats`; mmAP is AP and mmAR is AR@100 at IoU .50:.05:.95."""
 
-State = Literal["running", "finished", "diverged", "failed", "interrupted"]
-
 KINDS = ("step", "epoch", "event")
 """Of the journal's lines."""
-
-
-@dataclass(frozen=True)
-class RunState:
-    """Where a run stands. Times in seconds are summed over its attempts, without the gaps between them."""
-
-    state: State
-    attempts: int
-    """1-based; above 1 the run has been resumed."""
-    started: str
-    """ISO 8601 with time zone, of the first attempt."""
-    ended: str | None = None
-    train_s: float = 0.0
-    eval_s: float = 0.0
-    step: int = 0
-    """Optimizer steps done."""
-    reason: str | None = None
-    """One line on why the run diverged, failed or was interrupted."""
-
-    def write(self, folder: Path) -> None:
-        """Replace the folder's state.json."""
-        replace_file(folder / STATE, json.dumps(_strict(asdict(self)), indent=2) + "\n")
-
-    @classmethod
-    def read(cls, folder: Path) -> RunState | None:
-        """The folder's state; None where the run has not started."""
-        try:
-            text = (folder / STATE).read_text()
-        except FileNotFoundError:
-            return None
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{folder / STATE} is damaged ({error}); move the run folder away") from None
 
 
 class Journal:
@@ -76,9 +32,11 @@ class Journal:
     line is strict JSON. Each line gets `kind` and `time` (Unix seconds).
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open the folder's journal; a line torn by a crash is cut off."""
-        self.path = folder / JOURNAL
+    def __init__(self, folder: RunFolder) -> None:
+        """Open the journal of a folder that the writer owns; a line torn by a crash is cut off."""
+        folder.check_owner()
+        self._folder = folder
+        self.path = folder.journal
         if self.path.exists():
             content = self.path.read_bytes()
             whole = content.rfind(b"\n") + 1
@@ -100,7 +58,8 @@ class Journal:
 
     def drop_after(self, step: int) -> None:
         """Forget the lines beyond `step`, to be repeated from a checkpoint made there."""
-        kept = [line for line in read_journal(self.path.parent) if line["step"] <= step]
+        self._folder.check_owner()
+        kept = [line for line in read_journal(self._folder) if line["step"] <= step]
         self._file.close()
         replace_file(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a", encoding="utf-8")
@@ -115,17 +74,18 @@ class Journal:
         self.close()
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(_strict({**line, "time": round(time.time(), 3)}), allow_nan=False) + "\n")
+        self._folder.check_owner()
+        self._file.write(json.dumps(strict({**line, "time": round(time.time(), 3)}), allow_nan=False) + "\n")
         self._file.flush()
 
 
-def read_journal(folder: Path, *, kinds: Sequence[str] = KINDS) -> list[dict[str, Any]]:
+def read_journal(folder: RunFolder, *, kinds: Sequence[str] = KINDS) -> list[dict[str, Any]]:
     """The journal's lines, oldest first; [] before the run has started. A torn last line is left out.
 
     Without `step` among the `kinds` the lines on steps, thousands, are not even parsed. UserError where a line is
     damaged, as far as that is seen: whatever the kinds, each line must begin as one of KINDS.
     """
-    path = folder / JOURNAL
+    path = folder.journal
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -141,36 +101,3 @@ def read_journal(folder: Path, *, kinds: Sequence[str] = KINDS) -> list[dict[str
         except ValueError:
             raise UserError(f"{path}, line {number} is damaged; mend or remove it") from None
     return lines
-
-
-def run_folders(runs: Path) -> list[Path]:
-    """The run folders (those with a plan) in `runs`, by name. UserError where there is none."""
-    folders = sorted(path.parent for path in runs.glob(f"*/{PLAN}"))
-    if folders:
-        return folders
-    if runs.is_file():
-        way_out = f"as an MLflow database it is sqlite:///{runs}" if runs.suffix == ".db" else "name a folder of runs"
-        raise UserError(f"{runs} is no folder; {way_out}")
-    missing = f"has no run (a folder with a {PLAN})" if runs.is_dir() else "does not exist"
-    raise UserError(f"{runs} {missing}; name another folder, or start a run with `python launch.py`")
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a crash leaves the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _strict(value: Any) -> Any:
-    """`value` with None for the numbers that JSON has not."""
-    if isinstance(value, Mapping):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -15,7 +15,8 @@ from megdet.errors import UserError
 from megdet.planning.cost import TABLE3
 from megdet.planning.layout import Layout
 from megdet.planning.plan import Plan
-from megdet.runs.journal import PLAN, RunState
+from megdet.runs.folder import PLAN, RunFolder, run_folder
+from megdet.runs.status import Status
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def predict_all(plans: Iterable[Plan]) -> list[Prediction | None]:
         runs = plan.config.runs_dir
         if runs not in predictors:
             predictors[runs] = Predictor(Path(runs))
-        state = RunState.read(Path(runs) / plan.run_id)
+        state = run_folder(runs, plan.run_id).state()
         goes_on = state is not None and plan.config.sweep.on_existing != "force"
         predictions.append(predictors[runs].predict(plan, steps_done=state.step if state and goes_on else 0))
     return predictions
@@ -116,8 +117,8 @@ def _hours_by(runs: Sequence[_Measured], plan: Plan) -> float:
 
 def _finished(runs: Path) -> Iterable[_Measured]:
     for path in runs.glob(f"*/{PLAN}"):
-        state = RunState.read(path.parent)
-        if state is None or state.state != "finished" or not state.step or not state.train_s:
+        state = RunFolder(path.parent).state()
+        if state is None or state.status != Status.FINISHED or not state.step or not state.train_s:
             continue
         try:
             plan = json.loads(path.read_text())
@@ -135,7 +136,8 @@ def _kind_of(config: Mapping[str, Any]) -> str:
 
 
 def _is_like_the_paper(config: Config) -> bool:
-    return (config.model.name, config.data.name) == ("r50_fpn", "coco2017")
+    model = config.model
+    return (model.name, model.backbone.name, config.data.name) == ("r50_fpn", "resnet50", "coco2017")
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
+
+from megdet.errors import UserError
+from megdet.runs.folder import RunFolder
 
 ARROW = " → "
 """Between what was and what came after it."""
@@ -20,7 +24,7 @@ class Provenance:
     dirty: bool
     """Whether the code differed from its commit, in any attempt."""
     data_sha256: str
-    """First 12 hex digits over the annotation files, `a → b` where they changed; empty where not recorded."""
+    """The data's fingerprint (`megdet.data.fingerprint`), `a → b` where it changed; empty where not recorded."""
     weights_sha256: str
     """The same of the file with the weights that it began from; empty where there is none, or not recorded."""
 
@@ -38,6 +42,32 @@ def provenance_of(journal: Iterable[Mapping[str, Any]], plan: Mapping[str, Any])
         "" if "" in data else ARROW.join(data),
         weights[-1] if weights else "",
     )
+
+
+def data_recorded(folder: RunFolder) -> str:
+    """The `data_sha256` that a run's first steps were made with; empty where its journal does not say."""
+    recorded = ""
+    try:
+        with folder.journal.open(encoding="utf-8", errors="replace") as lines:
+            for line in map(json.loads, lines):
+                if line["kind"] != "event":
+                    break
+                recorded = line.get("data_sha256", recorded)
+    except (FileNotFoundError, ValueError, KeyError):
+        pass
+    return recorded
+
+
+def check_same_data(folder: RunFolder, fingerprint: str) -> None:
+    """Raises UserError where the run of a folder has made steps with other data than that of this fingerprint."""
+    recorded, state = data_recorded(folder), folder.state()
+    has_trained = folder.checkpoint.exists() or (state is not None and state.step > 0)
+    if has_trained and recorded not in ("", fingerprint):
+        raise UserError(
+            f"{folder.path} was trained on other data of this name until now: its journal says data_sha256 {recorded}, "
+            f"and the data there is now has {fingerprint}. Put the first one back; or tell the two apart with another "
+            "data.name or runs_dir; or begin anew with sweep.on_existing=force"
+        )
 
 
 def _attempts(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

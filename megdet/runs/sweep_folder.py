@@ -15,7 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from megdet.errors import UserError
-from megdet.runs.journal import replace_file
+from megdet.runs.files import json_text, replace_file
+from megdet.runs.folder import RunFolder
 
 SWEEPS = ".sweeps"
 SWEEP = "sweep.json"
@@ -74,7 +75,7 @@ def record_sweep(
         name, command, launched, run_ids = before.name, before.command, before.launched, before.run_ids
     sweep = Sweep(digest, name, command, launched, tuple(run_ids), uri, experiment, dict(settings))
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(asdict(sweep), indent=2) + "\n"
+    text = json_text(asdict(sweep))
     if not (folder / SWEEP).exists() or (folder / SWEEP).read_text() != text:
         replace_file(folder / SWEEP, text)
     return folder
@@ -86,6 +87,6 @@ def sweep_folders(runs_dir: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: (Sweep.read(folder).launched, folder.name))
 
 
-def sweeps_of(run_folder: Path) -> list[Path]:
+def sweeps_of(run_folder: RunFolder) -> list[Path]:
     """The folders of the sweeps that a run is part of, the one that first asked for it first."""
-    return [folder for folder in sweep_folders(run_folder.parent) if run_folder.name in Sweep.read(folder).run_ids]
+    return [folder for folder in sweep_folders(run_folder.path.parent) if run_folder.name in Sweep.read(folder).run_ids]

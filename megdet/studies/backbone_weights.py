@@ -1,7 +1,7 @@
-"""The backbone of a trained run, as a file that other runs can start from: `model.weights=FILE`.
+"""The backbone of a trained run, as a file that other runs can start from: `model.backbone.weights=FILE`.
 
-    python -m megdet.studies.backbone_weights runs/b16-bn16-normal-s0-155e27ec data/tiny-backbone.pt
-    python launch.py experiment=demo model.weights=data/tiny-backbone.pt model.frozen_stages=2
+    python -m megdet.studies.backbone_weights runs/b16-bn16-normal-s0-03477b13 data/tiny-backbone.pt
+    python launch.py experiment=demo model.backbone.weights=data/tiny-backbone.pt model.backbone.frozen_stages=2
 
 Stands in for ImageNet's weights where there are none: for the `tiny` backbone, or without a network. The file's path
 is a setting of the runs that start from it, part of their ids; what is in the file is not.
@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from megdet.errors import UserError
-from megdet.runs.failure import CHECKPOINT
-from megdet.training.checkpoint import load_checkpoint, save_checkpoint
+from megdet.runs.folder import RunFolder
+from megdet.training.checkpoint import Checkpoint, write_tensors
 
 BODY = "backbone.body."
 
@@ -27,14 +27,14 @@ def save_backbone(folder: Path, file: Path) -> int:
 
     Raises UserError where the folder has no checkpoint, or `file` exists: runs may have started from it.
     """
-    saved = load_checkpoint(folder / CHECKPOINT, torch.device("cpu"))
-    if saved is None:
+    checkpoint = Checkpoint.read(RunFolder(folder).checkpoint, torch.device("cpu"))
+    if checkpoint is None:
         raise UserError(f"{folder} has no checkpoint.pt; name the folder of a run that has trained, one of runs/")
     if file.exists():
         raise UserError(f"{file} exists, and runs may have started from it; choose another name")
-    body = {name.removeprefix(BODY): value for name, value in saved["model"].items() if name.startswith(BODY)}
+    body = {name.removeprefix(BODY): value for name, value in checkpoint.model.items() if name.startswith(BODY)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(file, body)
+    write_tensors(file, body)
     return sum(value.numel() for value in body.values())
 
 
@@ -53,7 +53,7 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{arguments.file}: {numbers:,} numbers; use it with model.weights={arguments.file}")
+    print(f"{arguments.file}: {numbers:,} numbers; use it with model.backbone.weights={arguments.file}")
     return 0
 
 

@@ -35,7 +35,7 @@ from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.planning.plan import Plan
-from megdet.runs.journal import BN_STUDY
+from megdet.runs.folder import BN_STUDY
 from megdet.studies.trained import TrainedRun
 from megdet.training.evaluate import detect
 from megdet.training.metrics import coco_metrics
@@ -131,8 +131,8 @@ def estimate_statistics(detector: Detector, loader: TrainLoader, *, images: int,
     steps = images // loader.batch
     detector.train()
     epoch = islice(loader.epoch(0), steps)
-    for passes in track(epoch, "precise statistics", total=steps, console=ERRORS, transient=True):
-        for batch in (batch for one_pass in passes for batch in one_pass):
+    for step in track(epoch, "precise statistics", total=steps, console=ERRORS, transient=True):
+        for batch in step.image_batches:
             detector(batch.to(device))
             totals = [total + layer.take_step_statistics() for total, layer in zip(totals, layers, strict=True)]
     for layer, total in zip(layers, totals, strict=True):

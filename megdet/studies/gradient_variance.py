@@ -36,7 +36,7 @@ from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
-from megdet.runs.journal import GRADIENT_VARIANCE
+from megdet.runs.folder import GRADIENT_VARIANCE
 from megdet.studies.trained import TrainedRun
 
 GROUPS = (1, 2, 4, 8, 16)

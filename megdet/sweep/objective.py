@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from megdet.errors import UserError
-from megdet.launchers.local import run_folder
+from megdet.runs.folder import folder_of
 from megdet.runs.journal import read_journal
-from megdet.sweep.points import DONE, Point
+from megdet.runs.status import Status
+from megdet.sweep.points import Point
 
 
 def final_mmap(point: Point) -> float:
     """The mmAP after the last epoch; 0 where training diverged. Raises UserError where there is no result."""
-    if point.plan is None or point.state not in DONE:
-        raise UserError(f"{' '.join(point.asked.overrides)}: {point.state}" + (f" ({point.why})" if point.why else ""))
-    if point.state == "diverged":
+    if point.plan is None or point.status is None or not point.status.is_result:
+        raise UserError(f"{' '.join(point.asked.overrides)}: {point.shown}" + (f" ({point.why})" if point.why else ""))
+    if point.status == Status.DIVERGED:
         return 0.0
-    epochs = [line for line in read_journal(run_folder(point.plan)) if line["kind"] == "epoch"]
+    epochs = [line for line in read_journal(folder_of(point.plan)) if line["kind"] == "epoch"]
     return float(epochs[-1]["mmAP"] or 0.0)

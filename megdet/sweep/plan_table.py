@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from megdet.planning.plan import Plan
-from megdet.runs.journal import RunState
+from megdet.runs.folder import folder_of
 from megdet.runs.prediction import Prediction, predict_all
-from megdet.sweep.points import DONE, STARTED_BY, Point
+from megdet.sweep.points import Point
 
 MAX_WIDTH = 240
 """Characters that a table may take; a narrower terminal breaks its lines rather than hide numbers."""
+
+MOST_NUMBERS = 12
+"""Of points that are listed for a reason that concerns many."""
 
 _IN_THE_TABLE = {"sweep", "sweep.rows", "batch", "bn_size", "gpus", "schedule", "seed", "lr.scale"}
 """What a row shows anyway; a sweep over anything else gets a column of its own."""
@@ -29,22 +31,26 @@ def print_table(points: Sequence[Point]) -> None:
     costs = _costs(points)
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     headings = ["#", "run", "batch", "bn_size", "gpus", "nodes", "images_\nper_gpu", "accumu-\nlation", "bn_group"]
-    headings += ["bn_splits", "sub-\nlinear", "lr", "steps", "hours", "GPU-hours", "state"]
+    headings += ["bn_splits", "sub-\nlinear", "lr", "steps", "hours", "GPU-hours", "status"]
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("run", "state") else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading in ("run", "status") else "right", no_wrap=True)
     swept_elsewhere = any(_keys(point) - _IN_THE_TABLE for point in points)
     if swept_elsewhere:
         table.add_column("asked")
     for number, point in enumerate(points, start=1):
         asked = [" ".join(point.asked.overrides)] if swept_elsewhere else []
-        table.add_row(str(number), *_cells(point), *_cost_cells(point, costs.get(number)), point.state, *asked)
+        table.add_row(str(number), *_cells(point), *_cost_cells(point, costs.get(number)), point.shown, *asked)
     Console(width=MAX_WIDTH, highlight=False, markup=False).print(table)
-    for number, point in enumerate(points, start=1):
-        if point.why:
-            asked_for = " ".join(point.asked.overrides)
-            print(f"{number}. {point.state}: {asked_for}\n   " + point.why.replace("\n", "\n   "))
-    counts = Counter(point.state for point in points)
-    print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    for why, numbers in _reasons(points).items():
+        first = points[numbers[0] - 1]
+        which = f"{numbers[0]}. {first.shown}: {' '.join(first.asked.overrides)}"
+        if len(numbers) > 1:
+            which = (
+                f"{', '.join(map(str, numbers[:MOST_NUMBERS]))}{' ...' * (len(numbers) > MOST_NUMBERS)}: {first.shown}"
+            )
+        print(f"{which}\n   " + why.replace("\n", "\n   "))
+    counts = Counter(point.shown for point in points)
+    print(", ".join(f"{count} {shown}" for shown, count in counts.items()))
     print(_total(points, costs), end="", flush=True)
 
 
@@ -54,7 +60,7 @@ def describe(point: Point) -> None:
         print(point.why, file=sys.stderr, flush=True)
         return
     plan, layout, schedule = point.plan, point.plan.layout, point.plan.schedule
-    print(f"{plan.run_id}: {point.state}" + (f" ({point.why})" if point.why else ""))
+    print(f"{plan.run_id}: {point.shown}" + (f" ({point.why})" if point.why else ""))
     print(
         f"  batch {plan.config.batch} = gpus {layout.gpus} x images_per_gpu {layout.images_per_gpu} "
         f"x accumulation {layout.accumulation}" + (f", on {layout.nodes} nodes" if layout.nodes > 1 else "")
@@ -67,6 +73,15 @@ def describe(point: Point) -> None:
     for note in plan.notes:
         print(f"  {note}")
     sys.stdout.flush()
+
+
+def _reasons(points: Sequence[Point]) -> dict[str, list[int]]:
+    """What there is to say of points, each thing once, with the numbers of the points that it concerns."""
+    reasons: dict[str, list[int]] = {}
+    for number, point in enumerate(points, start=1):
+        if point.why:
+            reasons.setdefault(point.why, []).append(number)
+    return reasons
 
 
 def _cells(point: Point) -> list[str]:
@@ -89,7 +104,7 @@ def _costs(points: Sequence[Point]) -> dict[int, Prediction]:
 def _cost_cells(point: Point, cost: Prediction | None) -> tuple[str, str]:
     if cost:
         return f"~{_short(cost.hours)}", f"~{_short(cost.gpu_hours)}"
-    state = RunState.read(Path(point.plan.config.runs_dir) / point.plan.run_id) if point.plan else None
+    state = folder_of(point.plan).state() if point.plan else None
     if point.plan is None or state is None or not _is_over(point):
         return "", ""
     hours = (state.train_s + state.eval_s) / 3600
@@ -110,12 +125,12 @@ def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
 
 
 def _is_to_do(point: Point) -> bool:
-    return point.state in STARTED_BY[point.asked.config.sweep.on_existing]
+    return point.is_started_by(point.asked.config.sweep.on_existing)
 
 
 def _is_over(point: Point) -> bool:
     """Whether nothing is left to predict; the table shows what a result took."""
-    return point.state == "repeated" or (point.state in DONE and not _is_to_do(point))
+    return point.status is None or (point.status.is_result and not _is_to_do(point))
 
 
 def _short(hours: float) -> str:

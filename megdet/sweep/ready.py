@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from megdet.data.files import check_files, coco_files
-from megdet.launchers.local import run_folder
+from megdet.data.files import check_files
+from megdet.data.known import SHAPES
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of
 
 
 def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
@@ -17,26 +18,27 @@ def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
         prepare(plan)
     if anew:
         for plan in plans:
-            _put_aside(run_folder(plan))
+            _put_aside(folder_of(plan).path)
     _prepare_tracking(plans)
 
 
 def prepare(plan: Plan) -> None:
     """See to it that data and weights are there. Raises UserError."""
     config = plan.config
-    root = Path(config.data.root)
-    if config.data.name != "shapes":
-        check_files(coco_files(root))
-    ensure_weights(config.model.weights, config.model.backbone)
-    if config.data.name == "shapes":
+    data = config.data
+    if data.name != SHAPES:
+        check_files(data)
+    ensure_weights(config.model.backbone.weights, config.model.backbone.name)
+    if data.name == SHAPES:
+        assert data.train_images is not None and data.val_images is not None, "as planned"
         # Imported here: it brings numpy, which planning does without.
         from megdet.data.shapes import generate_shapes
 
         generate_shapes(
-            root,
-            train_images=config.data.train_images,
-            val_images=config.data.val_images,
-            image_size=config.data.min_size,
+            Path(data.root),
+            train_images=data.train_images,
+            val_images=data.val_images,
+            image_size=data.min_size,
             seed=0,
         )
 

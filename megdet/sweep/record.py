@@ -7,8 +7,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from megdet.config.locations import LAUNCH
+from megdet.planning.identity import semantic_settings
 from megdet.planning.plan import Plan
-from megdet.planning.settings import semantic_settings
+from megdet.runs.folder import run_folder
 from megdet.runs.sweep_folder import Sweep, record_sweep
 
 HEADLINES = ("batch", "bn_size", "schedule", "lr.scale", "seed", "model", "data", "precision")
@@ -44,7 +46,7 @@ def put_on_record(
     folder = record_sweep(
         Path(config.runs_dir),
         name=sweep_name(arguments, swept=swept, rows=rows),
-        command=f"python launch.py -m {shlex.join(arguments)}",
+        command=f"{LAUNCH} -m {shlex.join(arguments)}",
         run_ids=list(unique),
         uri=config.tracking.uri if config.tracking.enabled else None,
         experiment=config.tracking.experiment,
@@ -55,14 +57,14 @@ def put_on_record(
         # Imported here: MLflow's side is not needed where nothing is tracked.
         from megdet.tracking.client import prepare
         from megdet.tracking.mirror import mirror
-        from megdet.tracking.note import MIRROR
+        from megdet.tracking.note import noted_in
 
-        known = (folder / MIRROR).exists()
+        known = noted_in(folder) is not None
         if not known:
             prepare(sweep.uri, sweep.experiment)  # where nothing is left to start, nobody has
         push_sweep(folder)
         for run_id in () if known else sweep.run_ids:
-            mirror(folder.parents[1] / run_id, sweep.uri, sweep.experiment)
+            mirror(run_folder(folder.parents[1], run_id), sweep.uri, sweep.experiment)
     return folder
 
 

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from megdet.config.compose import Asked
-from megdet.errors import UserError
-from megdet.launchers.in_turn import InTurn
-from megdet.launchers.interface import ALL_WELL, RUN_FAILED, USER_ERROR, Launcher
-from megdet.launchers.local import run_folder
-from megdet.launchers.run_status import LIVE
+from megdet.data.resolve import DataResolver
+from megdet.errors import ExitCode, UserError
+from megdet.launchers.interface import Launcher
+from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of
 from megdet.runs.prediction import check_budget
-from megdet.sweep.points import STARTED_BY, Point, plan_points, to_start
+from megdet.runs.status import Status
+from megdet.sweep.points import Point, plan_points, to_start
 from megdet.sweep.ready import make_ready
 from megdet.sweep.record import conclude_sweep, put_on_record
 
@@ -29,27 +30,32 @@ def run_points(
     launcher: Launcher | None = None,
     arguments: Sequence[str] | None = None,
     conclude: Callable[[Path], None] | None = None,
-) -> int:
+) -> ExitCode:
     """Plan, show and run experiments by a launcher (here, one after the other, where none is given); the exit code.
 
     `arguments`: the command line's, where all of a sweep is asked for at once; the sweep is then on record in a
     folder, and `conclude` is called on it when the launcher is done.
     """
     sweep = asked[0].config.sweep
-    launcher = launcher or InTurn()
-    if sweep.on_existing not in STARTED_BY:
-        return report(UserError(f"sweep.on_existing={sweep.on_existing}: use one of {', '.join(STARTED_BY)}"))
-    points = plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher)
+    launcher = launcher or LocalLauncher()
+    try:
+        sweep.check("sweep.")  # once for all points
+    except UserError as error:
+        return report(error)
+    data = DataResolver()
+    points = plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher, data=data)
+    for repair in data.repairs:
+        print(repair, file=sys.stderr, flush=True)
     _show(points)
-    invalid = [point for point in points if point.state == "invalid"]
+    invalid = [point for point in points if point.plan is None]
     if len(invalid) == len(points) or (invalid and sweep.on_invalid == "error"):
-        return USER_ERROR
+        return ExitCode.USER_ERROR
     plans = to_start(points, sweep.on_existing)
     try:
         check_budget(plans, sweep.max_gpu_hours)
         if sweep.dry_run:
             print(launcher.preview(plans) if plans else "", end="", flush=True)
-            return ALL_WELL
+            return ExitCode.OK
         make_ready(plans, anew=sweep.on_existing == "force")
         folder = _on_record(points, arguments) if arguments else None
         code = _start(points, plans, launcher)
@@ -62,10 +68,10 @@ def run_points(
     return code
 
 
-def report(error: UserError) -> int:
+def report(error: UserError) -> ExitCode:
     """Print a user's mistake; the exit code for it."""
     print(error, file=sys.stderr, flush=True)
-    return USER_ERROR
+    return ExitCode.USER_ERROR
 
 
 def _on_record(points: Sequence[Point], arguments: Sequence[str]) -> Path | None:
@@ -76,14 +82,14 @@ def _on_record(points: Sequence[Point], arguments: Sequence[str]) -> Path | None
     return put_on_record(plans, arguments, swept=swept, rows=first.config.sweep.rows)
 
 
-def _start(points: Sequence[Point], plans: Sequence[Plan], launcher: Launcher) -> int:
-    under_way = [point.plan for point in points if point.plan and point.state in LIVE]
-    left = [point for point in points if point.state == "failed" and point.plan not in plans]
+def _start(points: Sequence[Point], plans: Sequence[Plan], launcher: Launcher) -> ExitCode:
+    under_way = [point.plan for point in points if point.plan and point.status and point.status.is_live]
+    left = [point for point in points if point.status == Status.FAILED and point.plan not in plans]
     if left:
         runs = "1 failed run is" if len(left) == 1 else f"{len(left)} failed runs are"
         print(f"{runs} left alone; sweep.on_existing=retry_failed starts such runs again", file=sys.stderr, flush=True)
-    code = launcher.run(plans, under_way, mirror=_mirror) if plans or under_way else ALL_WELL
-    return code or (RUN_FAILED if left else ALL_WELL)
+    code = launcher.run(plans, under_way, mirror=_mirror) if plans or under_way else ExitCode.OK
+    return code or (ExitCode.RUN_FAILED if left else ExitCode.OK)
 
 
 def _mirror(plan: Plan) -> None:
@@ -92,7 +98,7 @@ def _mirror(plan: Plan) -> None:
     if tracking.enabled and tracking.uri:
         from megdet.tracking.mirror import mirror
 
-        mirror(run_folder(plan), tracking.uri, tracking.experiment)
+        mirror(folder_of(plan), tracking.uri, tracking.experiment)
 
 
 def _show(points: Sequence[Point]) -> None:

@@ -7,17 +7,18 @@ MLflow is loaded (seconds) by the first push, not by importing this module.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet.errors import UserError
-from megdet.planning.settings import semantic_settings
-from megdet.runs.journal import PLAN, RunState, read_journal
+from megdet.planning.identity import semantic_settings
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import read_journal
 from megdet.runs.provenance import Provenance, provenance_of
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from megdet.tracking.client import (
     client_of,
     experiment_id_of,
@@ -47,25 +48,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STATUS = {
-    "running": "RUNNING",
-    "finished": "FINISHED",
-    "diverged": "FINISHED",  # a result, not an error: told apart by the tag `outcome`
-    "failed": "FAILED",
-    "interrupted": "KILLED",
+MLFLOW_STATUS = {
+    Status.RUNNING: "RUNNING",
+    Status.FINISHED: "FINISHED",
+    Status.DIVERGED: "FINISHED",  # a result, not an error: told apart by the tag `outcome`
+    Status.FAILED: "FAILED",
+    Status.INTERRUPTED: "KILLED",
 }
 POINTS_PER_CALL = 1000  # MLflow's own limit for log_batch
 
 
-def mirror(run_folder: Path, uri: str, experiment: str) -> bool:
+def mirror(run_folder: RunFolder, uri: str, experiment: str) -> bool:
     """Push what the run folder holds and MLflow has not. False, with a warning, where that failed.
 
     A folder whose run has not started is left alone.
     """
     try:
-        state = RunState.read(run_folder)
+        state = run_folder.state()
         if state is not None:
-            with locked(run_folder):
+            with locked(run_folder.path):
                 _Push(run_folder, absolute_uri(uri), experiment, state).go()
     except Exception as error:  # the mirror must never cost a training run
         warn(uri, error)
@@ -76,7 +77,7 @@ def mirror(run_folder: Path, uri: str, experiment: str) -> bool:
 class Mirror:
     """Mirrors one run folder while the run is training, from a background thread."""
 
-    def __init__(self, run_folder: Path, uri: str, experiment: str) -> None:
+    def __init__(self, run_folder: RunFolder, uri: str, experiment: str) -> None:
         self._arguments = (run_folder, uri, experiment)
         self._wanted = threading.Event()
         self._closing = False
@@ -112,9 +113,9 @@ class Mirror:
 class _Push:
     """One push of one run folder."""
 
-    def __init__(self, folder: Path, uri: str, experiment: str, state: RunState) -> None:
+    def __init__(self, folder: RunFolder, uri: str, experiment: str, state: RunState) -> None:
         self.folder, self.uri, self.state = folder, uri, state
-        self.plan: dict[str, Any] = json.loads((folder / PLAN).read_text())
+        self.plan: dict[str, Any] = folder.read_plan()
         self.began = milliseconds(state.started)
         """Tells a run from the one of the same id that it replaced: its settings are the same, its numbers are not."""
         self.client = client_of(uri)
@@ -151,7 +152,7 @@ class _Push:
 
     def _noted(self) -> tuple[Run, dict[str, Any]] | None:
         """The MLflow run that the folder's note names and what it already has."""
-        known = noted_run(self.client, self.folder, self.uri, self.experiment_id)
+        known = noted_run(self.client, self.folder.path, self.uri, self.experiment_id)
         return known if known and known[0].info.start_time == self.began else None
 
     def _found_or_created(self) -> tuple[Run, dict[str, Any]]:
@@ -181,7 +182,7 @@ class _Push:
 
         self.client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in REPLACED.items()])
         if run.info.status == "RUNNING":  # it was lost, and nobody else will say so
-            self.client.update_run(run.info.run_id, status=STATUS["interrupted"])
+            self.client.update_run(run.info.run_id, status=MLFLOW_STATUS[Status.INTERRUPTED])
 
     def _create(self, *, replaced: bool) -> tuple[Run, dict[str, Any]]:
         run = self.client.create_run(
@@ -199,7 +200,7 @@ class _Push:
         return place | {"epoch": 0, "step": 0, "final": False, "artifacts": {}}
 
     def _save(self, pushed: dict[str, Any]) -> None:
-        note(self.folder, pushed)
+        note(self.folder.path, pushed)
 
     def _send_params_and_tags(self, run: Run, made_from: Provenance) -> None:
         known = run.data.tags
@@ -208,7 +209,7 @@ class _Push:
         wanted = tags(self.plan, self.state, made_from, self.folder)
         wanted |= membership(self.folder, self.uri, self.experiment_id)
         wanted |= {key: value for key, value in origin().items() if key not in known}
-        if known.get("state") == REPLACED["state"]:  # a push of the old folder does not bring it back
+        if known.get("status") == REPLACED["status"]:  # a push of the old folder does not bring it back
             wanted |= REPLACED
         send_params_and_tags(self.client, run, params=settings, tags=wanted)
 
@@ -220,7 +221,7 @@ class _Push:
             self.client.log_batch(self.run_id, metrics=metrics[start : start + POINTS_PER_CALL])
 
     def _set_status(self, run: Run) -> None:
-        status = STATUS[self.state.state]
+        status = MLFLOW_STATUS[self.state.status]
         if status == run.info.status:
             return
         if status == "RUNNING":

@@ -11,12 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from megdet.runs.journal import BN_STUDY, COCO_METRICS, GRADIENT_VARIANCE, JOURNAL, PLAN, RunState
+from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE, RunFolder
+from megdet.runs.journal import COCO_METRICS
 from megdet.runs.provenance import ARROW, Provenance
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 
 MAX_STEP_POINTS = 500
 """Of each per-step curve; the journal keeps them all."""
-REPLACED = {"state": "replaced", "outcome": ""}
+REPLACED = {"status": "replaced", "outcome": ""}
 """The tags of an MLflow run whose run was begun anew; another MLflow run has the result."""
 
 Line = Mapping[str, Any]
@@ -58,29 +61,29 @@ def step_points(lines: Sequence[Line], *, after: int, steps: int) -> list[Point]
 def final_points(lines: Sequence[Line], plan: Mapping[str, Any], state: RunState) -> list[Point]:
     """The result as `final/<name>`: the last epoch's COCO numbers and the times. Of a finished, whole run only."""
     epochs = [line for line in lines if line["kind"] == "epoch"]
-    if state.state != "finished" or not epochs or epochs[-1]["epoch"] != plan["schedule"]["epochs"]:
+    if state.status != Status.FINISHED or not epochs or epochs[-1]["epoch"] != plan["schedule"]["epochs"]:
         return []
     result = {name: epochs[-1].get(name) for name in COCO_METRICS}
     result |= {"train_s": state.train_s, "eval_s": state.eval_s, "time": epochs[-1]["time"]}
     return _points(result, "final/", step=0)
 
 
-def tags(plan: Mapping[str, Any], state: RunState, made_from: Provenance, folder: Path) -> dict[str, str]:
+def tags(plan: Mapping[str, Any], state: RunState, made_from: Provenance, folder: RunFolder) -> dict[str, str]:
     """Ids, layout, code, data and state: what is not a setting, or can change over a run's attempts."""
     commit = made_from.commits[-1]
     facts = {
         "kind": "run",
         "run_id": plan["run_id"],
         "experiment_id": plan["experiment_id"],
-        "folder": folder.resolve(),
+        "folder": folder.path.resolve(),
         "commit": commit,
         "commits": ARROW.join(made_from.commits),
         "dirty": made_from.dirty,
         "data_sha256": made_from.data_sha256,
         "weights_sha256": made_from.weights_sha256,
         "mlflow.source.git.commit": commit,  # where MLflow's own pages look for it
-        "state": state.state,
-        "outcome": state.state if state.state in ("finished", "diverged") else "",
+        "status": state.status,
+        "outcome": state.status if state.status.is_result else "",
         "reason": state.reason or "",
         "attempts": state.attempts,
         "steps_done": state.step,
@@ -112,13 +115,13 @@ def _user() -> str:
         return "unknown"
 
 
-def artifacts(folder: Path, state: RunState) -> list[tuple[Path, str | None]]:
+def artifacts(folder: RunFolder, state: RunState) -> list[tuple[Path, str | None]]:
     """The run's files for MLflow and the folder each goes to; the journal once the run has stopped."""
-    files = [folder / name for name in (PLAN, "failure.json", BN_STUDY, GRADIENT_VARIANCE)]
-    if state.state != "running":
-        files.append(folder / JOURNAL)
+    files = [folder.plan, folder.failure_file, folder.path / BN_STUDY, folder.path / GRADIENT_VARIANCE]
+    if state.status != Status.RUNNING:
+        files.append(folder.journal)
     found: list[tuple[Path, str | None]] = [(path, None) for path in files if path.exists()]
-    return found + [(path, "pictures") for path in sorted((folder / "pictures").glob("*.png"))]
+    return found + [(path, "pictures") for path in sorted(folder.pictures.glob("*.png"))]
 
 
 def _points(line: Line, prefix: str, *, step: int) -> list[Point]:

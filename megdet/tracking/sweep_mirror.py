@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megdet.runs.journal import RunState
+from megdet.runs.folder import RunFolder
+from megdet.runs.status import Status
 from megdet.runs.sweep_folder import Sweep, sweeps_of
 from megdet.tracking.client import (
     client_of,
@@ -23,7 +24,7 @@ from megdet.tracking.client import (
     warn,
 )
 from megdet.tracking.note import note, noted_in
-from megdet.tracking.sweep_payload import SweepRun, description, runs_of, status, sweep_files, sweep_tags
+from megdet.tracking.sweep_payload import SweepRun, description, mlflow_status, runs_of, sweep_files, sweep_tags
 from megdet.tracking.uri import absolute_uri
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def mirror_sweep(folder: Path, uri: str, experiment: str) -> bool:
     return True
 
 
-def refresh_sweeps(run_folder: Path, uri: str, experiment: str, *, since: str | None = None) -> str | None:
+def refresh_sweeps(run_folder: RunFolder, uri: str, experiment: str, *, since: Status | None = None) -> Status | None:
     """Where a run stands; where that is not as `since`, its sweeps' counts and descriptions follow."""
     try:
-        state = RunState.read(run_folder)
-        stands = state.state if state else None
+        state = run_folder.state()
+        stands = state.status if state else None
         for folder in sweeps_of(run_folder) if stands != since else ():
             mirror_sweep(folder, uri, experiment)
     except Exception as error:  # a damaged file must not cost a training run
@@ -57,7 +58,7 @@ def refresh_sweeps(run_folder: Path, uri: str, experiment: str, *, since: str | 
     return stands
 
 
-def membership(run_folder: Path, uri: str, experiment_id: str) -> dict[str, str]:
+def membership(run_folder: RunFolder, uri: str, experiment_id: str) -> dict[str, str]:
     """The tags that put a run into its sweeps: all their names, and as parent the first of them that MLflow has."""
     folders = sweeps_of(run_folder)
     tags = {"sweep": "; ".join(dict.fromkeys(Sweep.read(folder).name for folder in folders))}
@@ -76,7 +77,7 @@ def _push(folder: Path, uri: str, experiment: str) -> None:
     noted = noted_in(folder)
     text = description(sweep, runs, links=_links(runs))
     tags = sweep_tags(folder, sweep, runs) | {"mlflow.note.content": text}
-    digest = hashlib.sha256(json.dumps([status(runs), tags, versions], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([mlflow_status(runs), tags, versions], sort_keys=True).encode()).hexdigest()
     if noted and (noted["uri"], noted["experiment"], noted["digest"]) == (uri, experiment, digest):
         return
     client = client_of(uri)
@@ -98,7 +99,7 @@ def _push(folder: Path, uri: str, experiment: str) -> None:
         if pushed.get(name) != versions[name]:
             client.log_artifact(mlflow_id, str(path), to)
             pushed[name] = versions[name]
-    _set_status(client, run, status(runs), runs)
+    _set_status(client, run, mlflow_status(runs), runs)
     note(folder, place | {"digest": digest, "artifacts": pushed})
 
 
@@ -129,7 +130,7 @@ def _links(runs: list[SweepRun]) -> dict[str, str]:
     """The pages of the runs that MLflow has, as links within its pages."""
     links = {}
     for run in runs:
-        noted = noted_in(run.folder)
+        noted = noted_in(run.folder.path)
         if noted:
             links[run.run_id] = f"#/experiments/{noted['experiment_id']}/runs/{noted['run_id']}"
     return links

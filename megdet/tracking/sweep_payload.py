@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megdet.runs.journal import JOURNAL, PLAN, RunState
+from megdet.runs.folder import RunFolder, run_folder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from megdet.runs.sweep_folder import SWEEP, Sweep
 
 SHOWN = 40
 """Runs in the description; a tag of MLflow's holds 8000 bytes."""
 COMMAND_CHARACTERS = 1000
 """Of the command in the description; sweep.json has all of it."""
+COUNTED = (
+    Status.NEW, Status.RUNNING, Status.FINISHED, Status.DIVERGED, Status.FAILED, Status.INTERRUPTED,
+)  # fmt: skip
+"""What a run can say of itself."""
 TAIL_BYTES = 1 << 16
 """Of a journal, where its last epoch is looked for first."""
 
@@ -25,37 +31,40 @@ class SweepRun:
     """One run of a sweep."""
 
     run_id: str
-    folder: Path
+    folder: RunFolder
     state: RunState | None
     """None: not started."""
 
     @property
-    def stands(self) -> str:
-        return self.state.state if self.state else "planned"
+    def status(self) -> Status:
+        return self.state.status if self.state else Status.NEW
 
 
 def runs_of(folder: Path, sweep: Sweep) -> list[SweepRun]:
     """The runs of the sweep whose folder is `folder`, in the order asked for."""
     runs_dir = folder.parents[1]
-    return [SweepRun(run_id, runs_dir / run_id, RunState.read(runs_dir / run_id)) for run_id in sweep.run_ids]
+    return [_run(run_folder(runs_dir, run_id)) for run_id in sweep.run_ids]
 
 
-def status(runs: Sequence[SweepRun]) -> str:
+def _run(folder: RunFolder) -> SweepRun:
+    return SweepRun(folder.name, folder, folder.state())
+
+
+def mlflow_status(runs: Sequence[SweepRun]) -> str:
     """MLflow's word for where the runs stand together."""
-    states = {run.stands for run in runs}
-    if "running" in states:
+    found = {run.status for run in runs}
+    if Status.RUNNING in found:
         return "RUNNING"
-    if "interrupted" in states:
+    if Status.INTERRUPTED in found:
         return "KILLED"
-    if "planned" in states:
-        return "SCHEDULED" if states == {"planned"} else "RUNNING"
-    return "FAILED" if "failed" in states else "FINISHED"
+    if Status.NEW in found:
+        return "SCHEDULED" if found == {Status.NEW} else "RUNNING"
+    return "FAILED" if Status.FAILED in found else "FINISHED"
 
 
 def sweep_tags(folder: Path, sweep: Sweep, runs: Sequence[SweepRun]) -> dict[str, str]:
     """Name, ids, and how many runs there are and in which state."""
-    counts = Counter(run.stands for run in runs)
-    states = ("planned", "running", "finished", "diverged", "failed", "interrupted")
+    counts = Counter(run.status for run in runs)
     facts: dict[str, object] = {
         "kind": "sweep",
         "sweep": sweep.name,
@@ -63,7 +72,7 @@ def sweep_tags(folder: Path, sweep: Sweep, runs: Sequence[SweepRun]) -> dict[str
         "folder": folder.resolve(),
         "command": sweep.command[:5000],
         "runs": len(runs),
-        **{state: counts[state] for state in states},
+        **{status: counts[status] for status in COUNTED},
         "mlflow.source.name": "launch.py",
         "mlflow.source.type": "LOCAL",
     }
@@ -72,10 +81,10 @@ def sweep_tags(folder: Path, sweep: Sweep, runs: Sequence[SweepRun]) -> dict[str
 
 def description(sweep: Sweep, runs: Sequence[SweepRun], *, links: dict[str, str]) -> str:
     """The sweep in Markdown: counts, a table of its first runs, the command. `links`: pages of runs by run id."""
-    counts = Counter(run.stands for run in runs)
+    counts = Counter(run.status for run in runs)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     lines = [f"{len(runs)} runs: {states}. Tables and figures of them, where there are results, are artifacts.", ""]
-    lines += ["| run | state | epochs | mmAP | hours |", "|:--|:--|--:|--:|--:|"]
+    lines += ["| run | status | epochs | mmAP | hours |", "|:--|:--|--:|--:|--:|"]
     for run in runs[:SHOWN]:
         name = f"[{run.run_id}]({links[run.run_id]})" if run.run_id in links else run.run_id
         lines.append(f"| {name} | {' | '.join(_cells(run))} |")
@@ -95,26 +104,18 @@ def sweep_files(folder: Path) -> Iterator[tuple[Path, str | None]]:
 
 
 def _cells(run: SweepRun) -> tuple[str, str, str, str]:
-    plan, last = _plan(run), _last_epoch(run.folder)
+    plan, last = run.folder.read_plan() if run.folder.exists else None, _last_epoch(run.folder.journal)
     epochs = f"{last.get('epoch', 0)} of {plan['schedule']['epochs']}" if plan else ""
     mmAP = last.get("mmAP")
     hours = f"{run.state.train_s / 3600:.3g}" if run.state else ""
-    return run.stands, epochs, "" if mmAP is None else f"{mmAP:.1f}", hours
+    return run.status, epochs, "" if mmAP is None else f"{mmAP:.1f}", hours
 
 
-def _plan(run: SweepRun) -> dict[str, Any]:
-    try:
-        plan: dict[str, Any] = json.loads((run.folder / PLAN).read_text())
-    except FileNotFoundError:
-        return {}
-    return plan
-
-
-def _last_epoch(folder: Path) -> dict[str, Any]:
+def _last_epoch(journal: Path) -> dict[str, Any]:
     """The journal's last line on an epoch, read from its end."""
     for size in (TAIL_BYTES, None):
         try:
-            with (folder / JOURNAL).open("rb") as file:
+            with journal.open("rb") as file:
                 end = file.seek(0, 2)
                 file.seek(0 if size is None else max(0, end - size))
                 lines = file.read().split(b"\n")[:-1]

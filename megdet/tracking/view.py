@@ -12,7 +12,7 @@ VIEW_KEY = "megdet"
 COLUMNS = (
     *(f"params.`{name}`" for name in ("batch", "bn_size", "schedule", "lr.scale", "seed", "model", "data")),
     *(f"metrics.`final/{name}`" for name in ("mmAP", "train_s")),
-    *(f"tags.`{name}`" for name in ("state", "gpus", "sweep")),
+    *(f"tags.`{name}`" for name in ("status", "gpus", "sweep")),
 )
 
 NOTE = """\
@@ -21,12 +21,12 @@ its artifacts the tables and figures. **Views > MegDet** shows the columns that 
 
 Filters to type into the search field:
 
-- `tags.state = 'running'`, `tags.outcome = 'diverged'`, `tags.kind = 'sweep'`
+- `tags.status = 'running'`, `tags.outcome = 'diverged'`, `tags.kind = 'sweep'`
 - `tags.sweep LIKE '%table3%'`: a sweep and all its runs
 - `params.model = 'r50_fpn' AND params.bn_size = '32'`
 - ``metrics.`asked/batch` >= 64 AND metrics.`final/mmAP` > 36``
 
-A run in the state `replaced` was begun anew (`sweep.on_existing=force`): the run of the same name has the result.
+A run with the status `replaced` was begun anew (`sweep.on_existing=force`): the run of the same name has the result.
 Params are text to MLflow; `asked/batch`, `asked/bn_size` and `asked/lr` are there to sort and compare as numbers.
 Sorted by anything but *Created*, the runs of all sweeps are one flat list.
 """

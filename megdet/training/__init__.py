@@ -1,1 +1,1 @@
-"""What a rank does: loop, evaluation, checkpoints. Knows a plan in `assemble` and `attempt` alone."""
+"""What a rank does: loop, evaluation, checkpoints. Knows a plan in `assemble`, `provenance` and `attempt` alone."""

@@ -1,32 +1,38 @@
-"""One attempt at a run, on one rank: where plan, data, detector, loop, evaluation and records meet."""
+"""One attempt at a run, on one rank: set up, then for each epoch train, evaluate and record."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-import torch
+import numpy as np
 import torch.distributed as dist
+from numpy.typing import NDArray
 
+from megdet.data.data_set import read_data
 from megdet.data.loader import check_bad_images
-from megdet.launchers.ledger import changes_since_submission
-from megdet.launchers.requeue import is_in_own_job, requeue_own_job
+from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
-from megdet.runs.failure import CHECKPOINT
-from megdet.runs.journal import State
-from megdet.training.assemble import detector_of, loaders_of, optimizer_of
-from megdet.training.checkpoint import load_checkpoint, save_checkpoint
-from megdet.training.distributed import Ranks, sum_over_ranks
-from megdet.training.divergence import Diverged, LossWatch
+from megdet.runs.folder import RunFolder
+from megdet.runs.job_environment import JobEnvironment, NoJob
+from megdet.runs.provenance import check_same_data
+from megdet.runs.status import Status
+from megdet.training.assemble import detector_of, learning_rate_of, loaders_of, optimizer_of, recorder_of
+from megdet.training.checkpoint import Checkpoint
+from megdet.training.distributed import Ranks, any_over_ranks, union_over_ranks
+from megdet.training.divergence import Diverged
 from megdet.training.evaluate import detect, gather_rows
-from megdet.training.loop import EpochTotals, Interrupted, Step, data_parallel, peak_memory_gb, train_epoch
+from megdet.training.loop import Interrupted, data_parallel, train_epoch
+from megdet.training.memory import peak_memory_gb
 from megdet.training.metrics import coco_metrics
 from megdet.training.pictures import LastPass, draw_detections_of, draw_proposals_of
 from megdet.training.precision import use_precision
 from megdet.training.progress import RunProgress
-from megdet.training.recorder import Recorder, epochs_recorded
+from megdet.training.provenance import made_from
+from megdet.training.recorder import epochs_recorded
+from megdet.training.state import TrainingState
 from megdet.training.stop_signals import StopSignals
+from megdet.training.totals import EpochTotals, Step
 
 REQUEUE_WAIT_S = 120.0
 """For rank 0 to finish its records and to requeue the job; a rank that waits this long is on its own."""
@@ -37,99 +43,99 @@ class TimeIsUp(Exception):
 
 
 class Attempt:
-    """One attempt at a run, on one rank; goes on from the last attempt's checkpoint."""
+    """One attempt at a run, on one rank; goes on from the last attempt's checkpoint.
 
-    def __init__(self, plan: Plan, folder: Path, ranks: Ranks, stop: StopSignals) -> None:
+    `state` is how far the run has come. Rank 0 alone has a `recorder`, and writes checkpoints.
+    """
+
+    def __init__(
+        self, plan: Plan, folder: RunFolder, ranks: Ranks, stop: StopSignals, job: JobEnvironment | None = None
+    ) -> None:
+        """Set up. `job`: what this rank is part of; none where it was started by hand.
+
+        Raises:
+            UserError: where the data is not what the plan counts on, or not what the run began with, or the checkpoint
+                is not of this run.
+        """
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
-        self.train_loader, self.eval_loader = loaders_of(plan, ranks)
-        self.pretrained = not (folder / CHECKPOINT).exists()
+        self.job = job or NoJob()
+        self.data = read_data(plan.config.data)
+        check_same_data(folder, self.data.facts.fingerprint)
+        self.train_loader, self.eval_loader = loaders_of(plan, ranks, self.data)
+        checkpoint = Checkpoint.read(folder.checkpoint, ranks.device, of_run=plan.run_id)
+        self.pretrained = checkpoint is None
         self.detector = detector_of(plan, ranks, pretrained=self.pretrained)
         self.last_pass = LastPass(self.detector)
         self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
+        self.learning_rate = learning_rate_of(plan)
+        self.state = checkpoint.restore(self.detector, self.optimizer) if checkpoint else TrainingState()
         self.bf16 = use_precision(plan.config.precision)
-        self.watch = LossWatch()
-        self.totals = EpochTotals()
-        self.step = 0
-        self.past_train_s = 0.0
-        """Training seconds of the epochs before the current one, over all attempts."""
-        self.eval_s = 0.0
-        self._saved_at = time.monotonic()
-        self._load()
-        recorded = epochs_recorded(folder, step=self.step)
+        recorded = epochs_recorded(folder, step=self.state.step)
         self.epochs_done = len(recorded)
-        if recorded and recorded[-1]["step"] == self.step:
+        if recorded and recorded[-1]["step"] == self.state.step:
             # The checkpoint was made before the evaluation that is on record.
-            self.totals = EpochTotals()
-            self.past_train_s, self.eval_s = recorded[-1]["train_s"], recorded[-1]["eval_s"]
+            self.state.totals = EpochTotals()
+            self.state.past_train_s, self.state.eval_s = recorded[-1]["train_s"], recorded[-1]["eval_s"]
+        self._saved_at = time.monotonic()
         # Every rank reads the journal before rank 0 begins to write.
         dist.barrier()
-        self.recorder = Recorder(plan, folder, step=self.step) if ranks.rank == 0 else None
+        self.recorder = recorder_of(plan, folder, step=self.state.step) if ranks.rank == 0 else None
         self.progress = RunProgress(
             plan.name, steps=plan.schedule.steps, log_every=plan.config.log_every, enabled=ranks.rank == 0
         )
 
-    def go(self) -> int:
-        """Train and evaluate what is left of the run; its exit code."""
+    def go(self) -> ExitCode:
+        """Train and evaluate what is left of the run; the exit code."""
         if self.recorder:
-            self.recorder.started(pretrained=self.pretrained, **self._seconds())
-            for what in changes_since_submission(self.folder):
-                self.recorder.note("edited_while_queued", step=self.step, what=what)
-        epochs = self.plan.schedule.epochs
+            facts = self.data.facts
+            made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
+            self.recorder.started(self.state, made_from=made)
+            for what in facts.repairs:
+                self.recorder.note("data_repaired", step=self.state.step, what=what)
+            for what in self.job.edits_since_submission():
+                self.recorder.note("edited_while_queued", step=self.state.step, what=what)
         try:
             with self.progress:
-                for epoch in range(self.epochs_done, epochs):
+                for epoch in range(self.epochs_done, self.plan.schedule.epochs):
                     self._train(epoch)
-                    if self.recorder and epoch + 1 in (1, (epochs + 1) // 2, epochs):
-                        draw_proposals_of(self.last_pass, self.folder, epoch=epoch + 1)
-                    self._evaluate(epoch, last=epoch + 1 == epochs)
+                    rows = self._evaluate()
+                    self._record(epoch, rows)
+                    self.state.end_epoch()
         except Diverged as diverged:
-            return self._ended("diverged", str(diverged), code=0)
+            return self._end(Status.DIVERGED, ExitCode.OK, reason=str(diverged))
         except Interrupted:
             self._save()
-            return self._interrupted(requeue=_any_over_ranks(self.stop.requeue_wanted(), self.ranks.device))
+            return self._make_room(requeue=any_over_ranks(self.stop.requeue_wanted(), self.ranks.device))
         except TimeIsUp:
-            return self._interrupted(requeue=True)
-        return self._ended("finished", None, code=0)
-
-    def _interrupted(self, *, requeue: bool) -> int:
-        """The checkpoint is written; rank 0 sees to it that the run goes on later, if that is wanted."""
-        if requeue and self.recorder and requeue_own_job(self.folder):
-            self.recorder.note("requeued", step=self.step)
-        code = self._ended("interrupted", "asked to make room" if requeue else "asked to stop", code=3)
-        if requeue and not self.recorder and is_in_own_job(self.folder):
-            # A rank that ended now would take rank 0 with it; Slurm ends this one once the job is requeued.
-            self.stop.ignore_no_more()
-            time.sleep(REQUEUE_WAIT_S)
-        return code
-
-    def _ended(self, state: State, reason: str | None, *, code: int) -> int:
-        if self.recorder:
-            self.recorder.ended(state, step=self.step, reason=reason, **self._seconds())
-        return code
+            return self._make_room(requeue=True)
+        return self._end(Status.FINISHED, ExitCode.OK)
 
     def _train(self, epoch: int) -> None:
-        steps_per_epoch = self.plan.schedule.steps_per_epoch
+        """What is left of an epoch (from 0 on), and a checkpoint of it."""
+        epochs = self.plan.schedule.epochs
         train_epoch(
             self.model,
-            self.train_loader.epoch(epoch, first_step=self.step - epoch * steps_per_epoch),
+            self.train_loader.epoch(epoch, first_step=self.state.step - epoch * self.plan.schedule.steps_per_epoch),
             optimizer=self.optimizer,
-            lr_at=self.plan.schedule.lr_at,
-            first_step=self.step,
+            lr_at=self.learning_rate.lr_at,
+            first_step=self.state.step,
             batch=self.plan.config.batch,
             device=self.ranks.device,
             bf16=self.bf16,
             clip_grad_norm=self.plan.config.optimizer.clip_grad_norm,
-            watch=self.watch,
-            totals=self.totals,
+            watch=self.state.watch,
+            totals=self.state.totals,
             stop_requested=self.stop.requested,
-            on_step=self._stepped,
+            on_step=self._after_step,
         )
         # Before the evaluation, so that an attempt that ends there has lost no training.
         self._save()
+        if self.recorder and epoch + 1 in (1, (epochs + 1) // 2, epochs):
+            draw_proposals_of(self.last_pass, self.folder, epoch=epoch + 1)
 
-    def _stepped(self, step: Step, seconds: float) -> None:
-        self.step = step.step
+    def _after_step(self, step: Step, seconds: float) -> None:
+        self.state.step = step.step
         epoch = step.step / self.plan.schedule.steps_per_epoch
         images_per_s = self.plan.config.batch / seconds
         self.progress.stepped(step.step, epoch=epoch, loss=step.loss, lr=step.lr, images_per_s=images_per_s)
@@ -138,7 +144,8 @@ class Attempt:
         if time.monotonic() - self._saved_at > 60 * self.plan.config.checkpoint_every_min:
             self._save()
 
-    def _evaluate(self, epoch: int, *, last: bool) -> None:
+    def _evaluate(self) -> NDArray[np.float64]:
+        """The detections of all validation images, as COCO rows, on every rank."""
         began = time.perf_counter()
         self.progress.evaluating(len(self.eval_loader))
         rows = detect(
@@ -147,78 +154,62 @@ class Attempt:
             category_ids=self.eval_loader.split.category_ids,
             device=self.ranks.device,
             bf16=self.bf16,
-            on_batch=self._evaluated,
+            on_batch=self._after_evaluation_batch,
         )
         rows = gather_rows(rows, self.ranks.device)
-        bad_images = _union_over_ranks({**self.train_loader.bad_images, **self.eval_loader.bad_images})
+        self.state.eval_s += time.perf_counter() - began
+        return rows
+
+    def _after_evaluation_batch(self) -> None:
+        self.progress.evaluated()
+        if self.recorder and self.stop.requeue_wanted() and self.job.can_requeue:
+            # The last checkpoint holds all that was trained; the other ranks end with this one.
+            raise TimeIsUp
+
+    def _record(self, epoch: int, rows: NDArray[np.float64]) -> None:
+        """Score and write down an epoch; what all ranks know of it is brought together first."""
+        bad_images = union_over_ranks({**self.train_loader.bad_images, **self.eval_loader.bad_images})
         # Each loader minds its own rank's; together they must not be more either.
         data = self.plan.config.data
         check_bad_images(bad_images, most=data.max_bad_images, folder=Path(data.root))
         memory_gb = peak_memory_gb(self.ranks.device)
-        self.eval_s += time.perf_counter() - began
+        if not self.recorder:
+            return
+        totals = self.state.totals
+        metrics = coco_metrics(self.eval_loader.split.annotations, rows)
+        self.recorder.epoch(
+            epoch + 1,
+            self.state,
+            metrics=metrics,
+            lr=self.learning_rate.lr_at(self.state.step - 1),
+            images_per_s=totals.steps * self.plan.config.batch / totals.train_s,
+            peak_memory_gb=memory_gb,
+            bad_images=bad_images,
+        )
+        self.progress.epoch_done(epoch + 1, loss=totals.means()["loss"], metrics=metrics)
+        if epoch + 1 == self.plan.schedule.epochs:
+            draw_detections_of(rows, self.folder, self.eval_loader.split)
+
+    def _make_room(self, *, requeue: bool) -> ExitCode:
+        """The checkpoint is written; rank 0 sees to it that the run goes on later, if that is wanted."""
+        if requeue and self.recorder and self.job.requeue():
+            self.recorder.note("requeued", step=self.state.step)
+        reason = "asked to make room" if requeue else "asked to stop"
+        code = self._end(Status.INTERRUPTED, ExitCode.INTERRUPTED, reason=reason)
+        if requeue and not self.recorder and self.job.can_requeue:
+            # A rank that ended now would take rank 0 with it; Slurm ends this one once the job is requeued.
+            self.stop.ignore_no_more()
+            time.sleep(REQUEUE_WAIT_S)
+        return code
+
+    def _end(self, status: Status, code: ExitCode, *, reason: str | None = None) -> ExitCode:
         if self.recorder:
-            metrics = coco_metrics(self.eval_loader.split.annotations, rows)
-            self.recorder.epoch(
-                epoch + 1,
-                step=self.step,
-                totals=self.totals,
-                metrics=metrics,
-                lr=self.plan.schedule.lr_at(self.step - 1),
-                peak_memory_gb=memory_gb,
-                bad_images=bad_images,
-                **self._seconds(),
-            )
-            self.progress.epoch_done(epoch + 1, loss=self.totals.loss / self.totals.steps, metrics=metrics)
-            if last:
-                draw_detections_of(rows, self.folder, self.eval_loader.split)
-        self.past_train_s += self.totals.train_s
-        self.totals = EpochTotals()
-
-    def _evaluated(self) -> None:
-        self.progress.evaluated()
-        if self.recorder and self.stop.requeue_wanted() and is_in_own_job(self.folder):
-            # The last checkpoint holds all that was trained; the other ranks end with this one.
-            raise TimeIsUp
-
-    def _seconds(self) -> dict[str, float]:
-        return {"train_s": self.past_train_s + self.totals.train_s, "eval_s": self.eval_s}
+            self.recorder.ended(status, self.state, reason=reason)
+        return code
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()
-        if self.ranks.rank != 0:
-            return
-        save_checkpoint(
-            self.folder / CHECKPOINT,
-            {
-                "run_id": self.plan.run_id,
-                "model": self.detector.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "totals": asdict(self.totals),
-                "watch": asdict(self.watch),
-                "past_train_s": self.past_train_s,
-                "eval_s": self.eval_s,
-            },
-        )
-
-    def _load(self) -> None:
-        saved = load_checkpoint(self.folder / CHECKPOINT, self.ranks.device)
-        if saved is None:
-            return
-        self.detector.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.step = saved["step"]
-        self.totals = EpochTotals(**saved["totals"])
-        self.watch = LossWatch(**saved["watch"])
-        self.past_train_s = saved["past_train_s"]
-        self.eval_s = saved["eval_s"]
-
-
-def _any_over_ranks(own: bool, device: torch.device) -> bool:
-    return bool(sum_over_ranks(torch.tensor(float(own), device=device)).item())
-
-
-def _union_over_ranks(own: dict[str, str]) -> dict[str, str]:
-    parts: list[dict[str, str] | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, own)
-    return {name: reason for part in parts if part for name, reason in part.items()}
+        if self.ranks.rank == 0:
+            checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state)
+            self.folder.check_owner()
+            checkpoint.write(self.folder.checkpoint)

@@ -2,27 +2,83 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from megdet.errors import UserError
+from megdet.runs.files import replacing
+from megdet.training.divergence import LossWatch
+from megdet.training.state import TrainingState
+from megdet.training.totals import EpochTotals
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` (tensors and plain values) to `path`: the old file or the new one is there, never half of one."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds. Nothing else is needed: data and samples are functions of seed, epoch and image."""
+
+    run_id: str
+    model: dict[str, Tensor]
+    """The detector's weights and running statistics, named as in its state dict."""
+    optimizer: dict[str, Any]
+    """The optimizer's state dict: the momenta, by number of parameter."""
+    state: TrainingState
+
+    @classmethod
+    def of(cls, run_id: str, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> Checkpoint:
+        """Of a training as it stands, with references to its tensors."""
+        return cls(run_id, model.state_dict(), optimizer.state_dict(), state)
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
+        """Make model and optimizer those of the checkpoint; the state that goes with them."""
+        model.load_state_dict(self.model)
+        optimizer.load_state_dict(self.optimizer)
+        return self.state
+
+    def write(self, path: Path) -> None:
+        """Replace the file at `path`, and remove what writers that were killed have left beside it."""
+        for left_over in path.parent.glob(f".{path.name}.*"):
+            left_over.unlink(missing_ok=True)
+        content = {
+            "run_id": self.run_id,
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "state": asdict(self.state),
+        }
+        write_tensors(path, content)
+
+    @classmethod
+    def read(cls, path: Path, device: torch.device, *, of_run: str | None = None) -> Checkpoint | None:
+        """What `write` left at `path`, its tensors on `device`; None where there is no file.
+
+        Raises:
+            UserError: where another version of megdet wrote it and kept other things, or where it is not `of_run`.
+        """
+        if not path.exists():
+            return None
+        content = torch.load(path, map_location=device, weights_only=True)
+        try:
+            state = content.pop("state")
+            totals, watch = EpochTotals(**state.pop("totals")), LossWatch(**state.pop("watch"))
+            checkpoint = cls(**content, state=TrainingState(**state, totals=totals, watch=watch))
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is a checkpoint of another version of megdet ({error}); go on with the version that wrote "
+                "it, or begin the run anew with sweep.on_existing=force (model.backbone.weights=FILE starts from its "
+                "weights)"
+            ) from error
+        if of_run not in (None, checkpoint.run_id):
+            raise UserError(
+                f"{path} is of the run {checkpoint.run_id}, not of {of_run}; move it away "
+                "(model.backbone.weights=FILE starts an experiment from another run's weights)"
+            )
+        return checkpoint
+
+
+def write_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values to `path`: the old file or the new one is there, never half of one."""
+    with replacing(path) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote, or None where nothing was."""
-    if not path.exists():
-        return None
-    content = torch.load(path, map_location=device, weights_only=True)
-    assert isinstance(content, dict)
-    return content

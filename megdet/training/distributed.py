@@ -11,6 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megdet.errors import UserError
+
+CPUS_FOR_GPUS = "MEGDET_CPUS_FOR_GPUS"
+"""Environment variable of a cluster whose GPUs are pretended (`make slurm-up`): CPU processes stand in for them."""
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -35,6 +40,18 @@ class Ranks:
             # A cluster may show each rank its own GPU alone: then that is device 0 for all of them.
             device = torch.device("cuda", local_rank % torch.cuda.device_count())
         return cls(rank, local_rank, world_size, device)
+
+    def check_device(self) -> None:
+        """Raises UserError where GPUs were given to this process and torch sees none: it would train on the CPU."""
+        given = [
+            name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip() not in ("", "-1")
+        ]
+        if given and self.device.type == "cpu" and CPUS_FOR_GPUS not in os.environ:
+            raise UserError(
+                f"CUDA_VISIBLE_DEVICES={','.join(given)} gives this rank GPUs, and torch does not see any: compare "
+                "nvidia-smi with python -c 'import torch; print(torch.version.cuda, torch.cuda.is_available())' on "
+                "that node. To train on its CPU: CUDA_VISIBLE_DEVICES=, and on a cluster cluster.request_gpus=false"
+            )
 
     def __enter__(self) -> Ranks:
         if self.world_size == 1:  # with nobody to meet, any free port will do
@@ -79,3 +96,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def any_over_ranks(own: bool, device: torch.device) -> bool:
+    """Whether it is true on any rank."""
+    return bool(sum_over_ranks(torch.tensor(float(own), device=device)).item())
+
+
+def union_over_ranks(own: dict[str, str]) -> dict[str, str]:
+    """The entries of all ranks; where several have a key, the last rank's."""
+    parts: list[dict[str, str] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, own)
+    return {key: value for part in parts if part for key, value in part.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,11 @@ from numpy.typing import NDArray
 
 from megdet.data.batch import ImageBatch
 from megdet.data.coco import CocoSplit
-from megdet.data.images import UnreadableImage, load_image
+from megdet.data.image_header import UnreadableImage
+from megdet.data.images import load_image
 from megdet.model.detector import Detector
 from megdet.model.output import SampledRegions, TrainingOutput
+from megdet.runs.folder import RunFolder
 from megdet.training.drawing import draw_detections, draw_proposals
 
 PICTURES = 6
@@ -34,8 +35,8 @@ class LastPass:
             (self.batch,), self.regions = inputs, output.regions
 
 
-def draw_proposals_of(last: LastPass, folder: Path, *, epoch: int) -> None:
-    """Draw images of the latest training pass with their proposals into `folder`/pictures; nothing before a pass.
+def draw_proposals_of(last: LastPass, folder: RunFolder, *, epoch: int) -> None:
+    """Draw images of the latest training pass with their proposals into the folder's pictures; nothing before a pass.
 
     These are the images with the smallest and the largest share of positives: the paper's imbalanced and balanced.
     """
@@ -50,14 +51,14 @@ def draw_proposals_of(last: LastPass, folder: Path, *, epoch: int) -> None:
         own = image_of == place
         draw_proposals(
             last.batch.images[place, :, :height, :width].permute(1, 2, 0).cpu().numpy(),
-            folder / "pictures" / f"proposals-epoch{epoch:02}-{last.batch.image_ids[place]:012}.png",
+            folder.pictures / f"proposals-epoch{epoch:02}-{last.batch.image_ids[place]:012}.png",
             positive=boxes[own & positive],
             negative=boxes[own & ~positive],
         )
 
 
-def draw_detections_of(rows: NDArray[np.float64], folder: Path, split: CocoSplit) -> None:
-    """Draw the split's first images that have objects, with their detections, into `folder`/pictures.
+def draw_detections_of(rows: NDArray[np.float64], folder: RunFolder, split: CocoSplit) -> None:
+    """Draw the split's first images that have objects, with their detections, into the folder's pictures.
 
     `rows` are COCO rows, float64 [n, 7], of the whole split. The images are the same for every run of a data set.
     """
@@ -72,7 +73,7 @@ def draw_detections_of(rows: NDArray[np.float64], folder: Path, split: CocoSplit
         found = rows[rows[:, 0] == split.image_ids[index]]
         draw_detections(
             image.permute(1, 2, 0).numpy(),
-            folder / "pictures" / f"detections-{file.stem}.png",
+            folder.pictures / f"detections-{file.stem}.png",
             boxes=np.concatenate([found[:, 1:3], found[:, 1:3] + found[:, 3:5]], axis=1),
             labels=[label_of[int(category_id)] for category_id in found[:, 6]],
             scores=found[:, 5].tolist(),

@@ -15,13 +15,16 @@ from megdet.analysis.frames import STEPS, load_runs
 from megdet.analysis.rows import RowKey
 from megdet.config.locations import SWEEPS
 from megdet.planning.plan import Plan
-from megdet.runs.journal import Journal, RunState, State
+from megdet.runs.journal import Journal
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from tests.runs.fabricate import plan_of
+from tests.runs.folders import owned
 
 LONG = {"schedule.name": "long", "schedule.epochs": 18, "schedule.milestones": [11, 14, 17],
         "schedule.factors": [0.1, 0.1, 0.5]}  # fmt: skip
 TINY = {"model.name": "tiny", "data.name": "shapes"}
-UNDONE: dict[tuple[int, int, str], tuple[State, int]] = {
+UNDONE: dict[tuple[int, int, str], tuple[Status, int]] = {
     (8, 8, "normal"): ("running", 4),
     (64, 64, "normal"): ("interrupted", 6),
     (128, 32, "long"): ("failed", 2),
@@ -49,12 +52,12 @@ def fabricate_tables(runs: Path, *, seeds: int = 3, only: Collection[RowKey] | N
             values = {**asked, "seed": seed}
             if values.pop("schedule") == "long":
                 values |= LONG
-            folders.append(fabricate_curve(runs, values, paper=paper, state=state, epochs=epochs))
+            folders.append(fabricate_curve(runs, values, paper=paper, status=state, epochs=epochs))
     return folders
 
 
 def fabricate_curve(
-    runs: Path, asked: dict[str, Any], *, paper: dict[str, Any], state: State = "finished", epochs: int | None = None
+    runs: Path, asked: dict[str, Any], *, paper: dict[str, Any], status: str = "finished", epochs: int | None = None
 ) -> Path:
     """One run that ends near the mmAP and hours of `paper` (`mmAP`: failed, `Time (h)`), on curves like real ones."""
     plan = plan_of(asked, "c0ffee" * 6 + "c0ff")
@@ -66,8 +69,8 @@ def fabricate_curve(
     chance = random.Random(plan.run_id)
     final = (36.0 if paper["mmAP"] == "failed" else paper["mmAP"]) + chance.gauss(0, 0.25)
     hours = paper.get("Time (h)", 10.0) * chance.uniform(0.97, 1.03)
-    diverged = state == "diverged"
-    with Journal(folder) as journal:
+    diverged = status == "diverged"
+    with Journal(owned(folder)) as journal:
         journal.event("started", step=0, attempt=1)
         for epoch in range(1, done + 1):
             for tenth in range(1, 11):
@@ -81,12 +84,12 @@ def fabricate_curve(
                 lr=plan.schedule.lr_at(epoch * per_epoch - 1), loss=1 / epoch, mmAP=mmAP, AP50=1.6 * mmAP,
                 rpn_ratio_percent=6 + epoch * 0.9, roi_ratio_percent=9 + epoch * 0.7,
             )  # fmt: skip
-        if state != "running":
-            journal.event(state, step=done * per_epoch)
-    RunState(
-        state, attempts=1, started="2026-11-20T10:00:00+00:00", train_s=3600 * hours * done / total,
-        ended=None if state == "running" else "2026-11-20T20:00:00+00:00", step=done * per_epoch,
-    ).write(folder)  # fmt: skip
+        if status != "running":
+            journal.event(status, step=done * per_epoch)
+    owned(folder).write_state(RunState(
+        Status(status), attempts=1, started="2026-11-20T10:00:00+00:00", train_s=3600 * hours * done / total,
+        ended=None if status == "running" else "2026-11-20T20:00:00+00:00", step=done * per_epoch,
+    ))  # fmt: skip
     return folder
 
 
@@ -104,7 +107,7 @@ def _rows() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return list(rows.values())
 
 
-def _state(asked: dict[str, Any], paper: dict[str, Any], *, seed: int, last: bool) -> tuple[State, int | None]:
+def _state(asked: dict[str, Any], paper: dict[str, Any], *, seed: int, last: bool) -> tuple[Status, int | None]:
     if paper["mmAP"] == "failed":
         return "diverged", 1 + seed
     if (asked["batch"], asked["bn_size"]) == (32, 0) and seed == 1:

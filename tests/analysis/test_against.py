@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from megdet.analysis import make_tables
+from megdet.runs.folder import RunFolder
 from megdet.runs.sweep_folder import record_sweep
 from megdet.tracking.mirror import mirror
 from tests.analysis.test_tables import LONG
@@ -78,7 +79,9 @@ def test_against_a_setting_a_commit_or_a_sweep_takes_the_runs_that_have_it_out_o
 def test_a_tag_that_somebody_set_in_mlflow_names_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri = new_database(tmp_path)
     for seed, mmAP in enumerate((37.0, 35.0)):
-        assert mirror(fabricate_run(tmp_path / "runs", {"batch": 16, "seed": seed}, mmAP=mmAP), uri, "megdet")
+        assert mirror(
+            RunFolder(fabricate_run(tmp_path / "runs", {"batch": 16, "seed": seed}, mmAP=mmAP)), uri, "megdet"
+        )
     client = MlflowClient(uri)
     (found,) = client.search_runs([client.get_experiment_by_name("megdet").experiment_id], "params.seed = '1'")
     client.set_tag(found.info.run_id, "paper", "v2")
@@ -195,7 +198,7 @@ def test_provenance_names_each_run_of_the_table_with_its_commit_and_hashes(
     folders = [
         fabricate_run(tmp_path, {"batch": 16, "seed": seed}, commit=letter * 40) for seed, letter in enumerate("ab")
     ]
-    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, state="diverged", epochs=1)
+    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, status="diverged", epochs=1)
     three, provenance = blocks(capsys, "--from", str(tmp_path), "--table", "3", "--provenance")
     assert len(three) == 20 and provenance[0]["table"] == "Provenance of Table 3"
     rows = {row["run"]: row for row in provenance}

@@ -18,7 +18,7 @@ from tests.runs.fabricate import fabricate_run
 def test_the_bars_are_the_hours_of_finished_runs_and_the_talks(tmp_path: Path) -> None:
     for seed, hours in enumerate((30.0, 32.0)):
         fabricate_run(tmp_path, {"batch": 16, "seed": seed}, hours=hours)
-    fabricate_run(tmp_path, {"batch": 256}, state="running", epochs=3)
+    fabricate_run(tmp_path, {"batch": 256}, status="running", epochs=3)
     figure = training_time.draw(group_of(tmp_path))
     assert figure is not None
     ours, theirs = (
@@ -41,8 +41,8 @@ def test_a_row_on_two_numbers_of_gpus_has_a_bar_for_each(tmp_path: Path) -> None
 
 def test_what_failed_in_the_paper_or_diverged_here_says_so_in_place_of_a_bar(tmp_path: Path) -> None:
     for batch, state in ((16, "finished"), (32, "finished"), (64, "diverged")):
-        fabricate_run(tmp_path, {"batch": batch, "bn_size": 0}, state=state, epochs=None if state == "finished" else 2)
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0, "seed": 1}, state="diverged", epochs=1)
+        fabricate_run(tmp_path, {"batch": batch, "bn_size": 0}, status=state, epochs=None if state == "finished" else 2)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0, "seed": 1}, status="diverged", epochs=1)
     figure = improvement.draw(group_of(tmp_path))
     assert figure is not None
     ours, theirs = figure.axes
@@ -56,7 +56,7 @@ def test_improvement_is_each_rows_mmAP_over_16_base_beside_the_papers(tmp_path: 
     for seed, (base, ours) in enumerate(((30.0, 33.0), (32.0, 34.0))):
         fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": seed}, mmAP=base)
         fabricate_run(tmp_path, {"batch": 256, "bn_size": 16, "seed": seed, **LONG}, mmAP=ours)
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, mmAP=1.0, state="running", epochs=3)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, mmAP=1.0, status="running", epochs=3)
     figure = improvement.draw(group_of(tmp_path))
     assert figure is not None
     ours_axes, paper_axes = figure.axes

@@ -88,12 +88,12 @@ def test_the_papers_own_rows_are_like_the_paper(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "asked, named",
     [
-        ({"model.frozen_stages": 5}, "model.frozen_stages"),
+        ({"model.backbone.frozen_stages": 5}, "model.backbone.frozen_stages"),
         ({"schedule.epochs": 1, "schedule.milestones": [], "schedule.factors": []},
          "schedule.epochs, schedule.factors, schedule.milestones"),
         ({**LONG, "schedule.warmup_epochs": 0.0}, "schedule.warmup_epochs"),
         ({"precision": "bf16", "optimizer.clip_grad_norm": 5.0}, "optimizer.clip_grad_norm, precision"),
-        ({**OTHER_SIZE, "data.train_images": 1600, "lr.base": 0.01, "model.nms": 0.6, "precision": "bf16"},
+        ({**OTHER_SIZE, "data.train_images": 1600, "lr.base": 0.01, "model.roi_heads.nms": 0.6, "precision": "bf16"},
          "data.max_size, data.min_size, data.train_images, lr.base and 2 more"),
     ],
 )  # fmt: skip

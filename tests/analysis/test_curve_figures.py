@@ -38,7 +38,7 @@ def crosses_of(axes: Axes) -> list[float]:
 
 def test_a_curve_is_the_mean_over_the_seeds_that_reached_the_epoch(tmp_path: Path) -> None:
     fabricate_run(tmp_path, {"batch": 16}, mmAP=33.0, hours=11)
-    fabricate_run(tmp_path, {"batch": 16, "seed": 1}, mmAP=44.0, hours=22, state="running", epochs=2)
+    fabricate_run(tmp_path, {"batch": 16, "seed": 1}, mmAP=44.0, hours=22, status="running", epochs=2)
     (curve,) = curves_of(group_of(tmp_path)).values()
     assert curve.label == "16, BN 16 (2 seeds, 1 unfinished)"
     assert list(curve.mean["epoch"]) == list(range(1, 12))
@@ -52,7 +52,7 @@ def test_a_curve_is_the_mean_over_the_seeds_that_reached_the_epoch(tmp_path: Pat
 def test_a_seed_that_diverged_is_a_cross_and_no_part_of_the_mean(tmp_path: Path) -> None:
     for seed, mmAP in enumerate((30.0, 40.0)):
         fabricate_run(tmp_path, {"batch": 32, "bn_size": 0, "seed": seed}, mmAP=mmAP)
-    fabricate_run(tmp_path, {"batch": 32, "bn_size": 0, "seed": 2}, mmAP=11.0, state="diverged", epochs=2)
+    fabricate_run(tmp_path, {"batch": 32, "bn_size": 0, "seed": 2}, mmAP=11.0, status="diverged", epochs=2)
     (curve,) = curves_of(group_of(tmp_path)).values()
     assert curve.label == "32, frozen BN (1 of 3 diverged)"
     assert list(curve.mean["mmAP"]) == pytest.approx([35 * epoch / 11 for epoch in range(1, 12)])
@@ -60,7 +60,7 @@ def test_a_seed_that_diverged_is_a_cross_and_no_part_of_the_mean(tmp_path: Path)
 
 
 def test_a_row_that_diverged_before_its_first_evaluation_is_in_the_legend(tmp_path: Path) -> None:
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=0)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, status="diverged", epochs=0)
     assert validation.draw(group_of(tmp_path)) is None
     fabricate_run(tmp_path, {"batch": 16})
     figure = validation.draw(group_of(tmp_path))
@@ -69,7 +69,7 @@ def test_a_row_that_diverged_before_its_first_evaluation_is_in_the_legend(tmp_pa
 
 def test_the_figure_shows_each_row_over_epochs_and_hours_with_the_drops_dashed(tmp_path: Path) -> None:
     fabricate_run(tmp_path, {"batch": 16}, mmAP=33.0, hours=11)
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=2)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, status="diverged", epochs=2)
     figure = validation.draw(group_of(tmp_path))
     assert figure is not None
     by_epoch, by_hours = figure.axes
@@ -213,7 +213,7 @@ def test_the_learning_rate_has_one_curve_per_batch_whatever_the_bn_size(tmp_path
 
 def test_loss_curves_end_in_a_cross_where_training_diverged(tmp_path: Path) -> None:
     fabricate_run(tmp_path, {"batch": 16})
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=2)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, status="diverged", epochs=2)
     figure = loss.draw(group_of(tmp_path))
     assert figure is not None
     lines = figure.axes[0].get_lines()
@@ -223,7 +223,7 @@ def test_loss_curves_end_in_a_cross_where_training_diverged(tmp_path: Path) -> N
 
 def test_a_run_that_diverged_before_its_first_logged_step_is_a_cross_at_the_left_edge(tmp_path: Path) -> None:
     for batch in (128, 256):
-        fabricate_run(tmp_path, {"batch": batch, "bn_size": 0}, state="diverged", epochs=0)
+        fabricate_run(tmp_path, {"batch": batch, "bn_size": 0}, status="diverged", epochs=0)
     assert loss.draw(group_of(tmp_path)) is None
     fabricate_run(tmp_path, {"batch": 16})
     figure = loss.draw(group_of(tmp_path))

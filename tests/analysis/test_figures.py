@@ -16,6 +16,7 @@ from PIL import Image
 from megdet.analysis import make_figures
 from megdet.analysis.comparable import Group
 from megdet.analysis.frames import STEPS, load_runs
+from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import mirror
 from tests.analysis.paper_runs import LONG, fabricate_tables, group_of
 from tests.runs.fabricate import fabricate_run
@@ -30,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_files_are_written_per_group_as_png_and_svg(tmp_path: Path) -> None:
     fabricate_run(tmp_path / "runs", {"batch": 16})
-    fabricate_run(tmp_path / "runs", {"batch": 16, "precision": "bf16"}, epochs=3, state="running")
-    fabricate_run(tmp_path / "runs", {"batch": 16, "lr.base": 0.5}, epochs=0, state="failed")
+    fabricate_run(tmp_path / "runs", {"batch": 16, "precision": "bf16"}, epochs=3, status="running")
+    fabricate_run(tmp_path / "runs", {"batch": 16, "lr.base": 0.5}, epochs=0, status="failed")
     out = tmp_path / "out"
     arguments = ["--from", str(tmp_path / "runs"), "--out", str(out), "--figure", "validation_curves"]
     assert make_figures.main(arguments) == 0
@@ -43,7 +44,7 @@ def test_files_are_written_per_group_as_png_and_svg(tmp_path: Path) -> None:
 
 
 def test_without_a_curve_the_script_says_so_with_exit_code_2(tmp_path: Path) -> None:
-    fabricate_run(tmp_path, {"batch": 16}, epochs=0, state="running")
+    fabricate_run(tmp_path, {"batch": 16}, epochs=0, status="running")
     command = [sys.executable, "analysis/make_figures.py", "--from", str(tmp_path), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2 and done.stdout == "" and not (tmp_path / "out").exists()
@@ -75,7 +76,7 @@ def test_figures_without_a_run_for_them_have_no_file_and_the_svgs_are_the_same_b
 def test_mlflow_gives_the_same_curves_of_steps_as_the_folder(tmp_path: Path) -> None:
     folder = fabricate_run(tmp_path / "runs", {"batch": 16})
     uri = new_database(tmp_path)
-    assert mirror(folder, uri, "megdet")
+    assert mirror(RunFolder(folder), uri, "megdet")
     ours, theirs = (load_runs(source, steps=STEPS).steps for source in (str(folder.parent), uri))
     assert len(theirs) > 50
     both = theirs.merge(ours, on="step", suffixes=("", "_ours"), validate="1:1")
@@ -92,10 +93,10 @@ BARS = {"training_time", "improvement"}
 @pytest.mark.parametrize(
     ("runs", "shown"),
     [
-        ([{"state": "running", "epochs": 0}], set()),
-        ([{"state": "diverged", "epochs": 0}], set()),
-        ([{"state": "diverged", "epochs": 1}], OF_STEPS | OF_EPOCHS),
-        ([{"state": "failed", "epochs": 1}], OF_STEPS | OF_EPOCHS),
+        ([{"status": "running", "epochs": 0}], set()),
+        ([{"status": "diverged", "epochs": 0}], set()),
+        ([{"status": "diverged", "epochs": 1}], OF_STEPS | OF_EPOCHS),
+        ([{"status": "failed", "epochs": 1}], OF_STEPS | OF_EPOCHS),
         ([{"mmAP": 0.0, "hours": 0.0}], OF_STEPS | OF_EPOCHS),
         ([{"mmAP": 0.0, "hours": 0.0}, {"mmAP": 0.0, "hours": 1.0}], OF_STEPS | OF_EPOCHS | BARS),
     ],

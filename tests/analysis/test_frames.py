@@ -12,10 +12,12 @@ from mlflow import MlflowClient
 
 from megdet.analysis.frames import EPOCHS, STEPS, RunFrames, load_runs, read_runs, select
 from megdet.errors import UserError
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal, read_journal
 from megdet.tracking.mirror import mirror
 from tests.analysis.under_way import being_run
 from tests.runs.fabricate import fabricate_run
+from tests.runs.folders import owned
 from tests.tracking.databases import new_database
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
@@ -25,9 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 def a_few_runs(runs: Path) -> list[Path]:
     return [
         fabricate_run(runs, {"batch": 16}, mmAP=37.04),
-        fabricate_run(runs, {"batch": 256, "bn_size": 32, "seed": 2, "lr.scale": 0.5}, state="running", epochs=3),
-        fabricate_run(runs, {"batch": 64, "bn_size": 0}, state="diverged", epochs=1),
-        fabricate_run(runs, {"batch": 32, "model.name": "r18_fpn"}, state="failed", epochs=0),
+        fabricate_run(runs, {"batch": 256, "bn_size": 32, "seed": 2, "lr.scale": 0.5}, status="running", epochs=3),
+        fabricate_run(runs, {"batch": 64, "bn_size": 0}, status="diverged", epochs=1),
+        fabricate_run(runs, {"batch": 32, "model.name": "r18_fpn"}, status="failed", epochs=0),
     ]
 
 
@@ -56,7 +58,7 @@ def test_columns_have_the_types_that_are_promised(tmp_path: Path, from_mlflow: b
     folders = a_few_runs(tmp_path / "runs")
     uri = new_database(tmp_path)
     for folder in folders if from_mlflow else ():
-        assert mirror(folder, uri, "megdet")
+        assert mirror(RunFolder(folder), uri, "megdet")
     found = load_runs(uri if from_mlflow else str(tmp_path / "runs"), steps=STEPS)
     runs, is_ = found.runs, pd.api.types
     for name in ("seed", "gpus", "batch", "bn_size", "schedule.epochs"):
@@ -91,7 +93,7 @@ def test_mlflow_gives_the_same_runs_as_the_folder(tmp_path: Path) -> None:
     folders = a_few_runs(tmp_path / "runs")
     uri = new_database(tmp_path)
     for folder in folders:
-        assert mirror(folder, uri, "megdet")
+        assert mirror(RunFolder(folder), uri, "megdet")
     with being_run(folders[1]):
         ours, theirs = load_runs(str(tmp_path / "runs")), load_runs(uri)
     assert len(theirs.runs) == 4
@@ -112,7 +114,7 @@ OF_THE_SOURCE = ["folder", "mlflow_run_id"]
 def test_mlflow_runs_of_others_are_left_out_and_one_run_in_two_experiments_counts_once(tmp_path: Path) -> None:
     folder = fabricate_run(tmp_path / "runs", {})
     uri = new_database(tmp_path)
-    assert mirror(folder, uri, "one") and mirror(folder, uri, "other")
+    assert mirror(RunFolder(folder), uri, "one") and mirror(RunFolder(folder), uri, "other")
     client = MlflowClient(uri)
     client.create_run("0")
     assert list(load_runs(uri).runs["run_id"]) == [folder.name]
@@ -128,7 +130,7 @@ def test_a_run_that_has_not_started_is_new(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_launcher_was_killed_is_interrupted_though_it_could_not_say_so(tmp_path: Path) -> None:
-    folder = fabricate_run(tmp_path, {}, state="running", epochs=3)
+    folder = fabricate_run(tmp_path, {}, status="running", epochs=3)
     run = load_runs(str(tmp_path)).runs.iloc[0]
     assert (run["status"], run["reason"]) == ("interrupted", "its launcher is gone")
     assert not (folder / ".lock").exists(), "reading writes nothing"
@@ -145,7 +147,7 @@ def test_a_run_whose_launcher_was_killed_is_interrupted_though_it_could_not_say_
 def test_a_damaged_run_is_left_out_with_one_line_and_the_others_are_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, said: str
 ) -> None:
-    damaged = fabricate_run(tmp_path, {"batch": 16}, state="failed", epochs=1)
+    damaged = fabricate_run(tmp_path, {"batch": 16}, status="failed", epochs=1)
     (damaged / name).write_text(text)
     with pytest.raises(UserError, match="none of its 1 runs"):
         load_runs(str(tmp_path))
@@ -159,7 +161,7 @@ def test_a_damaged_run_is_left_out_with_one_line_and_the_others_are_read(
 @pytest.mark.parametrize("lost", [5, 11])
 def test_a_finished_run_whose_journal_has_lost_an_epoch_gives_no_number(tmp_path: Path, lost: int) -> None:
     folder = fabricate_run(tmp_path, {})
-    lines = [line for line in read_journal(folder) if (line["kind"], line.get("epoch")) != ("epoch", lost)]
+    lines = [line for line in read_journal(RunFolder(folder)) if (line["kind"], line.get("epoch")) != ("epoch", lost)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run = load_runs(str(tmp_path)).runs.iloc[0]
     assert run["status"] == "failed" and pd.isna(run["mmAP"]) and "10 of 11 epochs" in run["reason"]
@@ -167,7 +169,7 @@ def test_a_finished_run_whose_journal_has_lost_an_epoch_gives_no_number(tmp_path
 
 def attempt(folder: Path, *, step: int, trained: bool = True, **values: Any) -> None:
     """The journal of an attempt from `step` on; `trained`: it came to the epoch that ends there."""
-    with Journal(folder) as journal:
+    with Journal(owned(folder)) as journal:
         journal.event("resumed" if step else "started", step=step, **values)
         if trained:
             journal.epoch(step + 1, step=step + 1)
@@ -179,7 +181,7 @@ def read_attempts(folder: Path) -> pd.Series:
 
 @pytest.fixture
 def planned(tmp_path: Path) -> Path:
-    folder = fabricate_run(tmp_path, {}, epochs=0, state="interrupted", commit="p" * 40)
+    folder = fabricate_run(tmp_path, {}, epochs=0, status="interrupted", commit="p" * 40)
     (folder / "metrics.jsonl").unlink()
     return folder
 
@@ -224,7 +226,7 @@ def test_without_a_source_the_runs_folder_comes_first_then_mlflow(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = fabricate_run(tmp_path / "elsewhere", {"batch": 32})
-    mirror(folder, new_database(tmp_path), "megdet")
+    mirror(RunFolder(folder), new_database(tmp_path), "megdet")
     monkeypatch.chdir(tmp_path)
     assert list(load_runs().runs["batch"]) == [32]
     fabricate_run(tmp_path / "runs", {"batch": 16})
@@ -244,6 +246,18 @@ def test_missing_runs_are_one_clear_message(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             load_runs(source)
     assert not (tmp_path / "nowhere.db").exists()
+
+
+def test_a_run_folder_from_before_settings_were_nested_is_left_out_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = fabricate_run(tmp_path, {"batch": 16}), fabricate_run(tmp_path, {"batch": 32})
+    plan = json.loads((old / "plan.json").read_text())
+    plan["config"]["model"] = {"name": "r50_fpn", "backbone": "resnet50", "rpn_nms": 0.7}
+    (old / "plan.json").write_text(json.dumps(plan))
+    assert list(load_runs(str(tmp_path)).runs["run_id"]) == [new.name]
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"left out: {old}: ") and "check out the commit it names" in said
 
 
 def test_a_filter_that_leaves_nothing_says_what_there_is(tmp_path: Path) -> None:

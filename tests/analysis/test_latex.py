@@ -55,8 +55,8 @@ def a_sweep(runs: Path, **also: object) -> None:
     for seed in range(3):
         with_ratios(fabricate_run(runs, {"batch": 16, "seed": seed, **also}, commit=f"{seed}" * 40), rpn=1, roi=2)
         fabricate_run(runs, {"batch": 256, "bn_size": 32, "seed": seed, **also}, mmAP=36.0 + seed)
-    fabricate_run(runs, {"batch": 64, "bn_size": 0, **also}, state="diverged", epochs=1)
-    fabricate_run(runs, {"batch": 16, "bn_size": 0, **also}, state="running", epochs=1)
+    fabricate_run(runs, {"batch": 64, "bn_size": 0, **also}, status="diverged", epochs=1)
+    fabricate_run(runs, {"batch": 16, "bn_size": 0, **also}, status="running", epochs=1)
     with_studies(fabricate_run(runs, {"batch": 32, "bn_size": 32, **also}))
 
 

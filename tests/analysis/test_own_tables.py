@@ -58,15 +58,15 @@ def test_rows_have_the_runs_with_the_settings_that_they_ask_for_whatever_these_a
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path, """
-{ask: {model.nms: 0.5, gpus: 8}, label: as usual}
-{ask: {model.nms: 0.7, cluster.nodes: 2}, label: looser}
-{ask: {model.nms: 0.9}, label: not run}
-{ask: {model.nms: 0.7, precision: bf16}, label: "looser, bf16"}
+{ask: {model.roi_heads.nms: 0.5, gpus: 8}, label: as usual}
+{ask: {model.roi_heads.nms: 0.7, cluster.nodes: 2}, label: looser}
+{ask: {model.roi_heads.nms: 0.9}, label: not run}
+{ask: {model.roi_heads.nms: 0.7, precision: bf16}, label: "looser, bf16"}
 """)  # fmt: skip
-    fabricate_run(tmp_path / "runs", {"model.nms": 0.5}, mmAP=36.0)
+    fabricate_run(tmp_path / "runs", {"model.roi_heads.nms": 0.5}, mmAP=36.0)
     for seed, mmAP in enumerate((37.0, 39.0)):
-        fabricate_run(tmp_path / "runs", {"model.nms": 0.7, "seed": seed}, mmAP=mmAP)
-    fabricate_run(tmp_path / "runs", {"model.nms": 0.7, "precision": "bf16"}, state="diverged", epochs=1)
+        fabricate_run(tmp_path / "runs", {"model.roi_heads.nms": 0.7, "seed": seed}, mmAP=mmAP)
+    fabricate_run(tmp_path / "runs", {"model.roi_heads.nms": 0.7, "precision": "bf16"}, status="diverged", epochs=1)
     (rows,) = blocks(file, tmp_path / "runs", capsys)
     assert cells(rows, "Name") == ["as usual", "looser", "not run", "looser, bf16"]
     assert cells(rows) == ["36.0", "38.0 ± 1.4 (2)", "", "failed"]
@@ -75,10 +75,10 @@ def test_rows_have_the_runs_with_the_settings_that_they_ask_for_whatever_these_a
 def test_runs_that_differ_in_what_no_row_asks_for_have_tables_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = write(tmp_path, "{ask: {model.nms: 0.5}}\n{ask: {model.nms: 0.7}}")
+    file = write(tmp_path, "{ask: {model.roi_heads.nms: 0.5}}\n{ask: {model.roi_heads.nms: 0.7}}")
     for nms, mmAP in ((0.5, 36.0), (0.7, 37.0)):
-        fabricate_run(tmp_path / "runs", {"model.nms": nms, "batch": 16}, mmAP=mmAP)
-        fabricate_run(tmp_path / "runs", {"model.nms": nms, "batch": 32, "seed": 1}, mmAP=mmAP - 10)
+        fabricate_run(tmp_path / "runs", {"model.roi_heads.nms": nms, "batch": 16}, mmAP=mmAP)
+        fabricate_run(tmp_path / "runs", {"model.roi_heads.nms": nms, "batch": 32, "seed": 1}, mmAP=mmAP - 10)
     small, large = blocks(file, tmp_path / "runs", capsys)
     assert "batch 16" in small[0]["runs"] and cells(small) == ["36.0", "37.0"]
     assert "batch 32" in large[0]["runs"] and cells(large) == ["26.0", "27.0"]
@@ -185,9 +185,9 @@ def test_before_any_run_is_there_the_rows_are_shown_with_what_was_published(
 
 
 def test_a_second_set_stands_beside_the_first_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = write(tmp_path, "{ask: {model.nms: 0.5}}\n{ask: {model.nms: 0.7}}")
+    file = write(tmp_path, "{ask: {model.roi_heads.nms: 0.5}}\n{ask: {model.roi_heads.nms: 0.7}}")
     for place, mmAP in (("first", 36.0), ("second", 35.0)):
-        fabricate_run(tmp_path / place, {"model.nms": 0.5}, mmAP=mmAP)
+        fabricate_run(tmp_path / place, {"model.roi_heads.nms": 0.5}, mmAP=mmAP)
     (rows,) = blocks(file, tmp_path / "first", capsys, "--against", str(tmp_path / "second"))
     assert [(row["mmAP"], row["mmAP (second)"], row["difference (second)"]) for row in rows] == [
         ("36.0", "35.0", "+1.0"), ("", "", "")
@@ -245,16 +245,17 @@ def test_the_documentations_example_does_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fenced = dict(re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENTATION.read_text(), re.DOTALL | re.MULTILINE))
-    file, commands, shown = fenced["yaml"], fenced["bash"], fenced[""]
+    file, commands, shown = fenced["yaml"], fenced["bash"], fenced["text"]
     monkeypatch.chdir(tmp_path)
-    Path("clipping.yaml").write_text(file)
+    Path("sweeps").mkdir()
+    Path("sweeps/clipping.yaml").write_text(file)
     launch, tables = (shlex.split(line) for line in commands.splitlines())
     overrides = [word for word in launch[3:] if not word.startswith("sweep.rows=")]
     results = {cells[0]: cells[2:] for cells in table_cells(shown)[1:]}
-    for row, spec in zip(read_rows("clipping.yaml"), read_spec(Path("clipping.yaml")).rows, strict=True):
+    for row, spec in zip(read_rows("sweeps/clipping.yaml"), read_spec(Path("sweeps/clipping.yaml")).rows, strict=True):
         mmAP, minutes = (cell.replace("*", "") for cell in results[spec.label])
         done = (
-            {"state": "diverged", "epochs": 1}
+            {"status": "diverged", "epochs": 1}
             if mmAP == "failed"
             else {"mmAP": float(mmAP), "hours": float(minutes) / 60}
         )

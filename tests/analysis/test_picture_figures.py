@@ -12,6 +12,7 @@ from PIL import Image
 from megdet.analysis import make_figures
 from megdet.analysis.figures import detections, proposals
 from megdet.analysis.figures.pictures import RESOLUTION, WIDTH
+from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import mirror
 from megdet.training.drawing import draw_detections, draw_proposals
 from tests.analysis.paper_runs import group_of
@@ -58,7 +59,7 @@ def test_figure_5_is_of_the_best_finished_run_that_has_pictures(tmp_path: Path) 
     assert detections.draw(group_of(tmp_path)) is None
     for batch, mmAP in ((16, 37.0), (64, 36.0)):
         fabricate_pictures(fabricate_run(tmp_path, {"batch": batch}, mmAP=mmAP))
-    fabricate_pictures(fabricate_run(tmp_path, {"batch": 128}, mmAP=99.0, epochs=4, state="running"))
+    fabricate_pictures(fabricate_run(tmp_path, {"batch": 128}, mmAP=99.0, epochs=4, status="running"))
     figure = detections.draw(group_of(tmp_path))
     assert figure is not None
     assert "16, BN 16, seed 0: mmAP 37.0 %" in figure.get_suptitle() and images_in(figure) == 3
@@ -82,7 +83,7 @@ def test_figure_2_has_a_row_per_epoch_with_the_fewest_positives_first_under_thei
 
 def test_a_run_with_fewer_pictures_leaves_its_places_empty(tmp_path: Path) -> None:
     fabricate_pictures(fabricate_run(tmp_path, {"batch": 16}), positive=(9, 2, 5, 7))
-    running = fabricate_run(tmp_path, {"batch": 256, "bn_size": 16}, state="running", epochs=1)
+    running = fabricate_run(tmp_path, {"batch": 256, "bn_size": 16}, status="running", epochs=1)
     fabricate_pictures(running, epochs=(1,), positive=(3,))
     figure = proposals.draw(group_of(tmp_path))
     assert figure is not None
@@ -104,7 +105,7 @@ def test_pictures_come_from_mlflow_as_from_the_folder(tmp_path: Path) -> None:
     folder = fabricate_run(tmp_path / "runs", {"batch": 16})
     fabricate_pictures(folder)
     uri = new_database(tmp_path)
-    assert mirror(folder, uri, "megdet")
+    assert mirror(RunFolder(folder), uri, "megdet")
     for source in (str(folder.parent), uri):
         ours, theirs = detections.draw(group_of(source)), proposals.draw(group_of(source))
         assert ours is not None and theirs is not None and (images_in(ours), images_in(theirs)) == (3, 6)

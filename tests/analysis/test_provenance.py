@@ -13,6 +13,7 @@ from megdet.analysis.tables import table2
 from megdet.runs.journal import Journal
 from tests.analysis.paper_runs import group_of
 from tests.runs.fabricate import fabricate_run
+from tests.runs.folders import owned
 
 
 @pytest.fixture
@@ -23,12 +24,12 @@ def table(tmp_path: Path) -> Table:
     journal = resumed / "metrics.jsonl"
     others = journal.read_text().splitlines(keepends=True)[1:]
     journal.unlink()
-    with Journal(resumed) as first:
+    with Journal(owned(resumed)) as first:
         values = {"dirty": False, "weights_sha256": "0676ba61b678"}
         first.event("started", step=0, commit="a" * 40, data_sha256="1" * 12, **values)
     with journal.open("a") as file:
         file.writelines(others[:-1])
-    with Journal(resumed) as last:
+    with Journal(owned(resumed)) as last:
         last.event("resumed", step=81312, commit="b" * 40, dirty=False, data_sha256="2" * 12)
         last.event("finished", step=81312)
     made = table2.make(group_of(tmp_path))

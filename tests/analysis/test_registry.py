@@ -17,7 +17,7 @@ from megdet.analysis.tables.recipe import Recipe
 from megdet.analysis.tables.registry import PAPER_TABLES, TABLES
 from tests.runs.fabricate import fabricate_run
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs/_contributing_add_a_table.md"
+GUIDE = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
 
 
 def test_every_module_with_a_recipe_is_in_the_list_under_its_name() -> None:
@@ -30,14 +30,15 @@ def test_every_module_with_a_recipe_is_in_the_list_under_its_name() -> None:
 def test_the_guides_example_is_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = re.findall(r"^ *```python\n(.*?)^ *```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    section = GUIDE.read_text().partition("## Add a table\n")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"^ *```python\n(.*?)^ *```$", section, re.DOTALL | re.MULTILINE)
     module: dict[str, object] = {"__name__": "example"}
     exec(compile(textwrap.dedent(code), str(GUIDE), "exec"), module)
     recipe = module["RECIPE"]
     assert isinstance(recipe, Recipe)
     monkeypatch.setitem(TABLES, recipe.name, recipe)
     fabricate_run(tmp_path, {"batch": 16})
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=2)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, status="diverged", epochs=2)
     assert make_tables.main(["--from", str(tmp_path), "--table", recipe.name, "--format", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     # The loss of a fabricated run is 1 / epoch, and its last epoch the eleventh.

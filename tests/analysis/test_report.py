@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from megdet.analysis import make_report
-from megdet.runs.journal import State
+from megdet.runs.folder import RunFolder
+from megdet.runs.status import Status
 from megdet.runs.sweep_folder import record_sweep
 from megdet.tracking.mirror import mirror
 from tests.analysis.test_studies import with_studies
@@ -32,11 +33,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = [
         with_studies(fabricate_run(runs, {"batch": 16}, mmAP=37.21, hours=38.4)),
         fabricate_run(runs, {"batch": 256}, mmAP=36.89, hours=4.25),
-        fabricate_run(runs, {"batch": 32, "bn_size": 32}, state="running", epochs=3),
-        fabricate_run(runs, {"batch": 64, "bn_size": 0}, state="diverged", epochs=2, reason="loss nan at step 9"),
+        fabricate_run(runs, {"batch": 32, "bn_size": 32}, status="running", epochs=3),
+        fabricate_run(runs, {"batch": 64, "bn_size": 0}, status="diverged", epochs=2, reason="loss nan at step 9"),
     ]
     for batch in (4, 8):
-        failed = fabricate_run(runs, {"batch": batch, "bn_size": batch}, state="failed", epochs=0, reason="<i>no</i>")
+        failed = fabricate_run(runs, {"batch": batch, "bn_size": batch}, status="failed", epochs=0, reason="<i>no</i>")
         words = {
             "rank": 3, "error": "RuntimeError", "reason": "CUDA out of memory <i>",
             "log": ["opening", "<script>console.error('logged')</script>"],
@@ -116,7 +117,7 @@ def test_mlflow_gives_the_same_report_as_the_folder(report: Path) -> None:
     folder = report.parent
     uri = new_database(folder)
     for run in (folder / "runs").glob("b*"):
-        assert mirror(run, uri, "megdet")
+        assert mirror(RunFolder(run), uri, "megdet")
     assert make_report.main(["--from", uri, "--sweep", "mine", "--out", str(folder / "mlflow.html")]) == 0
     ours, theirs = report.read_text(), (folder / "mlflow.html").read_text()
     for name in ("tables", "plans", "failures"):
@@ -125,8 +126,8 @@ def test_mlflow_gives_the_same_report_as_the_folder(report: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["running", "failed"])
-def test_a_sweep_without_an_epoch_has_a_page(state: State, tmp_path: Path) -> None:
-    fabricate_run(tmp_path / "runs", {"batch": 16}, state=state, epochs=0)
+def test_a_sweep_without_an_epoch_has_a_page(state: Status, tmp_path: Path) -> None:
+    fabricate_run(tmp_path / "runs", {"batch": 16}, status=state, epochs=0)
     assert make_report.main(["--from", str(tmp_path / "runs"), "--out", str(tmp_path / "report.html")]) == 0
     page = (tmp_path / "report.html").read_text()
     assert "No run has an epoch yet." in page and "1 run; made" in page and "0 of 11" in section(page, "plans")

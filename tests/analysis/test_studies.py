@@ -10,7 +10,7 @@ import pytest
 from megdet.analysis import make_tables
 from megdet.analysis.frames import load_runs
 from megdet.analysis.studies import PROGRAMS, gradient_variances
-from megdet.runs.journal import BN_STUDY, GRADIENT_VARIANCE
+from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE, RunFolder
 from megdet.tracking.mirror import mirror
 from tests.runs.fabricate import fabricate_run
 from tests.tracking.databases import new_database
@@ -78,7 +78,7 @@ def test_mlflow_gives_the_same_studies_as_the_folder(
 ) -> None:
     folder = with_studies(fabricate_run(tmp_path / "runs", {"batch": 16}))
     uri = new_database(tmp_path)
-    assert mirror(folder, uri, "megdet")
+    assert mirror(RunFolder(folder), uri, "megdet")
     assert table(uri, capsys, name) == table(str(tmp_path / "runs"), capsys, name)
 
 
@@ -89,7 +89,7 @@ def test_where_nothing_was_studied_the_message_says_how_to(tmp_path: Path, capsy
     assert "no run has a bn_study.json yet" in error and "python -m megdet.studies.bn_study" in error
     assert "megdet sync" not in error
     uri = new_database(tmp_path / "store")
-    assert mirror(folder, uri, "megdet")
+    assert mirror(RunFolder(folder), uri, "megdet")
     assert make_tables.main(["--from", uri, "--table", "bn"]) == 2
     error = capsys.readouterr().err
     assert "python -m megdet.studies.bn_study" in error and "megdet sync" in error, (

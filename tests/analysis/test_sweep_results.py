@@ -48,7 +48,7 @@ def test_what_goes_wrong_with_them_is_a_warning(sweep: Path, capsys: pytest.Capt
         journal.write_text("not json\n")
     write_results(sweep)
     said = capsys.readouterr().err
-    assert "could not be written" in said and "line 1" in said and "make_tables.py" in said
+    assert "could not be written" in said and "line 1" in said and "megdet tables" in said
 
 
 def test_a_sweep_that_has_not_begun_has_none(sweep: Path) -> None:

@@ -9,6 +9,7 @@ from megdet.analysis.frames import load_runs
 from megdet.analysis.paper import ratio_table
 from megdet.analysis.table import Table
 from megdet.analysis.tables.table1 import MEASURES, make
+from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import mirror
 from tests.analysis.ratios import with_ratios
 from tests.analysis.test_tables import LONG
@@ -57,7 +58,7 @@ def test_what_table_1_asks_for_can_be_planned() -> None:
 
 def test_a_ratio_stands_beside_the_papers_at_its_epochs_and_the_last_of_11_at_its_12th(tmp_path: Path) -> None:
     with_ratios(fabricate_run(tmp_path, {"batch": 16}), rpn=1, roi=2)
-    large = with_ratios(fabricate_run(tmp_path, {"batch": 256, "seed": 0}, state="running", epochs=2), rpn=3, roi=4)
+    large = with_ratios(fabricate_run(tmp_path, {"batch": 256, "seed": 0}, status="running", epochs=2), rpn=3, roi=4)
     with being_run(large):
         table = table_of(str(tmp_path))
     cells = cells_of(table)
@@ -86,13 +87,13 @@ def test_seeds_are_averaged_and_other_batches_follow_the_papers_in_each_epoch(tm
 def test_mlflow_gives_the_same_ratios_as_the_folder(tmp_path: Path) -> None:
     folder = with_ratios(fabricate_run(tmp_path / "runs", {"batch": 16}), rpn=1, roi=2)
     uri = new_database(tmp_path)
-    assert mirror(folder, uri, "megdet")
+    assert mirror(RunFolder(folder), uri, "megdet")
     ours, theirs = table_of(str(tmp_path / "runs")), table_of(uri)
     assert len(ours.frame) == 6 and cells_of(ours) == cells_of(theirs)
 
 
 def test_runs_without_a_ratio_give_no_table_and_no_rows(tmp_path: Path) -> None:
-    fabricate_run(tmp_path, {"batch": 16}, state="running", epochs=0)
+    fabricate_run(tmp_path, {"batch": 16}, status="running", epochs=0)
     fabricate_run(tmp_path, {"batch": 32})
     (group,) = comparable_groups(load_runs(str(tmp_path)))
     assert make(group) is None
@@ -108,14 +109,14 @@ def test_once_the_papers_rows_have_been_run_they_stand_alone(tmp_path: Path) -> 
 
 def test_a_run_under_way_that_has_given_its_value_is_no_further_seed(tmp_path: Path) -> None:
     with_ratios(fabricate_run(tmp_path, {"batch": 16}), rpn=1, roi=1)
-    second = with_ratios(fabricate_run(tmp_path, {"batch": 16, "seed": 1}, state="running", epochs=2), rpn=3, roi=1)
+    second = with_ratios(fabricate_run(tmp_path, {"batch": 16, "seed": 1}, status="running", epochs=2), rpn=3, roi=1)
     with being_run(second):
         notes = notes_of(table_of(str(tmp_path)), "16")
     assert notes == {"1": (), "6": ("further seeds running: 1",), "12 (ours: 11)": ("further seeds running: 1",)}
 
 
 def test_epochs_that_a_stopped_run_has_not_reached_are_empty_and_a_note_says_why(tmp_path: Path) -> None:
-    with_ratios(fabricate_run(tmp_path, {"batch": 16}, state="running", epochs=2), rpn=1, roi=1)
+    with_ratios(fabricate_run(tmp_path, {"batch": 16}, status="running", epochs=2), rpn=1, roi=1)
     table = table_of(str(tmp_path))
     cells, notes = cells_of(table), notes_of(table, "16")
     assert cells["1", "16"][3] == "1.00" and notes["1"] == ()

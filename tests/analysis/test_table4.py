@@ -23,7 +23,7 @@ def test_finished_runs_follow_best_first_and_the_table_says_what_they_were_measu
     fabricate_run(tmp_path, {"batch": 16}, mmAP=36.0)
     fabricate_run(tmp_path, {"batch": 16, "seed": 1}, mmAP=38.0)
     fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, mmAP=39.0)
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=1)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, status="diverged", epochs=1)
     (group,) = comparable_groups(load_runs(str(tmp_path)))
     table = table4.make(group)
     assert table is not None
@@ -35,6 +35,6 @@ def test_finished_runs_follow_best_first_and_the_table_says_what_they_were_measu
 
 
 def test_a_group_that_has_not_finished_anything_has_no_leaderboard(tmp_path: Path) -> None:
-    fabricate_run(tmp_path, {"batch": 16}, state="running", epochs=2)
+    fabricate_run(tmp_path, {"batch": 16}, status="running", epochs=2)
     (group,) = comparable_groups(load_runs(str(tmp_path)))
     assert table4.make(group) is None

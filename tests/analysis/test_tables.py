@@ -9,7 +9,6 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
@@ -20,8 +19,9 @@ from megdet.analysis.frames import load_runs
 from megdet.analysis.paper import paper_rows
 from megdet.analysis.tables import table3
 from megdet.config.schema import Config
-from megdet.launchers.run_status import Status
+from megdet.model.settings import BackboneSettings
 from megdet.planning.plan import make_plan
+from megdet.runs.status import Status
 from tests.analysis.ratios import with_ratios
 from tests.analysis.under_way import being_run
 from tests.runs.fabricate import fabricate_run, plan_of
@@ -32,7 +32,7 @@ LONG = {
     "schedule.factors": [0.1, 0.1, 0.5],
 }  # fmt: skip
 TINY = {
-    "model.name": "tiny", "model.backbone": "tiny", "model.weights": "none", "model.frozen_stages": 0,
+    "model.name": "tiny", "model.backbone": BackboneSettings(name="tiny", weights="none", frozen_stages=0),
     "data.name": "shapes", "data.train_images": 800,
 }  # fmt: skip
 
@@ -99,10 +99,10 @@ def test_a_finished_run_stands_beside_the_papers_number(tmp_path: Path, capsys: 
 
 def test_a_cell_is_a_number_failed_running_or_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, mmAP=36.3)
-    under_way = fabricate_run(tmp_path, {"batch": 32, "bn_size": 0}, state="running", epochs=2)
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=2)
+    under_way = fabricate_run(tmp_path, {"batch": 32, "bn_size": 0}, status="running", epochs=2)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, status="diverged", epochs=2)
     asked = {"batch": 64, "bn_size": 0, "lr.scale": 0.5}
-    fabricate_run(tmp_path, asked, state="failed", epochs=2, reason="CUDA out of memory")
+    fabricate_run(tmp_path, asked, status="failed", epochs=2, reason="CUDA out of memory")
     with being_run(under_way):
         rows = table(tmp_path, capsys, "--table", "2")
     assert [r["mmAP"] for r in rows] == ["36.3", "running", "failed", "", ""]
@@ -113,21 +113,19 @@ def test_a_cell_is_a_number_failed_running_or_empty(tmp_path: Path, capsys: pyte
 
 
 def test_a_run_that_was_killed_is_not_shown_as_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fabricate_run(tmp_path, {"batch": 16}, state="running", epochs=2)
+    fabricate_run(tmp_path, {"batch": 16}, status="running", epochs=2)
     for seed in range(2):
-        fabricate_run(tmp_path, {"batch": 32, "bn_size": 32, "seed": seed}, state="running", epochs=2)
+        fabricate_run(tmp_path, {"batch": 32, "bn_size": 32, "seed": seed}, status="running", epochs=2)
     rows = table(tmp_path, capsys, "--table", "3")
     assert row(rows, "16", 16)["mmAP"] == "" and row(rows, "16", 16)["note"] == "interrupted (its launcher is gone)"
     assert row(rows, "32", 32)["note"] == "interrupted (its launcher is gone): 2"
 
 
-@pytest.mark.parametrize(
-    "state", sorted({*get_args(Status), "new"} - {"finished", "diverged", "running", "planned", "new"})
-)
+@pytest.mark.parametrize("state", sorted(set(Status) - {"finished", "diverged", "running", "new"}))
 def test_a_run_in_any_other_state_leaves_its_cell_empty_and_a_note_says_state_and_reason(
     state: str, tmp_path: Path
 ) -> None:
-    fabricate_run(tmp_path, {"batch": 16}, state="interrupted", epochs=2)
+    fabricate_run(tmp_path, {"batch": 16}, status="interrupted", epochs=2)
     frames = load_runs(str(tmp_path))
     (group,) = comparable_groups(replace(frames, runs=frames.runs.assign(status=state, reason="job 7")))
     made = table3.make(group)
@@ -140,10 +138,10 @@ def test_a_run_in_any_other_state_leaves_its_cell_empty_and_a_note_says_state_an
 def test_seeds_without_a_result_are_noted_beside_those_that_diverged_or_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=1)
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0, "seed": 1}, state="failed", epochs=1, reason="no disk")
-    under_way = fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, state="running", epochs=1)
-    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": 1}, state="interrupted", epochs=1)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, status="diverged", epochs=1)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0, "seed": 1}, status="failed", epochs=1, reason="no disk")
+    under_way = fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, status="running", epochs=1)
+    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": 1}, status="interrupted", epochs=1)
     with being_run(under_way):
         rows = table(tmp_path, capsys, "--table", "2")
     assert (row(rows, "64")["mmAP"], row(rows, "64")["note"]) == ("failed", "further seeds error (no disk): 1")
@@ -155,11 +153,11 @@ def test_seeds_are_averaged_and_those_that_diverged_are_counted(
 ) -> None:
     for seed, mmAP in enumerate((36.0, 36.3, 36.9)):
         fabricate_run(tmp_path, {"batch": 32, "bn_size": 0, "seed": seed}, mmAP=mmAP, hours=10 + seed)
-    fabricate_run(tmp_path, {"batch": 32, "bn_size": 0, "seed": 3}, state="diverged", epochs=1, hours=99)
+    fabricate_run(tmp_path, {"batch": 32, "bn_size": 0, "seed": 3}, status="diverged", epochs=1, hours=99)
     for seed in range(2):
-        fabricate_run(tmp_path, {"batch": 64, "bn_size": 0, "seed": seed}, state="diverged", epochs=1)
+        fabricate_run(tmp_path, {"batch": 64, "bn_size": 0, "seed": seed}, status="diverged", epochs=1)
     fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, mmAP=36.3)
-    under_way = fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": 1}, state="running", epochs=1)
+    under_way = fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": 1}, status="running", epochs=1)
     with being_run(under_way):
         rows = table(tmp_path, capsys, "--table", "2")
     # mean 36.4, sample standard deviation sqrt((.16 + .01 + .25) / 2)
@@ -217,8 +215,8 @@ def test_runs_that_are_not_comparable_are_never_in_one_table(tmp_path: Path) -> 
     fabricate_run(tmp_path, {"batch": 32, "seed": 4, "lr.scale": 0.5, "gpus": 16})
     fabricate_run(tmp_path, {"batch": 16, **LONG})
     for asked in (
-        {"optimizer.weight_decay": 0.0005}, {"precision": "bf16"}, {"model.frozen_stages": 0}, {"lr.base": 0.01},
-        {"data.min_size": 600}, {"optimizer.clip_grad_norm": 10.0}, {"schedule.epochs": 12}, TINY,
+        {"optimizer.weight_decay": 0.0005}, {"precision": "bf16"}, {"model.backbone.frozen_stages": 0},
+        {"lr.base": 0.01}, {"data.min_size": 600}, {"optimizer.clip_grad_norm": 10.0}, {"schedule.epochs": 12}, TINY,
     ):  # fmt: skip
         fabricate_run(tmp_path, {"batch": 16, **asked})
     groups = comparable_groups(load_runs(str(tmp_path)))
@@ -277,7 +275,7 @@ def test_a_run_that_diverged_carries_its_commit_too(
     number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_ratios(fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, commit="a" * 40), rpn=1, roi=1)
-    diverged = fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, commit="b" * 40, state="diverged", epochs=1)
+    diverged = fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, commit="b" * 40, status="diverged", epochs=1)
     with_ratios(diverged, rpn=1, roi=1)
     rows = table(tmp_path, capsys, "--table", number)
     assert any("failed" in row.values() and row["note"] == "commit bbbbbbbbbb" for row in rows)
@@ -307,7 +305,8 @@ def test_markdown_is_one_aligned_table_per_title(tmp_path: Path, capsys: pytest.
 
 
 def test_html_is_a_page_on_its_own_with_text_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fabricate_run(tmp_path, {"batch": 16, "data.name": "<b>odd & new</b>"})
+    plan = fabricate_run(tmp_path, {"batch": 16, "data.name": "odd"}) / "plan.json"
+    plan.write_text(plan.read_text().replace('"odd"', '"<b>odd & new</b>"'))  # no name that can be asked for
     out = tmp_path / "deep" / "tables.html"
     assert make_tables.main(["--from", str(tmp_path), "--format", "html", "--out", str(out)]) == 0
     page = out.read_text()

@@ -4,7 +4,9 @@ import fcntl
 import logging
 import os
 import pty
+import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,41 +24,55 @@ from mlflow import MlflowClient
 from megdet import cli
 from megdet.cli import table
 from megdet.cli.runs import select_runs
-from megdet.config.schema import ClusterConfig, Config, TrackingConfig
+from megdet.config.cluster import ClusterSettings
+from megdet.config.schema import Config
+from megdet.config.tracking import TrackingSettings
 from megdet.errors import UserError
-from megdet.launchers.ledger import Submission
-from megdet.launchers.local import is_being_run
+from megdet.launchers.local.lock import is_locked
+from megdet.launchers.slurm.submission import Submission
 from megdet.planning.plan import make_plan
-from megdet.runs.journal import Journal, RunState
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import Journal
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from megdet.tracking import client
 from tests.runs.fabricate import fabricate_run
+from tests.runs.folders import owned
+from tests.test_launch import launch
 from tests.tracking.databases import new_database
 
 # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
 
+def selected(words: list[str]) -> list[Path]:
+    return [folder.path for folder in select_runs(words)]
+
+
 LAUNCHER = """
 import sys
 from pathlib import Path
-from megdet.launchers.local import run_local
+from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan
 
-run_local(Plan.from_json(Path(sys.argv[1]).read_text()), command=(sys.executable, "-c", sys.argv[2]), stop_grace_s=5)
+run_local(Plan.from_json(Path(sys.argv[1]).read_text()), program=("-c", sys.argv[2]), stop_grace_s=5)
 """
 RANK = """
 import os, signal, sys, time
 from pathlib import Path
-from megdet.runs.journal import RunState
+from megdet.runs.folder import ATTEMPT, RunFolder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 
 folder, started = Path(sys.argv[1]).parent, "2020-01-01T00:00:00+00:00"
+run = RunFolder(folder).owned_by(os.environ[ATTEMPT])
 
 def stop(number, frame):
-    RunState("interrupted", 1, started, reason="asked to stop").write(folder)
+    run.write_state(RunState(Status.INTERRUPTED, 1, started, reason="asked to stop"))
     os._exit(3)
 
 signal.signal(signal.SIGTERM, stop)
-RunState("running", 1, started).write(folder)
+run.write_state(RunState(Status.RUNNING, 1, started))
 log = (folder / "log-rank0.txt").open("a")
 for step in range(1000):
     print(f"step {step}", file=log, flush=True)
@@ -63,14 +80,14 @@ for step in range(1000):
         break
     time.sleep(0.05)
 print("the end", file=log, flush=True)
-RunState("finished", 1, started).write(folder)
+run.write_state(RunState(Status.FINISHED, 1, started))
 """
 
 
 @contextmanager
 def launched(runs: Path) -> Iterator[Path]:
     """The folder of a run under way: a real launcher with a rank that counts until a file `enough` is there."""
-    cluster, tracking = ClusterConfig(gpus_per_node=1), TrackingConfig(enabled=False)
+    cluster, tracking = ClusterSettings(gpus_per_node=1), TrackingSettings(enabled=False)
     plan = make_plan(Config(gpus=1, cluster=cluster, tracking=tracking, runs_dir=str(runs)))
     (runs.parent / "plan.json").write_text(plan.to_json())
     command = [sys.executable, "-c", LAUNCHER, str(runs.parent / "plan.json"), RANK]
@@ -105,8 +122,8 @@ def test_status_lists_every_run_with_its_state_progress_and_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fabricate_run(tmp_path, {"batch": 16}, mmAP=37.04, hours=39.5)
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=1, reason="loss is NaN")
-    running = fabricate_run(tmp_path, {"batch": 32, "bn_size": 32}, state="running", epochs=4)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, status="diverged", epochs=1, reason="loss is NaN")
+    running = fabricate_run(tmp_path, {"batch": 32, "bn_size": 32}, status="running", epochs=4)
     planned = fabricate_run(tmp_path, {"batch": 256, "bn_size": 32})
     (planned / "state.json").unlink()
     with locked(running):
@@ -117,14 +134,14 @@ def test_status_lists_every_run_with_its_state_progress_and_result(
     assert cells["b16-bn16"] == ["finished", "11/11", str(11 * (118287 // 16)), "37.0", "39.5", "", ""]
     assert cells["b64-bn0"][:2] == ["diverged", "1/11"] and cells["b64-bn0"][-1] == "loss is NaN"
     assert cells["b32-bn32"][:2] == ["running", "4/11"]
-    assert cells["b256-bn32"][:2] == ["planned", "0/11"]
-    assert "1 finished" in out and "1 planned" in out
+    assert cells["b256-bn32"][:2] == ["new", "0/11"]
+    assert "1 finished" in out and "1 new" in out
 
 
 def test_a_running_run_that_has_gone_quiet_is_pointed_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = fabricate_run(tmp_path, {}, state="running", epochs=1)
+    folder = fabricate_run(tmp_path, {}, status="running", epochs=1)
     now = time.time()
     monkeypatch.setattr(table.time, "time", lambda: now + 3 * 3600)
     with locked(folder):
@@ -133,9 +150,9 @@ def test_a_running_run_that_has_gone_quiet_is_pointed_out(
 
 
 def test_status_shows_the_hours_left_at_the_present_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = fabricate_run(tmp_path, {"batch": 16}, state="running", epochs=1)
+    folder = fabricate_run(tmp_path, {"batch": 16}, status="running", epochs=1)
     steps_left = 10 * (118287 // 16)
-    with Journal(folder) as journal:
+    with Journal(owned(folder)) as journal:
         journal.step(118287 // 16, epoch=1.0, images_per_s=16 * steps_left / 7200)
     with locked(folder):
         cli.main(["status", str(tmp_path)])
@@ -206,10 +223,10 @@ def test_sync_goes_where_each_plan_says(tmp_path: Path, monkeypatch: pytest.Monk
 def test_status_of_a_failed_run_with_markup_in_its_reason_is_shown_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = fabricate_run(tmp_path, {}, state="failed", epochs=1)
-    state = RunState.read(folder)
+    folder = fabricate_run(tmp_path, {}, status="failed", epochs=1)
+    state = RunFolder(folder).state()
     assert state is not None
-    RunState("failed", 1, state.started, reason="KeyError: [/red] rank 3").write(folder)
+    owned(folder).write_state(RunState(Status.FAILED, 1, state.started, reason="KeyError: [/red] rank 3"))
     assert cli.main(["status", str(tmp_path)]) == 0
     assert "[/red] rank 3" in capsys.readouterr().out
 
@@ -217,7 +234,8 @@ def test_status_of_a_failed_run_with_markup_in_its_reason_is_shown_as_it_is(
 def test_status_and_help_load_neither_torch_nor_mlflow(tmp_path: Path) -> None:
     fabricate_run(tmp_path, {}, epochs=1)
     program = (
-        "import sys; from megdet import cli; cli.main(['status', sys.argv[1]]); "
+        "import contextlib, sys; from megdet import cli; cli.main(['status', sys.argv[1]])\n"
+        "with contextlib.suppress(SystemExit): cli.main(['--help'])\n"
         "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
@@ -235,9 +253,9 @@ def test_wait_returns_when_a_run_is_over_and_says_how(tmp_path: Path, capsys: py
 
 def test_wait_fails_where_a_run_came_to_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fabricate_run(tmp_path, {"batch": 16})
-    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, state="diverged", epochs=1)
+    fabricate_run(tmp_path, {"batch": 64, "bn_size": 0}, status="diverged", epochs=1)
     assert cli.main(["wait", str(tmp_path)]) == 0
-    fabricate_run(tmp_path, {"batch": 32}, state="failed", epochs=1, reason="out of paper")
+    fabricate_run(tmp_path, {"batch": 32}, status="failed", epochs=1, reason="out of paper")
     assert cli.main(["wait", str(tmp_path)]) == 1
     assert "out of paper" in capsys.readouterr().err
     assert cli.main(["wait", f"{tmp_path}/b16-*"]) == 0
@@ -265,7 +283,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(tmp_path: Path) -> None:
         waiting.send_signal(signal.SIGINT)
         _, said = waiting.communicate(timeout=20)
         assert "go on" in said and "Traceback" not in said
-        assert is_being_run(folder)
+        assert is_locked(RunFolder(folder))
         (folder / "enough").touch()
 
 
@@ -273,15 +291,15 @@ def test_cancel_asks_the_launcher_of_a_local_run_to_stop(tmp_path: Path, capsys:
     with launched(tmp_path / "runs") as folder:
         assert cli.main(["cancel", str(folder)]) == 0
     assert f"{folder.name}: cancelled" in capsys.readouterr().out
-    state = RunState.read(folder)
-    assert state is not None and (state.state, state.reason) == ("interrupted", "asked to stop")
+    state = RunFolder(folder).state()
+    assert state is not None and (state.status, state.reason) == ("interrupted", "asked to stop")
 
 
 def test_cancel_wants_to_be_told_what(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = fabricate_run(tmp_path / "runs", {}, state="running", epochs=1)
+    folder = fabricate_run(tmp_path / "runs", {}, status="running", epochs=1)
     with locked(folder):
         assert cli.main(["cancel"]) == 2
     said = capsys.readouterr().err
@@ -293,14 +311,14 @@ def test_cancel_wants_to_be_told_what(
 def test_a_job_that_cannot_be_cancelled_is_said_and_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = fabricate_run(tmp_path, {}, state="running", epochs=1)
-    Submission("slurm", "7", "7", "megdet-x", "2026-11-20T10:00:00+00:00", str(tmp_path / "7.log"), "", "").write(
-        folder
+    folder = fabricate_run(tmp_path, {}, status="running", epochs=1)
+    Submission("7", "7", "megdet-x", "2026-11-20T10:00:00+00:00", str(tmp_path / "7.log"), "", "").write(
+        RunFolder(folder)
     )
     monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm here
     assert cli.main(["cancel", str(folder)]) == 1
     assert "job 7 was not cancelled" in capsys.readouterr().err
-    submission = Submission.read(folder)
+    submission = Submission.read(RunFolder(folder))
     assert submission is not None and submission.cancelled is None
 
 
@@ -325,10 +343,10 @@ def test_logs_are_of_one_run_and_one_rank(tmp_path: Path, capsys: pytest.Capture
     said = capsys.readouterr().err
     assert one.name in said and other.name in said
     assert cli.main(["logs", str(one), "--job"]) == 2
-    assert "Slurm" in capsys.readouterr().err
+    assert "leave --job out" in capsys.readouterr().err
     (tmp_path / "7_0.log").write_text("srun: error: n1\n")
     log = str(tmp_path / "7_0.log")
-    Submission("slurm", "7_0", "7", "megdet-x", "2026-11-20T10:00:00+00:00", log, "", "").write(one)
+    Submission("7_0", "7", "megdet-x", "2026-11-20T10:00:00+00:00", log, "", "").write(RunFolder(one))
     assert cli.main(["logs", str(one), "--job"]) == 0
     assert capsys.readouterr().out == "srun: error: n1\n"
 
@@ -337,21 +355,87 @@ def test_runs_are_named_by_name_beginning_pattern_or_folder(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     small = [fabricate_run(Path("runs"), {"batch": 16, "seed": seed}) for seed in (0, 1)]
     large = fabricate_run(Path("runs"), {"batch": 256})
-    assert select_runs([]) == select_runs(["runs"]) == sorted([*small, large])
-    assert select_runs(["b256"]) == select_runs([large.name]) == select_runs([str(large)]) == [large]
-    assert select_runs(["b16-*"]) == sorted(small) and select_runs(["*-s1-*"]) == [small[1]]
-    assert select_runs(["b256", "b256-*"]) == [large]
-    assert select_runs([f"{tmp_path}/runs/b256"]) == [tmp_path / large]
+    assert selected([]) == selected(["runs"]) == sorted([*small, large])
+    assert selected(["b256"]) == selected([large.name]) == selected([str(large)]) == [large]
+    assert selected(["b16-*"]) == sorted(small) and selected(["*-s1-*"]) == [small[1]]
+    assert selected(["b256", "b256-*"]) == [large]
+    assert selected([f"{tmp_path}/runs/b256"]) == [tmp_path / large]
     with pytest.raises(UserError, match=f"b256-bn16-norml.*{large.name}"):
         select_runs(["b256-bn16-norml-s0-00000000"])
 
 
 @pytest.mark.parametrize("command", list(cli.COMMANDS))
-def test_help_of_each_command_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_each_command_explains_its_options_and_its_examples_are_commands(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
     out = capsys.readouterr().out
-    assert ended.value.code == 0 and "RUN is a run's name" in out and cli.COMMANDS[command].HELP in out
+    assert ended.value.code == 0 and "RUN is a run's name" in out
+    options = re.findall(r"^  (-.*)$", re.sub(r"\n {9,}", "  ", out), re.MULTILINE)
+    assert len(options) > 1 and all("  " in option for option in options), "an option without a word about it"
+    for example in re.findall(r"^  (megdet .*)$", out, re.MULTILINE):
+        can_be_parsed(example)
+
+
+def test_help_shows_every_command_and_its_examples_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+    listed = [match for match in re.findall(r"^    (\w+)  +\w", out, re.MULTILINE)]
+    assert listed == [*cli.DOORS, *cli.COMMANDS]
+    examples = re.findall(r"^  (megdet .*)$", out, re.MULTILINE)
+    assert {example.split()[1] for example in examples} >= {"launch", "status", "wait"}
+    for example in examples:
+        can_be_parsed(example)
+
+
+def can_be_parsed(example: str) -> None:
+    """Fail where a part of a shell line, explained after two blanks, is no command with options that it has."""
+    for part in re.split(r"  +", example)[0].split(" && "):
+        megdet, command, *arguments = shlex.split(part)
+        assert megdet == "megdet"
+        if command in cli.DOORS:
+            assert command != "launch" or all("=" in word or word == "-m" for word in arguments), part
+        else:
+            cli._parser().parse_args([command, *arguments])  # exits where it does not
+
+
+@pytest.mark.parametrize("door", list(cli.DOORS))
+def test_a_program_that_is_a_subcommand_is_called_so_in_its_help(door: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert cli.main([door, "--help"]) == 0
+    except SystemExit as ended:
+        assert not ended.code
+    out = capsys.readouterr().out
+    assert f"megdet {door} " in out and "python " not in out.replace("`python -m", "")
+
+
+def test_launch_is_the_same_door_as_launch_py_with_all_its_arguments(tmp_path: Path) -> None:
+    words = ["-m", "batch=16,64", "bn_size=16", "cluster=paper", "sweep.dry_run=true"]
+    command = [sys.executable, "-m", "megdet.cli", "launch", *words]
+    by_subcommand = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert by_subcommand.returncode == 0 and "2 new" in by_subcommand.stdout, by_subcommand.stderr
+    assert by_subcommand.stdout == launch(tmp_path, *words, COLUMNS="80").stdout
+
+
+def test_the_shell_is_told_commands_and_what_launch_can_be_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    answer = replace(cli.DOORS["launch"], run=lambda words: asked.append(os.environ["COMP_LINE"]) or 0)
+    monkeypatch.setitem(cli.DOORS, "launch", answer)
+    for line in ("megdet ", "megdet st", "megdet status ", "megdet launch model=t", "megdet launch ", "megdet launch"):
+        monkeypatch.setenv("COMP_LINE", line)
+        assert cli.main(["-sc", "query=bash"]) == 0
+    assert asked == ["megdet model=t", "megdet ", "megdet "]
+    assert capsys.readouterr().out.split() == [*cli.DOORS, *cli.COMMANDS] * 3
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert re.fullmatch(r"megdet \d+\.\d+\.\d+(\.dev\d+)?\n", capsys.readouterr().out)
 
 
 def _read_until(terminal: int, word: str) -> str:

@@ -18,7 +18,8 @@ from megdet.config.compose import compose as compose_config
 from megdet.config.compose import compose_one, compose_points, explain, register_schema, to_config
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.launchers.local import resolve_cluster
+from megdet.launchers.local.machine import Machine
+from megdet.planning.identity import run_id_of
 from megdet.planning.plan import make_plan
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -71,26 +72,74 @@ def test_the_defaults_of_conf_are_those_of_the_schema_the_papers_experiment() ->
 
 @pytest.mark.parametrize("experiment", options_of("experiment"))
 def test_every_experiment_composes_and_plans(experiment: str) -> None:
-    plan = make_plan(resolve_cluster(config_of(f"experiment={experiment}")))
+    plan = make_plan(Machine.here().resolve(config_of(f"experiment={experiment}")))
     assert plan.schedule.steps > 0
 
 
 @pytest.mark.parametrize(
     "override",
-    [f"{group}={option}" for group in ("model", "data", "schedule", "cluster") for option in options_of(group)],
+    [
+        f"{group}={option}"
+        for group in ("model", "data", "schedule", "cluster", "optimizer")
+        for option in options_of(group)
+    ],
 )
 def test_every_option_composes_and_plans(override: str) -> None:
     config = config_of(override)
     group, _, option = override.partition("=")
     assert getattr(config, group).name == option
-    make_plan(resolve_cluster(config))
+    config.data.train_images = config.data.train_images or 1000  # own data's are read from its files
+    config.data.val_images, config.data.num_classes = config.data.val_images or 100, config.data.num_classes or 3
+    make_plan(Machine.here().resolve(config))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"model/{part}={option}" for part in ("backbone", "norm", "roi_pool") for option in options_of(f"model/{part}")],
+)
+def test_every_part_of_the_model_composes_and_plans(override: str) -> None:
+    config = config_of(override)
+    part, _, option = override.removeprefix("model/").partition("=")
+    assert getattr(config.model, part).name == option
+    make_plan(Machine.here().resolve(config))
+
+
+def test_a_model_names_the_parts_it_is_made_of() -> None:
+    parts = {name: config_of(f"model={name}").model.backbone.name for name in options_of("model")}
+    assert parts == {"r50_fpn": "resnet50", "r18_fpn": "resnet18", "tiny": "tiny"}
+
+
+def test_an_own_part_is_a_file_of_ones_own_in_the_groups_folder(tmp_path: Path) -> None:
+    """What `--config-dir` adds, chosen, swept and changed like any other."""
+    for group, text in {
+        "model/backbone/mine": "{name: mine, weights: none, frozen_stages: 0, custom: {_target_: a.Net, width: 64}}",
+        "optimizer/adamw": "{name: adamw, custom: {_target_: torch.optim.AdamW, weight_decay: 0.05}}",
+        "schedule/cosine": "{name: cosine, epochs: 12, milestones: [], factors: [], custom: {_target_: a.Cosine}}",
+        "experiment/mine": (
+            "# @package _global_\ndefaults: [override /model/backbone: mine, override /schedule: cosine]"
+        ),
+    }.items():
+        file = tmp_path / f"{group}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    search = f"hydra.searchpath=[{tmp_path}]"
+    config = config_of("model/backbone=mine", "optimizer=adamw", "model.backbone.custom.width=32", search)
+    assert config.model.backbone.custom == {"_target_": "a.Net", "width": 32}
+    assert config.optimizer.custom == {"_target_": "torch.optim.AdamW", "weight_decay": 0.05}
+    make_plan(Machine.here().resolve(config))
+    config = config_of("experiment=mine", search)
+    assert (config.model.backbone.name, config.schedule.custom) == ("mine", {"_target_": "a.Cosine"})
+    points = [p for _, p in points_of("model/backbone=mine,resnet18", "optimizer=adamw,sgd", search)]
+    assert [(p.model.backbone.name, p.optimizer.name) for p in points] == [
+        ("mine", "adamw"), ("mine", "sgd"), ("resnet18", "adamw"), ("resnet18", "sgd"),
+    ]  # fmt: skip
 
 
 def test_the_demo_is_batch_16_on_two_processes_with_the_tiny_detector_on_shapes() -> None:
     config = config_of("experiment=demo")
     assert (config.batch, config.bn_size, config.gpus) == (16, 16, 2)
     assert (config.model.name, config.data.name, config.tracking.experiment) == ("tiny", "shapes", "demo")
-    assert (config.model.weights, config.model.frozen_stages) == ("none", 0)
+    assert (config.model.backbone.weights, config.model.backbone.frozen_stages) == ("none", 0)
     assert config_of("experiment=demo", "batch=32", "data=coco2017").data.name == "coco2017"
 
 
@@ -125,6 +174,12 @@ def test_numbers_and_auto_and_null_keep_their_types() -> None:
         ("+lr.bas=16", ["+lr.bas", "lr.base"]),
         ("batch=???", ["batch"]),
         ("schedule.epochs=???", ["schedule.epochs"]),
+        ("model.rpn_nms=0.5", ["model.rpn_nms", "model.rpn.nms"]),
+        ("model.weights=none", ["model.weights", "Did you mean model.backbone.weights?"]),
+        ("model.backbone=tiny", ["model.backbone=tiny", "model/backbone=NAME", "model.backbone.name"]),
+        ("lr=0.1", ["lr=0.1", "lr has settings of its own", "lr.base"]),
+        ("model/backbone=resnet81", ["model/backbone=resnet81", "resnet18", "resnet18, resnet50, tiny"]),
+        ("model.backbone.custom.width=8", ["model.backbone.custom.width", "+model.backbone.custom.width"]),
     ],
 )
 def test_a_mistake_is_named_with_what_was_meant(override: str, parts: list[str]) -> None:
@@ -159,8 +214,17 @@ def test_without_a_sweep_there_is_one_point() -> None:
     "arguments",
     [
         ("schedule=normal,long", "schedule.epochs=20,30"),
+        ("model/backbone=resnet18,resnet50", "model.backbone.frozen_stages=1,3"),
+        ("experiment=demo", "model/backbone=tiny,resnet50", "batch=8,16"),
+        ("experiment=demo", "+model.backbone.custom.width=8,16", "batch=8,16"),
         ("schedule.epochs=20,30", "schedule=normal,long"),
-        ("experiment=demo", "batch=8,16", "model=tiny,r18_fpn", "model.weights=none", "model.frozen_stages=0"),
+        (
+            "experiment=demo",
+            "batch=8,16",
+            "model=tiny,r18_fpn",
+            "model.backbone.weights=none",
+            "model.backbone.frozen_stages=0",
+        ),
         ("++lr.scale=0.5,1", "schedule=long"),
         ("schedule.milestones.0=7,6", "batch=16,32"),
         ("+cluster.sbatch_options.exclude=a,b", "batch=16,32"),
@@ -219,9 +283,16 @@ def test_a_table_is_a_sweep_over_its_rows_in_their_order(table: str, spelling: s
     assert [p.schedule.epochs for p in points] == [18 if ask["schedule"] == "long" else 11 for ask in asks]
 
 
-def test_every_row_of_both_tables_can_be_planned_on_the_papers_cluster_with_the_papers_gpus() -> None:
-    for _, config in points_of("sweep=table2,table3", "cluster=paper"):
-        assert make_plan(config).layout.gpus == config.gpus or config.gpus == "auto"
+PAPERS_GPUS = {
+    (16, 0): 8, (2, 2): 2, (4, 4): 4, (8, 8): 8, (16, 2): 8, (16, 16): 8, (32, 32): 8, (64, 64): 8, (64, 32): 16,
+    (64, 16): 32, (128, 32): 32, (128, 16): 64, (256, 32): 64, (256, 16): 128,
+}  # fmt: skip
+"""By batch and BN size, as Table 3 prints them."""
+
+
+def test_the_rows_of_table_3_are_planned_with_the_papers_gpus() -> None:
+    plans = [make_plan(config) for _, config in points_of("sweep=table3", "cluster=paper")]
+    assert {(plan.config.batch, plan.config.bn_size): plan.layout.gpus for plan in plans} == PAPERS_GPUS
 
 
 def test_rows_combine_with_a_grid_and_seeds_the_whole_table_for_each() -> None:
@@ -280,11 +351,27 @@ def test_a_mistake_in_a_file_of_rows_names_the_row(text: str, parts: list[str], 
     assert all(part in str(caught.value) for part in parts), caught.value
 
 
+def test_a_row_may_choose_parts_and_the_command_line_has_the_last_word_over_them(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("rows: [{ask: {model/backbone: resnet18, batch: 32}}]")
+    rows = f"sweep.rows={tmp_path / 'mine.yaml'}"
+    [(overrides, config)] = points_of(rows)
+    assert (config.model.backbone.name, overrides) == ("resnet18", ("model/backbone=resnet18", "batch=32"))
+    for said in ("model=tiny", "model/backbone=tiny", "model.backbone={name: tiny, weights: none, frozen_stages: 0}"):
+        [(overrides, config)] = points_of(rows, said)
+        assert (config.model.backbone.name, config.batch, overrides) == ("tiny", 32, ("batch=32",))
+
+
 def test_a_file_of_ones_own_may_ask_for_anything(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("rows: [{ask: {model: tiny, schedule.milestones: [3, 5], sublinear: true}}]")
     [(overrides, config)] = points_of(f"sweep.rows={tmp_path / 'mine.yaml'}")
     assert config.model.name == "tiny" and config.schedule.milestones == [3, 5] and config.sublinear is True
     assert overrides == ("model=tiny", "schedule.milestones=[3, 5]", "sublinear=true")
+
+
+def test_the_run_that_is_named_for_its_backbone_is_that_of_the_experiment_that_trains_it() -> None:
+    root, run_id = CONF.parent, run_id_of(config_of("experiment=small_backbone"))
+    for file in ("conf/experiment/small.yaml", "docs/results.md", "megdet/studies/backbone_weights.py"):
+        assert f"runs/{run_id} data/tiny-backbone.pt" in (root / file).read_text(), run_id
 
 
 def test_a_value_that_refers_to_another_follows_it_through_a_sweep() -> None:

@@ -68,7 +68,8 @@ def images_of(batch: ImageBatch) -> Iterator[tuple[Any, ...]]:
 
 def steps_of(loader: TrainLoader, epoch: int = 1, first_step: int = 0) -> list[Any]:
     return [
-        [[list(images_of(batch)) for batch in batches] for batches in step] for step in loader.epoch(epoch, first_step)
+        [[list(images_of(batch)) for batch in batches] for batches in step.passes]
+        for step in loader.epoch(epoch, first_step)
     ]
 
 
@@ -92,7 +93,7 @@ def joined(split: CocoSplit, *, world_size: int, images_per_gpu: int, accumulati
         in_order: list[Any] = []
         for a in range(accumulation):
             for rank in range(world_size):
-                of_pass = [image for batch in ranks[rank][step][a] for image in images_of(batch)]
+                of_pass = [image for batch in ranks[rank][step].passes[a] for image in images_of(batch)]
                 assert len(of_pass) == images_per_gpu
                 in_order += of_pass
         steps.append(in_order)
@@ -126,7 +127,9 @@ def test_every_layout_sees_the_same_images_in_the_same_positions(
 def test_an_image_is_padded_to_its_bn_batch_and_a_batch_is_whole_bn_batches(split: CocoSplit, bn_size: int) -> None:
     group = bn_size or 2
     runs = 0
-    for ((*batches,),) in train_loader(split, bn_size=bn_size, aspect_grouping=False).epoch(0):
+    for step in train_loader(split, bn_size=bn_size, aspect_grouping=False).epoch(0):
+        (batches,) = step.passes
+        assert step.image_batches == batches
         runs += len(batches)
         for batch in batches:
             assert len(batch) % group == 0
@@ -148,8 +151,8 @@ def test_pixels_and_boxes_are_those_of_an_independent_computation(shapes: DataFi
     files = {image["id"]: image for image in content["images"]}
     categories = sorted(category["id"] for category in content["categories"])
     flipped = 0
-    for ((batch, *rest),) in train_loader(split, bn_size=8).epoch(3):
-        assert not rest
+    for step in train_loader(split, bn_size=8).epoch(3):
+        (batch,) = step.image_batches
         for n, image_id in enumerate(batch.image_ids):
             assert batch.sampling_keys[n] == sampling_key(7, 3, image_id)
             flip = is_flipped(7, 3, image_id)
@@ -280,6 +283,12 @@ def test_evaluation_sees_every_image_once_and_the_same_on_any_layout(
             seen += batch.image_ids
     assert sorted(seen) == sorted(split.image_ids)
     assert max(shares) - min(shares) <= 1
+
+
+def test_the_largest_images_are_evaluated_first_so_that_memory_runs_out_at_once_or_never(split: CocoSplit) -> None:
+    for rank in range(2):
+        heights = [batch.images.shape[2] for batch in eval_loader(split, world_size=2, rank=rank)]
+        assert heights == sorted(heights, reverse=True) and len(set(heights)) > 1
 
 
 def test_more_ranks_than_images_leave_some_with_nothing_to_evaluate(shapes: DataFiles) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from megdet.data.sampler import _hash, epoch_order, is_flipped, padding_group, sampling_key
+from megdet.data.sampler import epoch_order, is_flipped, padding_group, sampling_key
 
 LANDSCAPE, PORTRAIT = (480, 640), (640, 480)
 SIZES = [PORTRAIT if index % 3 == 0 else LANDSCAPE for index in range(203)]
@@ -58,12 +58,6 @@ def test_a_group_that_does_not_divide_the_batch_is_refused() -> None:
 def test_padding_groups_are_bn_batches_and_pairs_where_bn_is_frozen() -> None:
     assert [padding_group(batch=16, bn_size=n) for n in (0, 2, 16)] == [2, 2, 16]
     assert padding_group(batch=5, bn_size=0) == 1
-
-
-def test_the_hash_of_one_word_is_splitmix64() -> None:
-    """First outputs of the published generator (Vigna, splitmix64.c) seeded with 0 and 1234567."""
-    assert _hash(0) == 0xE220A8397B1DCDAF
-    assert _hash(1234567) == 6457827717110365317
 
 
 def test_sampling_keys_and_flips_are_random_and_independent() -> None:

@@ -13,7 +13,7 @@ from pycocotools.mask import decode, frPyObjects
 from scipy.ndimage import binary_erosion
 
 from megdet.data import shapes as module
-from megdet.data.files import DataFiles, check_files, coco_files
+from megdet.data.files import DataFiles, coco_files
 from megdet.data.images import load_image
 from megdet.data.shapes import generate_shapes
 from megdet.errors import UserError
@@ -29,7 +29,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 def test_generated_set_is_valid_for_pycocotools(shapes: DataFiles) -> None:
-    check_files(shapes)
+    assert not shapes.missing()
     all_images = set()
     for folder, path, count in (
         (shapes.train_images, shapes.train_annotations, 80),
@@ -182,7 +182,7 @@ def test_an_interrupted_generation_leaves_nothing_behind(tmp_path: Path, monkeyp
             generate_shapes(tmp_path / "shapes", **SMALL)
     assert list(tmp_path.iterdir()) == []
     generate_shapes(tmp_path / "shapes", **SMALL)
-    check_files(coco_files(tmp_path / "shapes"))
+    assert not coco_files(tmp_path / "shapes").missing()
 
 
 def test_too_small_a_request_names_its_settings(tmp_path: Path) -> None:

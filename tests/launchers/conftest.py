@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.schema import ClusterConfig, Config
-from megdet.launchers import job_states
-from megdet.launchers.local import run_folder
+from megdet.config.cluster import ClusterSettings
+from megdet.config.schema import Config
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.journal import PLAN
+from megdet.runs.folder import RunFolder, folder_of
 
 PlanFor = Callable[..., Plan]
 Command = Callable[[str, str], None]
@@ -23,7 +22,7 @@ def plan_for(tmp_path: Path) -> PlanFor:
     """The plan of a batch and BN size on 16 nodes x 8 GPUs; keywords are settings of the cluster."""
 
     def plan(batch: int, bn_size: int, *, seed: int = 0, **cluster: object) -> Plan:
-        place = ClusterConfig(name="paper", nodes=16, gpus_per_node=8, **cluster)  # type: ignore[arg-type]
+        place = ClusterSettings(name="paper", nodes=16, gpus_per_node=8, **cluster)  # type: ignore[arg-type]
         return make_plan(
             Config(batch=batch, bn_size=bn_size, seed=seed, cluster=place, runs_dir=str(tmp_path / "runs"))
         )
@@ -32,15 +31,15 @@ def plan_for(tmp_path: Path) -> PlanFor:
 
 
 @pytest.fixture
-def planned_run(plan_for: PlanFor) -> Path:
+def planned_run(plan_for: PlanFor) -> RunFolder:
     """A run folder with nothing but a plan."""
     return make_folder(plan_for(16, 16))
 
 
-def make_folder(plan: Plan) -> Path:
-    folder = run_folder(plan)
-    folder.mkdir(parents=True)
-    (folder / PLAN).write_text(plan.to_json())
+def make_folder(plan: Plan) -> RunFolder:
+    """The folder of a plan's run, with the plan."""
+    folder = folder_of(plan)
+    folder.claim("test").write_plan(plan.to_json())
     return folder
 
 
@@ -50,7 +49,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/local/nowhere")
-    monkeypatch.setattr(job_states, "_sacct_failed_at", -1e9)
 
     def write(name: str, body: str) -> None:
         program = folder / name

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +11,46 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from megdet.data.batch import ImageBatch, Size
-from megdet.model.backbones import NormLayers
 from megdet.model.detector import Detector, build_detector
+from megdet.model.norms import NormLayers
 from megdet.model.output import Detections, TrainingOutput
+from megdet.model.settings import (
+    AnchorSettings,
+    BackboneSettings,
+    EvaluationSettings,
+    FPNSettings,
+    ModelSettings,
+    RoIHeadsSettings,
+    RPNSettings,
+)
 
 NUM_CLASSES = 4
 FROZEN = NormLayers(backbone=FrozenBatchNorm2d, fpn=None)
 TRAINED = NormLayers(backbone=nn.BatchNorm2d, fpn=nn.BatchNorm2d)
 
-small_detector: Callable[..., Detector] = partial(
-    build_detector,
-    backbone="tiny",
-    num_classes=NUM_CLASSES,
-    norm=FROZEN,
-    weights=None,
-    frozen_stages=0,
-    sublinear=False,
-    score_threshold=0.05,
-    detections_per_image=50,
-    anchor_sizes=((8,), (16,), (32,), (64,), (128,)),
-    anchor_ratios=(0.5, 1.0, 2.0),
-    fpn_channels=16,
-    box_head_channels=32,
-    rpn_pre_nms_train=60,
-    rpn_pre_nms_test=40,
-    rpn_post_nms_train=80,
-    rpn_post_nms_test=60,
-    rpn_nms=0.7,
-    rpn_samples=32,
-    rpn_positive_fraction=0.5,
-    rpn_positive_iou=0.7,
-    rpn_negative_iou=0.3,
-    roi_samples=24,
-    roi_positive_fraction=0.25,
-    roi_positive_iou=0.5,
-    nms=0.5,
-    roi_resolution=7,
-    init_seed=0,
-)
+
+def small_detector(
+    *,
+    backbone: str = "tiny",
+    weights: Path | str = "none",
+    frozen_stages: int = 0,
+    channels: int = 16,
+    head_channels: int = 32,
+    num_classes: int = NUM_CLASSES,
+    norm: NormLayers = FROZEN,
+    score_threshold: float = 0.05,
+    sublinear: bool = False,
+    seed: int = 0,
+) -> Detector:
+    model = ModelSettings(
+        backbone=BackboneSettings(name=backbone, weights=str(weights), frozen_stages=frozen_stages),
+        fpn=FPNSettings(channels=channels),
+        anchors=AnchorSettings(sizes=[8, 16, 32, 64, 128]),
+        rpn=RPNSettings(pre_nms_train=60, pre_nms_test=40, post_nms_train=80, post_nms_test=60, samples=32),
+        roi_heads=RoIHeadsSettings(samples=24, head_channels=head_channels),
+    )
+    evaluation = EvaluationSettings(score_threshold, detections_per_image=50)
+    return build_detector(model, evaluation, num_classes=num_classes, norm=norm, sublinear=sublinear, seed=seed)
 
 
 def spread_scores(detector: nn.Module) -> None:

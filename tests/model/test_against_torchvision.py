@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -40,7 +40,7 @@ def named_as_torchvision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[Detector, FasterRCNN]:
-    ours = small_detector(backbone="resnet18", fpn_channels=CHANNELS, box_head_channels=HIDDEN, score_threshold=0.2)
+    ours = small_detector(backbone="resnet18", channels=CHANNELS, head_channels=HIDDEN, score_threshold=0.2)
     spread_scores(ours)
     ratios = ((0.5, 1.0, 2.0),) * 5
     theirs = FasterRCNN(
@@ -57,6 +57,7 @@ def pair() -> tuple[Detector, FasterRCNN]:
         box_score_thresh=0.2,
         box_detections_per_img=50,
     )
+    # Strict: the two have the same names and shapes, none missing and none more.
     theirs.load_state_dict(named_as_torchvision(ours.state_dict()))
     return ours, theirs
 
@@ -124,7 +125,7 @@ def test_the_losses_and_gradients_of_an_image_are_torchvisions(
         "roi_class": "loss_classifier",
         "roi_box": "loss_box_reg",
     }
-    assert output.samples.tolist()[0] > 0 or objects == 0
+    assert output.counts["rpn_positive"] > 0 or objects == 0
     for ours_name, its_name in names.items():
         torch.testing.assert_close(output.losses[ours_name], expected[its_name], rtol=1e-4, atol=1e-5)
     their_gradients = gradients(theirs)
@@ -147,9 +148,3 @@ def test_the_detections_are_torchvisions(pair: tuple[Detector, FasterRCNN], size
         assert torch.equal(found.labels, its["labels"])
         torch.testing.assert_close(found.scores, its["scores"], rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found.boxes, its["boxes"], rtol=1e-4, atol=1e-2)
-
-
-def test_the_state_dict_has_torchvisions_names(pair: tuple[Detector, FasterRCNN]) -> None:
-    ours, theirs = pair
-    assert ours.state_dict().keys() == theirs.state_dict().keys()
-    assert isinstance(ours, nn.Module)

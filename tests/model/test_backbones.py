@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from megdet.model.backbones import BackboneWithFPN, FusedFrozenBatchNorm2d, build_body
+from megdet.model.backbones import BackboneWithFPN, build_backbone
+from megdet.model.norms import FusedFrozenBatchNorm2d
+from megdet.model.settings import BackboneSettings, FPNSettings
 
 
 def test_the_fused_frozen_norm_is_torchvisions_and_keeps_bfloat16() -> None:
@@ -30,6 +32,7 @@ def test_the_fused_frozen_norm_is_torchvisions_and_keeps_bfloat16() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "tiny"])
 def test_the_pyramid_has_strides_4_to_64(name: str) -> None:
-    backbone = BackboneWithFPN(build_body(name, nn.BatchNorm2d), channels=8, norm=nn.BatchNorm2d, sublinear=False)
+    body = build_backbone(BackboneSettings(name=name), nn.BatchNorm2d)
+    backbone = BackboneWithFPN(body, FPNSettings(channels=8), norm=nn.BatchNorm2d, sublinear=False)
     levels = backbone.eval()(torch.randn(2, 3, 64, 128))
     assert [tuple(level.shape) for level in levels] == [(2, 8, 64 // s, 128 // s) for s in (4, 8, 16, 32, 64)]

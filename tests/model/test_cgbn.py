@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megdet.model.cgbn import CrossGPUBatchNorm2d, update_running_statistics
@@ -15,6 +14,7 @@ from tests.ranks import run_ranks
 
 CHANNELS = 5
 EQUAL = [(2, 6, 7), (2, 6, 7)]
+OTHER_SIZES = [(2, 4, 9), (2, 6, 5)]
 UNEQUAL = [(1, 4, 9), (3, 6, 5)]
 EMPTY_RANK = [(2, 6, 7), (0, 6, 7), (1, 3, 3)]
 
@@ -68,7 +68,8 @@ def one_step(
         layer.bias.copy_(affine()[1])
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     x = xs[rank].contiguous(memory_format=memory_format).requires_grad_()
-    y = layer(x)
+    # Shares of other sizes than training's are for the operator alone: the layer knows its share of bn_size.
+    y = layer(x) if len({n for n, _, _ in shapes}) == 1 else layer.normalise(x)
     y.backward(dys[rank])
     update_running_statistics(layer)
     return {
@@ -97,7 +98,11 @@ def errors(results: list[dict[str, Tensor]], expected: dict) -> dict[str, float]
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("shapes", [EQUAL, UNEQUAL, EMPTY_RANK], ids=["equal", "unequal", "empty_rank"])
+@pytest.mark.parametrize(
+    "shapes",
+    [EQUAL, OTHER_SIZES, UNEQUAL, EMPTY_RANK],
+    ids=["equal", "images_of_other_sizes", "unequal", "empty_rank"],
+)
 def test_ranks_equal_batch_norm_of_the_joined_batch(shapes: list, channels_last: bool) -> None:
     results = run_ranks(len(shapes), one_step, shapes, 3.0, torch.float32, channels_last)
     found = errors(results, reference(*inputs(shapes, 3.0, torch.float32)))
@@ -143,6 +148,26 @@ def test_images_that_do_not_fill_bn_batches_are_refused() -> None:
         CrossGPUBatchNorm2d(CHANNELS, bn_size=2)(torch.randn(3, CHANNELS, 4, 4))
 
 
+def refusals(bn_size: int, images: int) -> list[str]:
+    """What layers of a group of all ranks say to so many images on each, in training and in evaluation."""
+    group = bn_group_of(dist.get_rank(), world_size=dist.get_world_size(), bn_group=dist.get_world_size())
+    layer = CrossGPUBatchNorm2d(CHANNELS, bn_size=bn_size, group=group)
+    said = []
+    for training in (True, False):
+        try:
+            layer.train(training)(torch.randn(images, CHANNELS, 4, 4))
+        except ValueError as error:
+            said.append(str(error))
+    return said
+
+
+def test_a_group_whose_images_are_not_bn_size_together_is_refused_in_training() -> None:
+    for bn_size, images in ((8, 2), (2, 2), (3, 2)):
+        message = f"2 ranks with 2 images in this pass are BN batches of 4 images, not of bn_size={bn_size}"
+        assert run_ranks(2, refusals, bn_size, images) == [[message], [message]]
+    assert run_ranks(2, refusals, 4, 2) == [[], []]
+
+
 def running_statistics_after(passes: int) -> Tensor:
     """Four images as `passes` passes over the ranks, BN batches of one rank's share each."""
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -167,6 +192,20 @@ def test_running_statistics_move_once_a_step_by_the_mean_over_all_bn_batches_on_
     for world, passes in ((1, 1), (1, 4), (2, 1), (2, 2)):
         for found in run_ranks(world, running_statistics_after, passes):
             assert torch.allclose(found.double(), expected, atol=1e-6), (world, passes)
+
+
+def test_layers_that_no_image_went_through_and_layers_in_evaluation_keep_their_statistics() -> None:
+    used, unused, evaluated = (CrossGPUBatchNorm2d(CHANNELS, bn_size=2) for _ in range(3))
+    for layer in (used, unused, evaluated):
+        layer.running_mean.fill_(3.0)
+    used(torch.randn(2, CHANNELS, 4, 4))
+    evaluated.eval()(torch.randn(2, CHANNELS, 4, 4))
+    update_running_statistics(nn.ModuleList([used, unused, evaluated]))
+    assert used.running_mean.max() < 3.0 and used.num_batches_tracked == 1
+    for layer in (unused, evaluated):
+        assert torch.equal(layer.running_mean, torch.full((CHANNELS,), 3.0))
+        assert torch.equal(layer.running_var, torch.ones(CHANNELS))
+    assert evaluated.num_batches_tracked == 0
 
 
 class Nested(nn.Module):
@@ -209,11 +248,11 @@ def test_the_group_reaches_every_nested_layer_and_no_further() -> None:
 
 
 def checkpointed_step(sublinear: bool) -> dict:
-    """One step of a checkpointed model on unequal ranks, with its collectives counted."""
+    """One step of a checkpointed model on ranks with images of unequal height, with its collectives counted."""
     rank = dist.get_rank()
     model = Nested(bn_group_of(rank, world_size=2, bn_group=2))
     torch.manual_seed(rank)
-    x = torch.randn(1 + rank, 3, 8 + 2 * rank, 8)
+    x = torch.randn(2, 3, 8 + 2 * rank, 8)
     counts = {"all_gather_into_tensor": 0, "all_reduce": 0}
     originals = {name: getattr(dist, name) for name in counts}
 
@@ -249,9 +288,9 @@ def test_activation_checkpointing_is_bit_identical_and_issues_no_second_collecti
 
 def test_evaluation_uses_running_statistics_and_a_batch_norm_checkpoint_loads() -> None:
     theirs = nn.BatchNorm2d(CHANNELS)
-    theirs(torch.randn(4, CHANNELS, 3, 3))
+    theirs.load_state_dict({**theirs.state_dict(), **dict(zip(("weight", "bias"), affine(), strict=True))})
+    theirs(torch.randn(4, CHANNELS, 3, 3) * 2 + 1)
     ours = CrossGPUBatchNorm2d(CHANNELS, bn_size=4)
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, CHANNELS, 3, 3)
-    expected = F.batch_norm(x.double(), theirs.running_mean.double(), theirs.running_var.double(), training=False)
-    assert torch.allclose(ours.eval()(x).double(), expected, atol=1e-5)
+    assert torch.allclose(ours.eval()(x).double(), theirs.eval().double()(x.double()), atol=1e-5)

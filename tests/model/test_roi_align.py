@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
 from megdet.model import roi_align
-from megdet.model.roi_align import pool_regions
+from megdet.model.roi_align import RoIAlign
 from megdet.model.rows import pyramid_rows
 
 STRIDES = (4, 8, 16, 32)
@@ -58,14 +58,11 @@ BOXES = {
 
 def pooled_by_us(features: list[Tensor], boxes: list[Tensor], resolution: int) -> Tensor:
     images = torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)])
-    return pool_regions(
-        features,
-        pyramid_rows(features),
-        torch.cat(boxes),
-        images,
-        strides=STRIDES,
-        resolution=resolution,
+    pooled = RoIAlign(strides=STRIDES, resolution=resolution)(
+        features, pyramid_rows(features), torch.cat(boxes), images
     )
+    assert isinstance(pooled, Tensor)
+    return pooled
 
 
 def pooled_by_torchvision(features: list[Tensor], boxes: list[Tensor], resolution: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The sampler against a plain SplitMix64 in Python integers, and its promises."""
+"""Where the sampler's randomness comes from, and its promises."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from megdet.data.splitmix import GAMMA, mix
 from megdet.model.sampling import IGNORED, Samples, Stream, candidate_keys, sample_balanced
 
 CPU = torch.device("cpu")
-
-
-def splitmix64(state: int) -> int:
-    z = state % 2**64
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
-    return z ^ (z >> 31)
 
 
 def draw(labels: Tensor, keys: list[int], num_samples: int = 8, positive_fraction: float = 0.25) -> Samples:
@@ -35,10 +29,9 @@ def of_image(samples: Samples, image: int) -> list[tuple[int, bool]]:
 
 @pytest.mark.parametrize("image_key", [0, 1, 12345, 2**63 + 17, 2**64 - 1])
 def test_the_keys_are_splitmix64_of_the_image_the_stream_and_the_place(image_key: int) -> None:
-    gamma = 0x9E3779B97F4A7C15
     keys = candidate_keys([image_key], Stream.ROI, 50, CPU)[0].tolist()
-    start = splitmix64(image_key + Stream.ROI * gamma)
-    assert [key % 2**64 for key in keys] == [splitmix64(start + (place + 1) * gamma) for place in range(50)]
+    start = mix(image_key + Stream.ROI * GAMMA)
+    assert [key % 2**64 for key in keys] == [mix(start + (place + 1) * GAMMA) for place in range(50)]
 
 
 def test_an_images_sample_depends_neither_on_its_batch_mates_nor_on_padding() -> None:

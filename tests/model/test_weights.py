@@ -43,7 +43,7 @@ def test_none_means_no_file_and_a_path_means_itself(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_not_there_is_a_user_error() -> None:
-    with pytest.raises(UserError, match=r"model\.weights=/no/such\.pth"):
+    with pytest.raises(UserError, match=r"model\.backbone\.weights=/no/such\.pth"):
         ensure_weights("/no/such.pth", "tiny")
 
 
@@ -58,7 +58,7 @@ def test_weights_that_are_neither_cached_nor_reachable_say_how_to_fetch_them(tor
         ensure_weights("imagenet", "resnet18", source="http://127.0.0.1:9/", timeout_s=1)
     path = torch_home / "resnet18-f37072fd.pth"
     assert f"curl -L --create-dirs -o {path} http://127.0.0.1:9/resnet18-f37072fd.pth" in str(refused.value)
-    assert "model.weights=none" in str(refused.value)
+    assert "model.backbone.weights=none" in str(refused.value)
 
 
 def test_weights_are_fetched_and_checked_against_the_digits_in_their_name(

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.schema import ModelConfig
 from megdet.errors import UserError
+from megdet.model.settings import BackboneSettings, ModelSettings
 from megdet.planning import cost_fit
 from megdet.planning.cost import TABLE3, CostModel
 from megdet.planning.cost_fit import fit, left_out_errors, table3_times
 from megdet.planning.plan import Plan
-from megdet.runs.journal import RunState
+from megdet.runs.folder import RunFolder
 from megdet.runs.prediction import Prediction, Predictor, check_budget
 from tests.runs.fabricate import fabricate_run, plan_of
 
-TINY = ModelConfig(name="tiny", backbone="tiny", weights="none", frozen_stages=0)
+TINY = ModelSettings(name="tiny", backbone=BackboneSettings(name="tiny", weights="none", frozen_stages=0))
 
 
 def predict(runs: Path, plan: Plan, *, steps_done: int = 0) -> Prediction:
@@ -74,7 +74,7 @@ def test_more_gpus_cost_fewer_hours_and_more_gpu_hours() -> None:
 def test_of_another_model_or_data_nothing_is_said_until_a_run_is_finished(tmp_path: Path) -> None:
     for asked in ({"model": TINY}, {"data.name": "shapes"}):
         assert Predictor(tmp_path).predict(plan_of(asked, "")) is None
-    fabricate_run(tmp_path, {"model": TINY}, state="interrupted", epochs=3)
+    fabricate_run(tmp_path, {"model": TINY}, status="interrupted", epochs=3)
     assert Predictor(tmp_path).predict(plan_of({"model": TINY, "seed": 1}, "")) is None
     fabricate_run(tmp_path, {"model": TINY, "seed": 2}, hours=3.0)
     assert predict(tmp_path, plan_of({"model": TINY, "seed": 1}, "")).source == "runs"
@@ -106,8 +106,8 @@ def test_what_is_done_of_a_run_is_not_counted_again(tmp_path: Path) -> None:
     whole = predict(tmp_path, plan)
     half = predict(tmp_path, plan, steps_done=plan.schedule.steps // 2)
     assert half.gpu_hours == pytest.approx(whole.gpu_hours / 2)
-    folder = fabricate_run(tmp_path, {"runs_dir": str(tmp_path)}, state="interrupted", epochs=11)
-    assert RunState.read(folder) is not None
+    folder = fabricate_run(tmp_path, {"runs_dir": str(tmp_path)}, status="interrupted", epochs=11)
+    assert RunFolder(folder).state() is not None
     check_budget([plan_of({"runs_dir": str(tmp_path)}, "")], 0.1)
 
 

@@ -6,18 +6,18 @@ import itertools
 
 import pytest
 
-from megdet.config.schema import LearningRateConfig, ScheduleConfig
+from megdet.config.schedule import LearningRateSettings, ScheduleSettings
 from megdet.errors import UserError
 from megdet.planning.schedule import Schedule, make_schedule
 
-LONG = ScheduleConfig(name="long", epochs=18, milestones=[11, 14, 17], factors=[0.1, 0.1, 0.5])
+LONG = ScheduleSettings(name="long", epochs=18, milestones=[11, 14, 17], factors=[0.1, 0.1, 0.5])
 
 
 def schedule_of(
-    batch: int, *, train_images: int = 118287, schedule: ScheduleConfig | None = None, scale: float = 1.0
+    batch: int, *, train_images: int = 118287, schedule: ScheduleSettings | None = None, scale: float = 1.0
 ) -> Schedule:
     return make_schedule(
-        schedule or ScheduleConfig(), lr=LearningRateConfig(scale=scale), batch=batch, train_images=train_images
+        schedule or ScheduleSettings(), lr=LearningRateSettings(scale=scale), batch=batch, train_images=train_images
     )
 
 
@@ -75,31 +75,31 @@ def test_there_is_no_warm_up_where_the_rate_is_not_above_the_base(batch: int, sc
 
 
 def test_the_warm_up_may_be_given_in_epochs_or_in_images() -> None:
-    assert schedule_of(64, schedule=ScheduleConfig(warmup_epochs=0.5)).warmup_steps == 924
-    in_images = ScheduleConfig(warmup_epochs=None, warmup_images=6401)
+    assert schedule_of(64, schedule=ScheduleSettings(warmup_epochs=0.5)).warmup_steps == 924
+    in_images = ScheduleSettings(warmup_epochs=None, warmup_images=6401)
     assert schedule_of(64, schedule=in_images).warmup_steps == 101
-    assert schedule_of(64, schedule=ScheduleConfig(warmup_epochs=None)).warmup_steps == 0
-    assert schedule_of(64, schedule=ScheduleConfig(warmup_epochs=0)).lr_at(0) == pytest.approx(0.08)
+    assert schedule_of(64, schedule=ScheduleSettings(warmup_epochs=None)).warmup_steps == 0
+    assert schedule_of(64, schedule=ScheduleSettings(warmup_epochs=0)).lr_at(0) == pytest.approx(0.08)
 
 
 def test_a_warm_up_in_epochs_and_in_images_is_refused() -> None:
-    both = ScheduleConfig(warmup_epochs=1, warmup_images=1000)
+    both = ScheduleSettings(warmup_epochs=1, warmup_images=1000)
     with pytest.raises(UserError, match=r"warmup_epochs=1 .*warmup_images=1000.*warmup_epochs=null"):
-        schedule_of(64, schedule=both)
+        both.check("schedule.")
 
 
 def test_a_warm_up_beyond_the_first_drop_is_refused() -> None:
     with pytest.raises(UserError, match=r"warm-up of 16632 steps .* step 14784"):
-        schedule_of(64, schedule=ScheduleConfig(warmup_epochs=9))
+        schedule_of(64, schedule=ScheduleSettings(warmup_epochs=9))
 
 
 def test_after_the_warm_up_the_rate_never_rises() -> None:
-    for batch, schedule in itertools.product((16, 64), (ScheduleConfig(), LONG)):
+    for batch, schedule in itertools.product((16, 64), (ScheduleSettings(), LONG)):
         planned = schedule_of(batch, schedule=schedule, train_images=1000)
         rates = [planned.lr_at(step) for step in range(planned.warmup_steps, planned.steps)]
         assert rates == sorted(rates, reverse=True)
 
 
 def test_a_schedule_without_milestones_keeps_its_rate() -> None:
-    constant = schedule_of(16, schedule=ScheduleConfig(milestones=[], factors=[]))
+    constant = schedule_of(16, schedule=ScheduleSettings(milestones=[], factors=[]))
     assert constant.lr_at(constant.steps - 1) == constant.lr

@@ -7,7 +7,10 @@ from typing import Any
 
 from megdet.config.schema import Config
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.journal import COCO_METRICS, Journal, RunState, State
+from megdet.runs.journal import COCO_METRICS, Journal
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
+from tests.runs.folders import owned
 
 
 def plan_of(asked: dict[str, Any], commit: str) -> Plan:
@@ -30,7 +33,7 @@ def fabricate_run(
     *,
     mmAP: float = 37.0,
     hours: float = 10.0,
-    state: State = "finished",
+    status: str = "finished",
     epochs: int | None = None,
     commit: str = "c0ffee" * 6 + "c0ff",
     reason: str | None = None,
@@ -38,27 +41,28 @@ def fabricate_run(
     """A run with a step line in each tenth of an epoch; mmAP rises linearly to its value at the last epoch."""
     plan = plan_of(asked, commit)
     folder = runs / plan.run_id
-    folder.mkdir(parents=True)
-    (folder / "plan.json").write_text(plan.to_json())
+    owned(folder).write_plan(plan.to_json())
     total = plan.schedule.epochs
     done = total if epochs is None else epochs
-    with Journal(folder) as journal:
+    with Journal(owned(folder)) as journal:
         journal.event("started", step=0, attempt=1)
         for epoch in range(1, done + 1):
             write_epoch(journal, plan, epoch, mmAP=mmAP, hours=hours)
         steps = done * plan.schedule.steps_per_epoch
-        if state != "running":
-            journal.event(state, step=steps)
-    RunState(
-        state,
-        attempts=1,
-        started="2026-11-20T10:00:00+00:00",
-        ended=None if state == "running" else "2026-11-20T20:00:00+00:00",
-        train_s=3600 * hours * done / total,
-        eval_s=60.0 * done,
-        step=steps,
-        reason=reason,
-    ).write(folder)
+        if status != "running":
+            journal.event(status, step=steps)
+    owned(folder).write_state(
+        RunState(
+            Status(status),
+            attempts=1,
+            started="2026-11-20T10:00:00+00:00",
+            ended=None if status == "running" else "2026-11-20T20:00:00+00:00",
+            train_s=3600 * hours * done / total,
+            eval_s=60.0 * done,
+            step=steps,
+            reason=reason,
+        )
+    )
     return folder
 
 

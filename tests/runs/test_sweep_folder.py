@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from megdet.errors import UserError
-from megdet.runs.journal import run_folders
+from megdet.runs.folder import RunFolder, run_folders
 from megdet.runs.sweep_folder import SWEEP, Sweep, record_sweep, sweep_folders, sweeps_of
 from megdet.sweep.record import sweep_name
 from tests.runs.fabricate import fabricate_run
@@ -46,9 +46,9 @@ def test_a_run_knows_its_sweeps_by_who_asked_for_it_first(tmp_path: Path) -> Non
     for folder, launched in zip(folders, ("2026-11-21T10:00:00+00:00", "2026-11-20T10:00:00+00:00"), strict=True):
         values = json.loads((folder / SWEEP).read_text())
         (folder / SWEEP).write_text(json.dumps({**values, "launched": launched}))
-    assert [Sweep.read(folder).name for folder in sweeps_of(run)] == ["early", "late"]
-    assert sweeps_of(tmp_path / "another run") == []
-    assert run_folders(tmp_path) == [run], "the sweeps' folder holds no run"
+    assert [Sweep.read(folder).name for folder in sweeps_of(RunFolder(run))] == ["early", "late"]
+    assert sweeps_of(RunFolder(tmp_path / "another run")) == []
+    assert [folder.path for folder in run_folders(tmp_path)] == [run], "the sweeps' folder holds no run"
 
 
 def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:

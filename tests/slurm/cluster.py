@@ -57,7 +57,7 @@ class SlurmCluster:
     @property
     def environment(self) -> Mapping[str, str]:
         """What a client (sbatch, launch.py, megdet) needs in its environment to talk to this cluster."""
-        return {"SLURM_CONF": str(self.conf)}
+        return {"SLURM_CONF": str(self.conf), "MEGDET_CPUS_FOR_GPUS": "1"}  # its GPUs are pretended
 
     def up(self, *, nodes: int, gpus_per_node: int = 8, accounting: bool = False) -> None:
         """Start everything and wait until all nodes are idle; nothing where it runs already.
@@ -250,7 +250,7 @@ def main() -> int:
         return 2
     print(
         f"{len(cluster.states_of_nodes())} nodes x 8 GPUs; partitions {PARTITION} (default) and {PREEMPTIBLE}\n"
-        f"In each shell that talks to it:\n    export SLURM_CONF={cluster.conf}\n"
+        f"In each shell that talks to it:\n    export SLURM_CONF={cluster.conf} MEGDET_CPUS_FOR_GPUS=1\n"
         "then sinfo, sbatch, squeue, launch.py ... as on any cluster. To end it: make slurm-down"
     )
     return 0

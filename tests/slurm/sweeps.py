@@ -81,7 +81,7 @@ def wait_for_run(run: Path, state: str, *, attempts: int = 1, timeout_s: float =
 
     def reached() -> bool:
         said = state_of_run(run)
-        return said.get("state") == state and said["attempts"] >= attempts
+        return said.get("status") == state and said["attempts"] >= attempts
 
     if not wait_until(reached, timeout_s=timeout_s, every_s=0.2):
         raise AssertionError(f"not {state} (attempt {attempts}) in {timeout_s} s: {state_of_run(run)}\n{logs_of(run)}")
@@ -108,7 +108,7 @@ def ranks_of(run: Path) -> dict[int, int]:
 
 def logs_of(run: Path) -> str:
     """The ends of all that a run and its job have said."""
-    logs = [*sorted(run.glob("log-rank*.txt")), *sorted(run.parent.glob(".submissions/*/*.log"))]
+    logs = [*sorted(run.glob("log-rank*.txt")), *sorted(run.parent.glob(".submissions/*/*_log.out"))]
     return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-25:]) for log in logs)
 
 

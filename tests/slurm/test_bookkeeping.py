@@ -11,26 +11,44 @@ import pytest
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.daemons import wait_until
 from tests.slurm.jobs import submit, wait_for
-from tests.slurm.sweeps import SMALL, job_of, launch, run_program, status_of, submit_runs
+from tests.slurm.sweeps import SMALL, job_of, launch, run_program, status_of, submit_runs, wait_for_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
-ONE_RUN = ["batch=2", "bn_size=0", "sweep.wait=false", "+cluster.sbatch_options.begin=now+1hour"]
+RUN = ["batch=2", "bn_size=0", "sweep.wait=false"]
+ONE_RUN = [*RUN, "+cluster.sbatch_options.begin=now+1hour"]
 """A job that stays in the queue."""
+
+
+def die_after_sbatch(slurm: SlurmCluster, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Slurm has the jobs; the launcher is killed before it hears of them."""
+    sbatch = folder / "bin/sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(f'#!/bin/bash\n{shutil.which("sbatch")} "$@" > /dev/null\nkill -9 $PPID\n')
+    sbatch.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", f"{sbatch.parent}:/usr/bin:/bin:/usr/sbin")
+        died = launch(slurm, folder, "-m", *SMALL, *arguments)
+    assert died.returncode == -9, died.stdout + died.stderr
+
+
+def test_the_jobs_of_a_launcher_that_died_right_after_sbatch_run_all_the_same(
+    slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though submitit could not name what they are to call after them, and nobody launches again."""
+    die_after_sbatch(slurm, tmp_path, monkeypatch, *RUN, "seed=0,1")
+    runs = [path.parent for path in (tmp_path / "runs").glob("*/plan.json")]
+    assert len(runs) == 2
+    for run in runs:
+        assert wait_for_run(run, "finished")["attempts"] == 1
+        assert status_of(slurm, run) == "finished"
+    assert len({job_of(run) for run in runs}) == 2
 
 
 def test_the_jobs_of_a_launcher_that_died_right_after_sbatch_are_found_again(
     slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sbatch = tmp_path / "bin/sbatch"
-    sbatch.parent.mkdir()
-    # Slurm has the job; the launcher is killed before it hears of it.
-    sbatch.write_text(f'#!/bin/bash\n{shutil.which("sbatch")} "$@" > /dev/null\nkill -9 $PPID\n')
-    sbatch.chmod(0o755)
-    with monkeypatch.context() as patched:
-        patched.setenv("PATH", f"{sbatch.parent}:/usr/bin:/bin:/usr/sbin")
-        died = launch(slurm, tmp_path, "-m", *SMALL, *ONE_RUN)
-    assert died.returncode == -9, died.stdout + died.stderr
+    die_after_sbatch(slurm, tmp_path, monkeypatch, *ONE_RUN)
     in_queue = slurm.call("squeue", "--noheader", "--states=pending", "--format=%i %j")
     job, name = in_queue.splitlines()[-1].split()
     try:
@@ -75,7 +93,8 @@ def test_jobs_that_the_controller_has_forgotten_are_looked_up_in_the_accounts(
         assert wait_until(lambda: cluster.call(*accounts).split() == ["COMPLETED", "FAILED"], timeout_s=20)
     cluster.forget_jobs()
     program = (
-        "import sys; from megdet.launchers.job_states import job_states; states = job_states(sys.argv[1:])\n"
+        "import sys; from megdet.launchers.slurm.job_states import SlurmQueue\n"
+        "states = SlurmQueue().states(sys.argv[1:])\n"
         "print(*((states[job].state, states[job].exit_code) for job in sys.argv[1:]))"
     )
     asked = run_program(cluster, tmp_path, "-c", program, *elements)

@@ -93,7 +93,7 @@ def test_a_killed_rank_fails_its_job_at_once(slurm: SlurmCluster, tmp_path: Path
     os.kill(ranks_of(run)[rank], signal.SIGKILL)
     assert wait_for(slurm, job_of(run), timeout_s=20) == "FAILED"
     assert field_of(slurm, job_of(run), "ExitCode") != "0:0"
-    assert state_of_run(run)["state"] == "failed"
+    assert state_of_run(run)["status"] == "failed"
     failure = json.loads((run / "failure.json").read_text())
     assert "SIGKILL" in failure["reason"]
     assert ranks_of(run) == {}
@@ -129,7 +129,7 @@ def test_cancelled_elements_of_an_array_leave_the_others(slurm_accounting: Slurm
     states = [status_of(slurm_accounting, run) for run in (goes_on, under_way, waiting)]
     # Neither controller nor accounts remember an element that was cancelled before it started.
     assert states == ["finished", "cancelled", "cancelled"]
-    assert state_of_run(under_way)["state"] == "interrupted" and state_of_run(waiting) == {}
+    assert state_of_run(under_way)["status"] == "interrupted" and state_of_run(waiting) == {}
 
 
 def test_a_run_that_megdet_cancels_writes_a_checkpoint_and_is_gone_on_with_when_asked_for_again(

@@ -27,7 +27,7 @@ def test_a_sweep_is_trained_on_one_to_eight_ranks_and_tabulated(slurm_accounting
     layouts = [json.loads((run / "plan.json").read_text())["layout"] for run in runs]
     places = sorted((layout["nodes"], layout["gpus"]) for layout in layouts)
     assert places == [(1, 1), (1, 2), (1, 2), (2, 4), (4, 8)]
-    assert {state_of_run(run)["state"] for run in runs} == {"finished"}, logs
+    assert {state_of_run(run)["status"] for run in runs} == {"finished"}, logs
 
     # Asked for again, there is nothing to do.
     again = launch(slurm_accounting, tmp_path, "-m", *SMALL, ONE_JOB_A_NODE, *SWEEP)
@@ -45,7 +45,7 @@ def test_one_run_is_trained_on_sixteen_ranks_of_eight_nodes(slurm: SlurmCluster,
     (run,) = [path.parent for path in (tmp_path / "runs").glob("*/plan.json")]
     assert done.returncode == 0, done.stdout + done.stderr + logs_of(run)
     layout = json.loads((run / "plan.json").read_text())["layout"]
-    assert (layout["nodes"], layout["gpus"], state_of_run(run)["state"]) == (8, 16, "finished")
+    assert (layout["nodes"], layout["gpus"], state_of_run(run)["status"]) == (8, 16, "finished")
 
 
 def test_the_papers_table_3_is_planned_on_its_cluster_and_nothing_runs(slurm: SlurmCluster, tmp_path: Path) -> None:

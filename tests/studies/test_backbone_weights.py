@@ -8,10 +8,17 @@ import pytest
 import torch
 
 from megdet.errors import UserError
-from megdet.runs.failure import CHECKPOINT
+from megdet.model.detector import Detector
+from megdet.runs.folder import CHECKPOINT
 from megdet.studies.backbone_weights import save_backbone
-from megdet.training.checkpoint import save_checkpoint
+from megdet.training.checkpoint import Checkpoint
+from megdet.training.state import TrainingState
 from tests.model.detectors import small_detector
+
+
+def save_checkpoint(detector: Detector, folder: Path) -> None:
+    optimizer = torch.optim.SGD(detector.parameters(), lr=0.1)
+    Checkpoint.of("some-run", detector, optimizer, TrainingState(step=7)).write(folder / CHECKPOINT)
 
 
 def test_a_detector_that_starts_from_it_has_its_body_and_heads_of_its_own(tmp_path: Path) -> None:
@@ -19,7 +26,7 @@ def test_a_detector_that_starts_from_it_has_its_body_and_heads_of_its_own(tmp_pa
     with torch.no_grad():
         for value in trained.state_dict().values():
             value += 1
-    save_checkpoint(tmp_path / CHECKPOINT, {"model": trained.state_dict(), "step": 7})
+    save_checkpoint(trained, tmp_path)
     numbers = save_backbone(tmp_path, tmp_path / "deep" / "backbone.pt")
     assert numbers == sum(value.numel() for value in trained.backbone.body.state_dict().values())
     fresh, started = small_detector(), small_detector(weights=tmp_path / "deep" / "backbone.pt")
@@ -29,7 +36,7 @@ def test_a_detector_that_starts_from_it_has_its_body_and_heads_of_its_own(tmp_pa
 
 
 def test_a_file_that_runs_may_have_started_from_is_not_overwritten(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / CHECKPOINT, {"model": small_detector().state_dict()})
+    save_checkpoint(small_detector(), tmp_path)
     file = tmp_path / "backbone.pt"
     file.write_bytes(b"old")
     with pytest.raises(UserError, match="choose another name"):

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from megdet.errors import UserError
-from megdet.launchers.local import run_local
+from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import make_plan
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
 from megdet.studies.bn_study import BNStudy, estimate_statistics, group_sizes
 from tests.ranks import run_ranks
@@ -24,8 +25,8 @@ def statistics_of_the_stem(root: Path) -> list[torch.Tensor]:
     detector = tiny_detector(bn_size=4)
     loader = tiny_loader(root, batch=8, bn_size=4, images_per_gpu=8, accumulation=1)
     reference = nn.BatchNorm2d(16, momentum=None).double()
-    for passes in islice(loader.epoch(0), 2):
-        for batch in (batch for one_pass in passes for batch in one_pass):
+    for step in islice(loader.epoch(0), 2):
+        for batch in step.image_batches:
             for part in detector.backbone.body.conv1(detector._normalised(batch)).double().split(4):
                 reference(part)
     estimate_statistics(detector, loader, images=16, device=torch.device("cpu"))
@@ -56,7 +57,7 @@ def test_the_running_average_is_scored_as_at_the_end_of_training_whatever_was_st
     assert study.images_of(1) == study.plan.config.batch == study.images_of(study.plan.config.batch)
     with pytest.raises(UserError, match="--images 100000: takes 1 to"):
         study.images_of(100000)
-    recorded = [line for line in read_journal(trained) if line["kind"] == "epoch"][-1]
+    recorded = [line for line in read_journal(RunFolder(trained)) if line["kind"] == "epoch"][-1]
     found = study.running_average()
     assert {name: found[name] for name in found} == {name: recorded[name] for name in found}
 

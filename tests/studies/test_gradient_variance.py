@@ -94,7 +94,7 @@ def gradients_beside_a_training_step(root: Path) -> list[torch.Tensor]:
     """The mean of two BN batches' gradients, and the gradient of the loss of both together."""
     detector = tiny_detector(bn_size=4)
     loader = tiny_loader(root, batch=8, bn_size=4, images_per_gpu=4, accumulation=2)
-    batches = [batch for one_pass in next(loader.epoch(0)) for batch in one_pass]
+    batches = next(loader.epoch(0)).image_batches
     gradients = gradients_of(detector, [(0, batch) for batch in batches], torch.device("cpu"))
     first, second = (torch.cat([gradient[module] for module in MODULES]) for _, gradient in gradients)
     detector.zero_grad()

@@ -10,12 +10,15 @@ import pytest
 from mlflow import MlflowClient
 
 from megdet.planning.plan import make_plan
-from megdet.runs.failure import CHECKPOINT
-from megdet.runs.journal import BN_STUDY, GRADIENT_VARIANCE, RunState
+from megdet.runs.folder import BN_STUDY, CHECKPOINT, GRADIENT_VARIANCE
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from megdet.studies import bn_study, gradient_variance
-from megdet.training.assemble import detector_of
-from megdet.training.checkpoint import save_checkpoint
+from megdet.training.assemble import detector_of, optimizer_of
+from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import Ranks
+from megdet.training.state import TrainingState
+from tests.runs.folders import owned
 from tests.tracking.databases import new_database
 from tests.training.test_run import EPOCHS, STEPS_PER_EPOCH, config_of, folder_of
 
@@ -31,9 +34,10 @@ def interrupted_run(tmp_path: Path, shapes_root: Path, *, uri: str, step: int) -
     folder = folder_of(plan)
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(plan.to_json())
-    RunState("interrupted", attempts=1, started="2026-11-20T10:00:00+00:00", step=step).write(folder)
+    owned(folder).write_state(RunState(Status.INTERRUPTED, attempts=1, started="2026-11-20T10:00:00+00:00", step=step))
     detector = detector_of(plan, Ranks.from_environment(), pretrained=False)
-    save_checkpoint(folder / CHECKPOINT, {"model": detector.state_dict(), "step": step})
+    optimizer = optimizer_of(plan, detector)
+    Checkpoint.of(plan.run_id, detector, optimizer, TrainingState(step=step)).write(folder / CHECKPOINT)
     return folder
 
 

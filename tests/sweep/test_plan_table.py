@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from megdet.config.compose import Asked
-from megdet.config.schema import ModelConfig
+from megdet.model.settings import ModelSettings
 from megdet.planning.cost import TABLE3
+from megdet.runs.status import Status
 from megdet.sweep.plan_table import describe, print_table
 from megdet.sweep.points import Point
 from tests.runs.fabricate import fabricate_run, plan_of
@@ -19,7 +20,7 @@ from tests.test_launch import launch
 
 def point_of(runs: Path, asked: dict[str, object], state: str) -> Point:
     plan = plan_of({**asked, "runs_dir": str(runs)}, "")
-    return Point(Asked(("batch=16",), plan.config), plan, state)
+    return Point(Asked(("batch=16",), plan.config), plan, Status(state) if state in set(Status) else None)
 
 
 def rows_of(out: str) -> dict[int, list[str]]:
@@ -32,7 +33,7 @@ def test_the_table_predicts_what_is_to_do_and_shows_what_was_taken(
     fabricate_run(tmp_path, {"model.name": "mine", "runs_dir": str(tmp_path)}, hours=20.0)
     points = [
         point_of(tmp_path, {"batch": 16}, "new"),
-        point_of(tmp_path, {"model.name": "mine"}, "done"),
+        point_of(tmp_path, {"model.name": "mine"}, "finished"),
         point_of(tmp_path, {"model.name": "mine", "seed": 1}, "new"),
         point_of(tmp_path, {"batch": 16}, "repeated"),
         point_of(tmp_path, {"model.name": "other"}, "new"),
@@ -43,7 +44,7 @@ def test_the_table_predicts_what_is_to_do_and_shows_what_was_taken(
     assert points[0].plan
     hours = TABLE3.hours(points[0].plan)
     assert rows[1][-3:] == [f"~{hours:.3g}", f"~{8 * hours:.0f}", "new"]
-    assert rows[2][-3:] == ["20.2", "161", "done"], "as measured, evaluation included"
+    assert rows[2][-3:] == ["20.2", "161", "finished"], "as measured, evaluation included"
     assert rows[3][-3:] == ["~20.2", "~161", "new"]
     assert rows[4][-2:] == ["81312", "repeated"] and rows[5][-2:] == ["81312", "new"]
     total = f"3 to do: ~{8 * (hours + 20.183):,.0f} GPU-hours"
@@ -53,9 +54,9 @@ def test_the_table_predicts_what_is_to_do_and_shows_what_was_taken(
 def test_what_is_to_do_follows_on_existing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fabricate_run(tmp_path, {"runs_dir": str(tmp_path)}, hours=20.0)
     for on_existing, states, to_do in (
-        ("resume", ("failed", "done"), None),
-        ("retry_failed", ("failed", "done"), "1 to do"),
-        ("force", ("failed", "done"), "2 to do: ~323 GPU-hours"),
+        ("resume", ("failed", "finished"), None),
+        ("retry_failed", ("failed", "finished"), "1 to do"),
+        ("force", ("failed", "finished"), "2 to do: ~323 GPU-hours"),
         ("force", ("running", "queued"), None),
     ):
         asked = {"sweep.on_existing": on_existing}
@@ -67,7 +68,7 @@ def test_what_is_to_do_follows_on_existing(tmp_path: Path, capsys: pytest.Captur
 def test_a_single_run_says_what_it_will_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     describe(point_of(tmp_path, {"batch": 16}, "new"))
     assert re.search(r"about 41\.\d hours, 329 GPU-hours \(predicted from Table 3\)", capsys.readouterr().out)
-    describe(Point(Asked((), plan_of({}, "").config), plan_of({"model": ModelConfig(name="mine")}, ""), "new"))
+    describe(Point(Asked((), plan_of({}, "").config), plan_of({"model": ModelSettings(name="mine")}, ""), Status.NEW))
     assert "predicted" not in capsys.readouterr().out
 
 

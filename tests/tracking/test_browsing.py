@@ -107,7 +107,7 @@ def test_the_link_that_a_sweep_ends_with_shows_it_and_its_runs_by_name_when_it_i
         row(page, name).wait_for()
     headings = page.locator(".ag-header-cell-text, .ag-header-cell").all_inner_texts()
     shown = " ".join(headings).split()
-    assert {"batch", "bn_size", "schedule", "model", "data", "final/mmAP", "state"} <= set(shown), shown
+    assert {"batch", "bn_size", "schedule", "model", "data", "final/mmAP", "status"} <= set(shown), shown
     small = page.locator(".ag-row").filter(has=page.get_by_text(RUNS[0], exact=True)).first
     place = small.get_attribute("row-index")
     cells = page.locator(f'.ag-row[row-index="{place}"] .ag-cell').all_inner_texts()
@@ -119,7 +119,7 @@ def test_the_link_that_a_sweep_ends_with_shows_it_and_its_runs_by_name_when_it_i
     [
         ("tags.sweep LIKE '%demo%' AND tags.kind = 'run'", RUNS, (SWEEP,)),
         ("tags.kind = 'sweep'", (SWEEP,), RUNS),
-        ("metrics.`asked/batch` >= 4 AND tags.state = 'finished'", RUNS[1:], RUNS[:1]),
+        ("metrics.`asked/batch` >= 4 AND tags.status = 'finished'", RUNS[1:], RUNS[:1]),
         ("params.model = 'tiny' AND params.batch = '2'", RUNS[:1], RUNS[1:]),
     ],
 )

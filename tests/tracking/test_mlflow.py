@@ -18,14 +18,17 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from megdet.errors import UserError
-from megdet.planning.plan import Plan, semantics_of
-from megdet.planning.settings import semantic_settings
-from megdet.runs.journal import JOURNAL, Journal, RunState
+from megdet.planning.plan import Plan
+from megdet.runs.folder import JOURNAL, RunFolder
+from megdet.runs.journal import Journal
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from megdet.tracking.client import prepare
 from megdet.tracking.mirror import Mirror, mirror
 from megdet.tracking.payload import MAX_STEP_POINTS
 from megdet.training.drawing import draw_detections
-from tests.runs.fabricate import fabricate_run, plan_of, write_epoch
+from tests.runs.fabricate import fabricate_run, write_epoch
+from tests.runs.folders import owned
 
 from .databases import new_database
 from .server import free_port, serving
@@ -51,33 +54,12 @@ def curve(uri: str, run: Run, name: str) -> list[tuple[int, float]]:
     return sorted((point.step, point.value) for point in points)
 
 
-def test_settings_are_exactly_what_the_experiment_id_hashes() -> None:
-    plan = plan_of({"batch": 64, "bn_size": 32, "optimizer.clip_grad_norm": 10.0}, "c")
-
-    def names(values: dict[str, Any], prefix: str = "") -> set[str]:
-        found: set[str] = set()
-        for key, value in values.items():
-            name = (prefix + key).removesuffix(".name")
-            found |= names(value, f"{prefix}{key}.") if isinstance(value, dict) else {name}
-        return found
-
-    settings = semantic_settings(json.loads(plan.to_json()))
-    assert set(settings) == names(semantics_of(plan.config))
-    assert settings["model"] == "r50_fpn" and settings["schedule"] == "normal" and settings["lr.scale"] == "1"
-
-
-def test_settings_of_equal_meaning_are_equal_text() -> None:
-    one = plan_of({"lr.scale": 1, "model.bn_in": ["fpn", "backbone"], "data.workers": 0, "seed": 3}, "c")
-    other = plan_of({"lr.scale": 1.0, "model.bn_in": ["backbone", "fpn"], "gpus": 8, "runs_dir": "x"}, "c")
-    assert semantic_settings(json.loads(one.to_json())) == semantic_settings(json.loads(other.to_json()))
-
-
 def test_a_finished_run_is_in_mlflow_with_params_tags_curves_result_and_files(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {"batch": 64, "bn_size": 32, "lr.scale": 0.5, "seed": 7}, mmAP=37.1)
     picture = folder / "pictures" / "epoch11-0.png"
     picture.parent.mkdir()
     draw_detections(np.zeros((8, 8, 3), np.uint8), picture, boxes=np.zeros((0, 4)), labels=[], scores=[], names=["cup"])
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     run = only_run(uri)
     plan = json.loads((folder / "plan.json").read_text())
     assert (run.info.run_name, run.info.status) == (plan["name"], "FINISHED")
@@ -91,7 +73,7 @@ def test_a_finished_run_is_in_mlflow_with_params_tags_curves_result_and_files(tm
     tags = {
         "run_id": plan["run_id"], "experiment_id": plan["experiment_id"], "gpus": "16", "images_per_gpu": "4",
         "accumulation": "1", "bn_group": "8", "bn_splits": "1", "commit": plan["commit"], "dirty": "False",
-        "state": "finished", "outcome": "finished", "attempts": "1",
+        "status": "finished", "outcome": "finished", "attempts": "1",
     }  # fmt: skip
     assert tags.items() <= run.data.tags.items()
     assert run.data.tags["version.torch"] and run.data.tags["version.python"].startswith("3.")
@@ -104,16 +86,16 @@ def test_a_finished_run_is_in_mlflow_with_params_tags_curves_result_and_files(tm
 
 
 def test_pushing_again_adds_nothing_and_a_new_epoch_is_added_once(tmp_path: Path, uri: str) -> None:
-    folder = fabricate_run(tmp_path / "runs", {"batch": 256, "bn_size": 32}, state="running", epochs=2)
-    assert mirror(folder, uri, "paper") and mirror(folder, uri, "paper")
+    folder = fabricate_run(tmp_path / "runs", {"batch": 256, "bn_size": 32}, status="running", epochs=2)
+    assert mirror(RunFolder(folder), uri, "paper") and mirror(RunFolder(folder), uri, "paper")
     run = only_run(uri)
     assert run.info.status == "RUNNING"
     steps = curve(uri, run, "step/loss")
     assert [step for step, _ in curve(uri, run, "mmAP")] == [1, 2] and len(steps) == 20
     plan = Plan.from_json((folder / "plan.json").read_text())
-    with Journal(folder) as journal:
+    with Journal(owned(folder)) as journal:
         write_epoch(journal, plan, 3, mmAP=37.0, hours=10)
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     assert [step for step, _ in curve(uri, only_run(uri), "mmAP")] == [1, 2, 3]
     assert curve(uri, only_run(uri), "step/loss")[:20] == steps
     assert len(curve(uri, only_run(uri), "step/loss")) == 30
@@ -121,21 +103,21 @@ def test_pushing_again_adds_nothing_and_a_new_epoch_is_added_once(tmp_path: Path
 
 @pytest.mark.parametrize("noted", ["mlflow.json kept", "mlflow.json lost"])
 def test_a_resumed_run_goes_on_in_its_mlflow_run_without_a_point_twice(tmp_path: Path, uri: str, noted: str) -> None:
-    folder = fabricate_run(tmp_path / "runs", {"batch": 256, "bn_size": 32}, state="interrupted", epochs=3)
-    assert mirror(folder, uri, "paper")
+    folder = fabricate_run(tmp_path / "runs", {"batch": 256, "bn_size": 32}, status="interrupted", epochs=3)
+    assert mirror(RunFolder(folder), uri, "paper")
     assert only_run(uri).info.status == "KILLED"
     first = only_run(uri)
     if noted == "mlflow.json lost":
         (folder / "mlflow.json").unlink()
     plan = Plan.from_json((folder / "plan.json").read_text())
-    before = RunState.read(folder)
+    before = RunFolder(folder).state()
     assert before is not None
-    with Journal(folder) as journal:
+    with Journal(owned(folder)) as journal:
         journal.drop_after(2 * plan.schedule.steps_per_epoch)
         write_epoch(journal, plan, 3, mmAP=37.0, hours=10)
         write_epoch(journal, plan, 4, mmAP=37.0, hours=10)
-    RunState("running", attempts=2, started=before.started).write(folder)
-    assert mirror(folder, uri, "paper")
+    owned(folder).write_state(RunState(Status.RUNNING, attempts=2, started=before.started))
+    assert mirror(RunFolder(folder), uri, "paper")
     run = only_run(uri)
     assert run.info.run_id == first.info.run_id
     assert run.info.status == "RUNNING" and run.data.tags["attempts"] == "2"
@@ -150,56 +132,61 @@ def begun_anew(folder: Path, *, mmAP: float) -> tuple[Path, Path]:
     old.parent.mkdir()
     folder.rename(old)
     new = fabricate_run(folder.parent, {"batch": 16}, mmAP=mmAP, commit="beef" * 10)
-    state = RunState.read(new)
+    state = RunFolder(new).state()
     assert state is not None
-    replace(state, started="2026-11-21T10:00:00+00:00", ended="2026-11-21T12:00:00+00:00").write(new)
+    again = replace(state, started="2026-11-21T10:00:00+00:00", ended="2026-11-21T12:00:00+00:00")
+    owned(new).write_state(again)
     return old, new
 
 
 @pytest.mark.parametrize("was", ["finished", "running"])
 def test_a_run_begun_anew_is_a_new_run_in_mlflow_and_the_old_one_is_marked(tmp_path: Path, uri: str, was: Any) -> None:
     folder = fabricate_run(
-        tmp_path / "runs", {"batch": 16}, mmAP=37.0, state=was, epochs=11 if was == "finished" else 3
+        tmp_path / "runs", {"batch": 16}, mmAP=37.0, status=was, epochs=11 if was == "finished" else 3
     )
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     first = only_run(uri)
     old, new = begun_anew(folder, mmAP=30.0)
-    assert mirror(new, uri, "paper") and mirror(new, uri, "paper")
+    assert mirror(RunFolder(new), uri, "paper") and mirror(RunFolder(new), uri, "paper")
     if was == "finished":
-        assert mirror(old, uri, "paper"), "to push the old folder again changes nothing"
+        assert mirror(RunFolder(old), uri, "paper"), "to push the old folder again changes nothing"
     second, before = runs_in(uri)  # the one begun last first
-    assert (before.info.run_id, before.data.tags["state"]) == (first.info.run_id, "replaced")
+    assert (before.info.run_id, before.data.tags["status"]) == (first.info.run_id, "replaced")
     assert before.data.tags["outcome"] == "" and before.info.status == ("FINISHED" if was == "finished" else "KILLED")
     assert before.data.tags["commit"] == first.data.tags["commit"] and before.data.metrics == first.data.metrics
-    assert second.data.tags["commit"] == "beef" * 10 and second.data.tags["state"] == "finished"
+    assert second.data.tags["commit"] == "beef" * 10 and second.data.tags["status"] == "finished"
     assert curve(uri, second, "mmAP") == [(epoch, pytest.approx(30.0 * epoch / 11)) for epoch in range(1, 12)]
     assert second.data.metrics["final/mmAP"] == pytest.approx(30.0) and second.data.params["batch"] == "16"
 
 
 def test_a_run_begun_anew_where_mlflow_json_has_stayed_is_a_new_run_too(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {"batch": 16}, mmAP=37.0)
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     old, new = begun_anew(folder, mmAP=30.0)
     shutil.copy(old / "mlflow.json", new)
-    assert mirror(new, uri, "paper")
-    assert [run.data.tags["state"] for run in runs_in(uri)] == ["finished", "replaced"]
+    assert mirror(RunFolder(new), uri, "paper")
+    assert [run.data.tags["status"] for run in runs_in(uri)] == ["finished", "replaced"]
 
 
 def test_the_old_folder_pushed_after_the_new_one_is_a_replaced_run(tmp_path: Path, uri: str) -> None:
     old, new = begun_anew(fabricate_run(tmp_path / "runs", {"batch": 16}, mmAP=37.0), mmAP=30.0)
-    assert mirror(new, uri, "paper") and mirror(old, uri, "paper") and mirror(new, uri, "paper")
+    assert (
+        mirror(RunFolder(new), uri, "paper")
+        and mirror(RunFolder(old), uri, "paper")
+        and mirror(RunFolder(new), uri, "paper")
+    )
     second, first = runs_in(uri)
-    assert (second.data.tags["state"], first.data.tags["state"]) == ("finished", "replaced")
+    assert (second.data.tags["status"], first.data.tags["status"]) == ("finished", "replaced")
     assert second.data.metrics["final/mmAP"] == pytest.approx(30.0)
     assert first.data.metrics["final/mmAP"] == pytest.approx(37.0)
 
 
 def test_a_push_that_broke_off_before_it_was_noted_is_repeated_without_a_point_twice(tmp_path: Path, uri: str) -> None:
-    folder = fabricate_run(tmp_path / "runs", {}, state="running", epochs=2)
-    assert mirror(folder, uri, "paper")
+    folder = fabricate_run(tmp_path / "runs", {}, status="running", epochs=2)
+    assert mirror(RunFolder(folder), uri, "paper")
     noted = json.loads((folder / "mlflow.json").read_text())
     (folder / "mlflow.json").write_text(json.dumps(noted | {"epoch": 0, "step": 0}))
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     assert [step for step, _ in curve(uri, only_run(uri), "mmAP")] == [1, 2]
     assert len(curve(uri, only_run(uri), "step/loss")) == 20
 
@@ -208,9 +195,9 @@ def test_a_push_that_broke_off_before_it_was_noted_is_repeated_without_a_point_t
 def test_divergence_is_a_result_and_an_error_a_failure(
     tmp_path: Path, uri: str, state: Any, status: str, outcome: str | None
 ) -> None:
-    folder = fabricate_run(tmp_path / "runs", {"batch": 64, "bn_size": 0}, state=state, epochs=1, reason="loss is NaN")
+    folder = fabricate_run(tmp_path / "runs", {"batch": 64, "bn_size": 0}, status=state, epochs=1, reason="loss is NaN")
     (folder / "failure.json").write_text("{}")
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     run = only_run(uri)
     assert run.info.status == status and run.data.tags.get("outcome") == outcome
     assert run.data.tags["reason"] == "loss is NaN"
@@ -219,22 +206,22 @@ def test_divergence_is_a_result_and_an_error_a_failure(
 
 
 def test_values_that_json_cannot_hold_leave_a_gap_in_the_curve(tmp_path: Path, uri: str) -> None:
-    folder = fabricate_run(tmp_path / "runs", {}, state="running", epochs=1)
-    with Journal(folder) as journal:
+    folder = fabricate_run(tmp_path / "runs", {}, status="running", epochs=1)
+    with Journal(owned(folder)) as journal:
         journal.epoch(2, step=99999, train_s=1.0, loss=float("nan"), mmAP=2.0)
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     assert [step for step, _ in curve(uri, only_run(uri), "loss")] == [1]
     assert [step for step, _ in curve(uri, only_run(uri), "mmAP")] == [1, 2]
 
 
 def test_per_step_curves_are_thinned_to_some_hundred_points_however_they_arrive(tmp_path: Path, uri: str) -> None:
-    folder = fabricate_run(tmp_path / "runs", {"batch": 16}, state="running", epochs=0)
-    with Journal(folder) as journal:
+    folder = fabricate_run(tmp_path / "runs", {"batch": 16}, status="running", epochs=0)
+    with Journal(owned(folder)) as journal:
         for step in range(1, 40001, 20):
             journal.step(step, epoch=step / 7392, loss=1.0)
             if step in (4001, 4021):
-                assert mirror(folder, uri, "paper")
-    assert mirror(folder, uri, "paper")
+                assert mirror(RunFolder(folder), uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     steps = [step for step, _ in curve(uri, only_run(uri), "step/loss")]
     total = Plan.from_json((folder / "plan.json").read_text()).schedule.steps
     assert total > 80000 and len(steps) <= MAX_STEP_POINTS
@@ -245,29 +232,29 @@ def test_two_mlflow_runs_of_one_run_are_an_error_that_names_both(
     tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = fabricate_run(tmp_path / "runs", {})
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     client, run = MlflowClient(uri), only_run(uri)
     twin = client.create_run(run.info.experiment_id, run.info.start_time, tags={"run_id": run.data.tags["run_id"]})
     (folder / "mlflow.json").unlink()
-    assert not mirror(folder, uri, "paper")
+    assert not mirror(RunFolder(folder), uri, "paper")
     assert run.info.run_id in caplog.text and twin.info.run_id in caplog.text
     client.delete_run(twin.info.run_id)
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     assert only_run(uri).info.run_id == run.info.run_id
 
 
 def test_a_run_deleted_in_mlflow_is_pushed_anew(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {})
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     MlflowClient(uri).delete_run(only_run(uri).info.run_id)
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     assert len(curve(uri, only_run(uri), "mmAP")) == 11
 
 
 def test_a_run_that_has_not_started_is_left_alone(tmp_path: Path, uri: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {})
     (folder / "state.json").unlink()
-    assert mirror(folder, uri, "paper")
+    assert mirror(RunFolder(folder), uri, "paper")
     assert runs_in(uri) == []
 
 
@@ -275,7 +262,8 @@ def test_many_writers_make_one_experiment_and_one_run_each(tmp_path: Path, uri: 
     folders = [fabricate_run(tmp_path / "runs", {"seed": seed}, epochs=1) for seed in range(3)]
     results: list[bool] = []
     threads = [
-        threading.Thread(target=lambda f=folder: results.append(mirror(f, uri, "paper"))) for folder in folders * 2
+        threading.Thread(target=lambda f=folder: results.append(mirror(RunFolder(f), uri, "paper")))
+        for folder in folders * 2
     ]
     for thread in threads:
         thread.start()
@@ -286,13 +274,13 @@ def test_many_writers_make_one_experiment_and_one_run_each(tmp_path: Path, uri: 
 
 
 def test_pushing_from_a_training_run_returns_at_once_and_closing_brings_everything(tmp_path: Path, uri: str) -> None:
-    folder = fabricate_run(tmp_path / "runs", {}, state="running", epochs=1)
-    background = Mirror(folder, uri, "paper")
+    folder = fabricate_run(tmp_path / "runs", {}, status="running", epochs=1)
+    background = Mirror(RunFolder(folder), uri, "paper")
     start = time.perf_counter()
     for _ in range(100):
         background.push()
     assert time.perf_counter() - start < 0.1
-    with Journal(folder) as journal:
+    with Journal(owned(folder)) as journal:
         write_epoch(journal, Plan.from_json((folder / "plan.json").read_text()), 2, mmAP=37.0, hours=10)
     assert background.close(timeout_s=60)
     assert [step for step, _ in curve(uri, only_run(uri), "mmAP")] == [1, 2]
@@ -309,7 +297,7 @@ def test_a_relative_database_is_the_one_of_the_folder_at_hand(
 ) -> None:
     folder = fabricate_run(tmp_path / "runs", {}, epochs=1)
     monkeypatch.chdir(tmp_path / "store")
-    assert mirror(folder, "sqlite:///mlflow.db", "paper")
+    assert mirror(RunFolder(folder), "sqlite:///mlflow.db", "paper")
     monkeypatch.chdir(tmp_path)
     assert len(runs_in(uri)) == 1 and not (tmp_path / "mlflow.db").exists()
 
@@ -328,10 +316,10 @@ def test_a_server_that_is_down_costs_one_warning_and_seconds(tmp_path: Path, cap
     with caplog.at_level(logging.WARNING):
         start = time.perf_counter()
         assert not prepare(uri, "paper")
-        background = Mirror(folder, uri, "paper")
+        background = Mirror(RunFolder(folder), uri, "paper")
         background.push()
         assert not background.close(timeout_s=60)
-        assert not mirror(folder, uri, "paper")
+        assert not mirror(RunFolder(folder), uri, "paper")
     assert time.perf_counter() - start < 30
     said = [record.getMessage() for record in caplog.records if record.name.startswith("megdet")]
     assert len(said) == 1 and uri in said[0] and "megdet sync" in said[0]
@@ -348,7 +336,11 @@ def server(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.slow
 def test_a_real_server_takes_the_same_run(tmp_path: Path, server: str) -> None:
     folder = fabricate_run(tmp_path / "runs", {"batch": 32, "bn_size": 32})
-    assert prepare(server, "paper") and mirror(folder, server, "paper") and mirror(folder, server, "paper")
+    assert (
+        prepare(server, "paper")
+        and mirror(RunFolder(folder), server, "paper")
+        and mirror(RunFolder(folder), server, "paper")
+    )
     run = only_run(server)
     assert run.data.params["batch"] == "32" and run.info.status == "FINISHED"
     assert len(curve(server, run, "mmAP")) == 11 and len(curve(server, run, "step/loss")) == 110

@@ -10,13 +10,16 @@ from mlflow.entities import Run
 
 from megdet.cli import main as megdet
 from megdet.planning.plan import Plan
-from megdet.runs.journal import RunState, State
+from megdet.runs.folder import RunFolder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 from megdet.runs.sweep_folder import Sweep, record_sweep
 from megdet.tracking import sweep_mirror
 from megdet.tracking.mirror import Mirror, mirror
 from megdet.tracking.sweep_mirror import mirror_sweep
-from megdet.tracking.sweep_payload import SHOWN, description, runs_of, status, sweep_tags
+from megdet.tracking.sweep_payload import SHOWN, description, mlflow_status, runs_of, sweep_tags
 from tests.runs.fabricate import fabricate_run
+from tests.runs.folders import owned
 
 from .databases import new_database
 
@@ -58,7 +61,7 @@ def test_a_sweep_is_a_parent_with_its_runs_below_it_counts_settings_and_a_descri
     two: list[Path], uri: str
 ) -> None:
     sweep = sweep_of(two, "table3", uri)
-    assert mirror_sweep(sweep, uri, "paper") and all(mirror(folder, uri, "paper") for folder in two)
+    assert mirror_sweep(sweep, uri, "paper") and all(mirror(RunFolder(folder), uri, "paper") for folder in two)
     assert mirror_sweep(sweep, uri, "paper")
     found = in_mlflow(uri)
     assert set(found) == {"table3", "b16-bn16-normal-s0", "b256-bn32-normal-s0"}
@@ -85,7 +88,7 @@ def test_a_run_of_two_sweeps_hangs_below_the_one_that_asked_first_and_is_found_b
     for sweep in (second, first):
         assert mirror_sweep(sweep, uri, "paper")
     for folder in (*two, other):
-        assert mirror(folder, uri, "paper")
+        assert mirror(RunFolder(folder), uri, "paper")
     found = in_mlflow(uri)
     assert parent_of(found["b16-bn16-normal-s0"]) == found["table2"].info.run_id
     assert parent_of(found["b64-bn16-normal-s0"]) == found["table3"].info.run_id
@@ -96,9 +99,9 @@ def test_a_run_of_two_sweeps_hangs_below_the_one_that_asked_first_and_is_found_b
 
 
 def test_runs_pushed_before_their_sweep_was_are_hung_below_it_by_the_next_push(two: list[Path], uri: str) -> None:
-    assert all(mirror(folder, uri, "paper") for folder in two)
+    assert all(mirror(RunFolder(folder), uri, "paper") for folder in two)
     assert mirror_sweep(sweep_of(two, "table3", uri), uri, "paper")
-    assert mirror(two[0], uri, "paper")
+    assert mirror(RunFolder(two[0]), uri, "paper")
     found = in_mlflow(uri)
     assert parent_of(found["b16-bn16-normal-s0"]) == found["table3"].info.run_id
     assert parent_of(found["b256-bn32-normal-s0"]) is None
@@ -148,11 +151,11 @@ def test_a_lost_note_or_a_deleted_parent_makes_no_second_one(two: list[Path], ur
     assert [run.info.run_id for run in in_mlflow(uri).values()] != [before]
 
 
-def set_state(folder: Path, state: State | None) -> None:
+def set_state(folder: Path, state: Status | None) -> None:
     if state is None:
         (folder / "state.json").unlink(missing_ok=True)
     else:
-        RunState(state, attempts=1, started="2026-11-20T10:00:00+00:00").write(folder)
+        owned(folder).write_state(RunState(Status(state), attempts=1, started="2026-11-20T10:00:00+00:00"))
 
 
 @pytest.mark.parametrize(
@@ -169,26 +172,26 @@ def set_state(folder: Path, state: State | None) -> None:
     ],
 )
 def test_a_sweep_stands_where_its_runs_stand_together(
-    two: list[Path], states: list[State | None], expected: str
+    two: list[Path], states: list[Status | None], expected: str
 ) -> None:
     for folder, state in zip(two, states, strict=True):
         set_state(folder, state)
     sweep = sweep_of(two, "table3", None)
     runs = runs_of(sweep, Sweep.read(sweep))
-    assert status(runs) == expected
+    assert mlflow_status(runs) == expected
     tags = sweep_tags(sweep, Sweep.read(sweep), runs)
-    assert sum(int(tags[state or "planned"]) for state in set(states)) == 2
+    assert sum(int(tags[state or "new"]) for state in set(states)) == 2
 
 
 def test_a_run_that_begins_and_ends_brings_its_sweep_up_to_date(two: list[Path], uri: str) -> None:
     sweep = sweep_of(two, "table3", uri)
     set_state(two[0], "running")
     set_state(two[1], None)
-    background = Mirror(two[0], uri, "paper")
+    background = Mirror(RunFolder(two[0]), uri, "paper")
     set_state(two[0], "finished")
     assert background.close()
     parent = in_mlflow(uri)["table3"]
-    assert (parent.info.status, parent.data.tags["finished"], parent.data.tags["planned"]) == ("RUNNING", "1", "1")
+    assert (parent.info.status, parent.data.tags["finished"], parent.data.tags["new"]) == ("RUNNING", "1", "1")
     assert (sweep / "mlflow.json").exists()
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from megdet.config.schema import Config, ModelConfig
+from megdet.config.schema import Config
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
+from megdet.model.settings import BackboneSettings, ModelSettings, RoIHeadsSettings
 from megdet.planning.plan import make_plan
 from megdet.training.assemble import detector_of, optimizer_of
 from megdet.training.distributed import Ranks
@@ -21,9 +22,17 @@ ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
 def detector_for(bn_size: int, bn_in: list[str], backbone: str = "resnet18") -> Detector:
     config = Config(batch=4, bn_size=bn_size, gpus=1)
-    config.model = ModelConfig(backbone=backbone, weights="none", frozen_stages=0, bn_in=bn_in, box_head_channels=8)
+    config.model = model_with(backbone, bn_in)
     config.cluster.gpus_per_node = 1
     return detector_of(make_plan(config), ALONE)
+
+
+def model_with(backbone: str, bn_in: list[str]) -> ModelSettings:
+    return ModelSettings(
+        bn_in=bn_in,
+        backbone=BackboneSettings(name=backbone, weights="none", frozen_stages=0),
+        roi_heads=RoIHeadsSettings(head_channels=8),
+    )
 
 
 def norms(module: nn.Module) -> Iterator[nn.Module]:
@@ -57,7 +66,7 @@ def test_bn_size_0_freezes_statistics_and_affine_and_leaves_the_pyramid_without_
 
 def test_the_optimizer_trains_all_that_is_not_frozen_with_the_papers_settings() -> None:
     config = Config(batch=4, bn_size=4, gpus=1)
-    config.model = ModelConfig(backbone="tiny", weights="none", frozen_stages=0, box_head_channels=8)
+    config.model = model_with("tiny", ["backbone", "fpn"])
     config.cluster.gpus_per_node = 1
     plan = make_plan(config)
     detector = detector_of(plan, ALONE)

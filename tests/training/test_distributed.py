@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from megdet.training.distributed import Ranks
+from megdet.errors import UserError
+from megdet.training.distributed import CPUS_FOR_GPUS, Ranks
 
 
 def test_ranks_on_gpus_join_by_nccl_bound_to_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +37,15 @@ def test_ranks_without_a_place_to_meet_say_what_is_missing(missing: str, monkeyp
     monkeypatch.delenv(missing)
     with pytest.raises(ValueError, match=f"{missing} expected, but not set"):
         Ranks(rank=1, local_rank=1, world_size=2, device=torch.device("cpu")).__enter__()
+
+
+def test_gpus_that_torch_does_not_see_are_an_error_and_no_training_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("torch sees GPUs here")
+    monkeypatch.delenv(CPUS_FOR_GPUS, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(UserError, match=r"CUDA_VISIBLE_DEVICES=0,1 .* torch does not see any"):
+        Ranks.from_environment().check_device()
+    for none in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        Ranks.from_environment().check_device()

@@ -42,11 +42,17 @@ def test_a_loss_that_explodes_without_overflow_has_diverged() -> None:
         [2.0] * 300,
         [0.3 + 3.0 * (i % 40 == 0) for i in range(300)],
         [0.7 * (1 + 0.5 * math.sin(i / 9)) for i in range(300)],
+        [*(2.0 * 0.95**i for i in range(400)), *([0.5] * 150)],
     ],
-    ids=["falling", "stalled", "single_spikes", "swinging"],
+    ids=["falling", "stalled", "single_spikes", "swinging", "back_below_its_start"],
 )
 def test_a_loss_that_falls_stalls_spikes_or_swings_has_not_diverged(losses: list[float]) -> None:
-    assert watch(losses).steps == 300
+    assert watch(losses).steps == len(losses)
+
+
+def test_the_first_steps_are_averaged_plainly() -> None:
+    """An average that began at 0 would take the first 50 steps for the lowest."""
+    assert watch([3.0, 1.0, 2.0, 6.0]).smoothed == pytest.approx(3.0)
 
 
 def test_a_watch_restored_in_between_comes_to_the_same_verdict() -> None:

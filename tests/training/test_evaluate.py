@@ -1,3 +1,5 @@
+"""Detections of a split, as COCO rows, from all ranks."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -6,7 +8,9 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from megdet.training.evaluate import gather_rows
+from megdet.training.evaluate import detect, gather_rows
+from tests.model.detectors import detect as detections_of
+from tests.model.detectors import random_batch, small_detector, spread_scores
 from tests.ranks import run_ranks
 
 
@@ -30,3 +34,30 @@ def test_every_rank_gets_all_rows_by_image_and_within_an_image_as_they_were(
     for rows in run_ranks(2, gathered, shares):
         assert rows.shape == (len(expected), 7)
         assert [(int(row[0]), float(row[5])) for row in rows] == expected
+
+
+def test_a_row_is_image_corner_size_score_and_the_category_id_of_the_annotation_file() -> None:
+    detector = small_detector(score_threshold=0.2)
+    spread_scores(detector)
+    batches = [random_batch([(64, 96), (50, 80)], seed=1), random_batch([(64, 64)], seed=2)]
+    batches[0].image_ids, batches[1].image_ids = [700, 30], [5]
+    category_ids = [1, 18, 44, 90]
+    expected = []
+    for batch in batches:
+        with torch.no_grad():
+            found = detections_of(detector, batch)
+        for image_id, of_image in zip(batch.image_ids, found, strict=True):
+            for (x1, y1, x2, y2), score, label in zip(of_image.boxes, of_image.scores, of_image.labels, strict=True):
+                expected.append([image_id, x1, y1, x2 - x1, y2 - y1, score, category_ids[label - 1]])
+    done = []
+    rows = detect(
+        detector.train(),
+        batches,
+        category_ids=category_ids,
+        device=torch.device("cpu"),
+        bf16=False,
+        on_batch=lambda: done.append(1),
+    )
+    assert rows.dtype == np.float64 and len(done) == 2
+    np.testing.assert_allclose(rows, np.array(expected, dtype=np.float64), rtol=1e-6, atol=1e-5)
+    assert len({*rows[:, 6]}) > 1 and {*rows[:, 0]} == {700, 30, 5}, "several classes, on all images"

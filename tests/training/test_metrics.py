@@ -14,8 +14,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.coco_eval import random_set
+from megdet.data.annotations import read_annotations
 from megdet.runs.journal import COCO_METRICS
 from megdet.training.metrics import coco_metrics
+from tests.data.annotation_oracle import meaning_of
 
 
 def reference(annotation_file: Path, detections: NDArray[np.float64]) -> list[float]:
@@ -35,7 +37,7 @@ def reference(annotation_file: Path, detections: NDArray[np.float64]) -> list[fl
 
 
 def ours_as_stats(annotation_file: Path, detections: NDArray[np.float64]) -> list[float]:
-    metrics = coco_metrics(annotation_file, detections)
+    metrics = coco_metrics(read_annotations(annotation_file), detections)
     assert tuple(metrics) == COCO_METRICS
     return [-1.0 if value is None else value for value in metrics.values()]
 
@@ -69,13 +71,64 @@ def test_all_12_numbers_are_pycocotools_own(
     assert ours_as_stats(annotations, detections) == as_percent(expected)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_repaired_file_is_scored_as_pycocotools_scores_the_one_repaired_by_hand(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, detections = random_set(
+        images=30, categories=4, objects=200, detections_per_image=30, crowd=0.1, seed=seed
+    )  # fmt: skip
+    for entry in truth["annotations"]:
+        entry["id"] %= 7  # repeated, 0 among them, which pycocotools takes for "not matched"
+        kind = rng.integers(40)
+        x, y, w, h = entry["bbox"]
+        if kind == 0:
+            entry["bbox"] = [x, y, w, 0]
+        elif kind == 1:
+            entry["bbox"] = [700, y, w, h]
+        elif kind == 2:
+            entry["bbox"] = [x - 20, y, 700, h]
+        elif kind < 6:
+            entry["bbox"] = [str(side) for side in entry["bbox"]]
+        elif kind < 9:
+            del entry["area"]
+        elif kind < 12 and not entry["iscrowd"]:
+            entry["iscrowd"] = [None, "0", False][kind - 9]
+    raw = json.dumps(truth).encode()
+    (tmp_path / "raw.json").write_bytes(raw)
+    meaning = meaning_of(raw)
+    assert 180 < len(meaning.boxes) < 200
+    by_hand = {
+        "images": [{"id": i, "file_name": name, "width": w, "height": h} for i, name, w, h in meaning.images],
+        "categories": [{"id": i, "name": name} for i, name in meaning.categories.items()],
+        "annotations": [
+            {"id": n, "image_id": i, "category_id": c, "bbox": list(box), "area": area, "iscrowd": int(crowd)}
+            for n, (i, c, box, area, crowd) in enumerate(meaning.boxes, start=1)
+        ],
+    }
+    (tmp_path / "by_hand.json").write_text(json.dumps(by_hand))
+    expected = reference(tmp_path / "by_hand.json", detections)
+    assert max(expected) > 0.1
+    assert ours_as_stats(tmp_path / "raw.json", detections) == as_percent(expected)
+
+
+def test_perfect_detections_score_100_whatever_the_annotation_ids(tmp_path: Path) -> None:
+    truth, _ = random_set(images=20, categories=3, objects=80, detections_per_image=1, crowd=0.0, seed=9)
+    seen: dict[int, int] = {}
+    for entry in truth["annotations"]:
+        entry["id"] = seen[entry["image_id"]] = seen.get(entry["image_id"], 0) + 1
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    rows = [[a["image_id"], *a["bbox"], 0.9, a["category_id"]] for a in truth["annotations"]]
+    metrics = coco_metrics(read_annotations(tmp_path / "truth.json"), np.array(rows, dtype=np.float64))
+    assert metrics["mmAP"] == pytest.approx(100)
+
+
 def test_without_a_detection_every_number_is_zero_or_absent_as_in_pycocotools(tmp_path: Path) -> None:
     truth, _ = random_set(images=10, categories=3, objects=20, detections_per_image=1, crowd=0.0, seed=5)
     annotations = tmp_path / "truth.json"
     annotations.write_text(json.dumps(truth))
     none = np.zeros((0, 7))
     assert ours_as_stats(annotations, none) == as_percent(reference(annotations, none))
-    assert coco_metrics(annotations, none)["mmAP"] == 0
+    assert coco_metrics(read_annotations(annotations), none)["mmAP"] == 0
 
 
 def test_a_file_without_objects_has_nothing_to_measure(tmp_path: Path) -> None:
@@ -83,7 +136,7 @@ def test_a_file_without_objects_has_nothing_to_measure(tmp_path: Path) -> None:
     annotations = tmp_path / "truth.json"
     annotations.write_text(json.dumps(truth))
     assert reference(annotations, detections) == [-1.0] * 12
-    assert coco_metrics(annotations, detections) == dict.fromkeys(COCO_METRICS)
+    assert coco_metrics(read_annotations(annotations), detections) == dict.fromkeys(COCO_METRICS)
 
 
 def test_a_file_without_large_objects_has_no_number_for_large(tmp_path: Path) -> None:
@@ -96,7 +149,7 @@ def test_a_file_without_large_objects_has_no_number_for_large(tmp_path: Path) ->
     }
     annotations = tmp_path / "truth.json"
     annotations.write_text(json.dumps(truth))
-    metrics = coco_metrics(annotations, np.array([[7, 10, 10, 20, 20, 0.9, 3]], dtype=np.float64))
+    metrics = coco_metrics(read_annotations(annotations), np.array([[7, 10, 10, 20, 20, 0.9, 3]], dtype=np.float64))
     assert metrics["mmAP"] == pytest.approx(100)
     assert metrics["AP_small"] == pytest.approx(100)
     assert metrics["AP_large"] is None and metrics["AR_medium"] is None
@@ -104,8 +157,8 @@ def test_a_file_without_large_objects_has_no_number_for_large(tmp_path: Path) ->
 
 def test_detections_that_cannot_be_evaluated_are_refused(tmp_path: Path) -> None:
     truth, detections = random_set(images=3, categories=1, objects=3, detections_per_image=2, crowd=0.0, seed=7)
-    annotations = tmp_path / "truth.json"
-    annotations.write_text(json.dumps(truth))
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    annotations = read_annotations(tmp_path / "truth.json")
     with pytest.raises(ValueError, match=r"\[n, 7\]"):
         coco_metrics(annotations, detections[:, :6])
     detections[0, 5] = np.nan
@@ -121,8 +174,9 @@ def test_metrics_prints_nothing_and_loads_no_torch(tmp_path: Path) -> None:
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     np.save(tmp_path / "detections.npy", detections)
     program = (
-        "import sys, numpy as np; from pathlib import Path; from megdet.training.metrics import coco_metrics; "
-        f"coco_metrics(Path(r'{tmp_path}/truth.json'), np.load(r'{tmp_path}/detections.npy')); "
+        "import sys, numpy as np; from megdet.data.annotations import read_annotations; "
+        "from megdet.training.metrics import coco_metrics; "
+        f"coco_metrics(read_annotations(r'{tmp_path}/truth.json'), np.load(r'{tmp_path}/detections.npy')); "
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from megdet.model.output import SampledRegions
+from megdet.runs.folder import RunFolder
 from megdet.training.pictures import LastPass, draw_proposals_of
 from tests.model.detectors import detect, random_batch, small_detector, train_pass
 
@@ -32,7 +33,7 @@ def test_the_images_with_the_smallest_and_largest_shares_of_positives_are_shown_
     positives = torch.tensor([3, 0, 9, 5, 4])  # of ten in each image
     positive = torch.arange(10).repeat(5) < positives[image]
     last.regions = SampledRegions(torch.tensor([[4.0, 4.0, 40.0, 40.0]]).expand(50, 4), image, positive)
-    draw_proposals_of(last, tmp_path, epoch=6)
+    draw_proposals_of(last, RunFolder(tmp_path), epoch=6)
     shown = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert shown == [f"proposals-epoch06-{image_id:012}.png" for image_id in (0, 1, 2, 3)]
     with Image.open(tmp_path / "pictures" / shown[1]) as picture:
@@ -40,5 +41,5 @@ def test_the_images_with_the_smallest_and_largest_shares_of_positives_are_shown_
 
 
 def test_an_attempt_without_a_training_pass_draws_nothing(tmp_path: Path) -> None:
-    draw_proposals_of(LastPass(small_detector()), tmp_path, epoch=1)
+    draw_proposals_of(LastPass(small_detector()), RunFolder(tmp_path), epoch=1)
     assert not (tmp_path / "pictures").exists()

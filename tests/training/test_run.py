@@ -16,10 +16,15 @@ import torch
 import yaml
 
 from megdet.config.locations import SWEEPS
-from megdet.config.schema import Config, DataConfig, ModelConfig
-from megdet.launchers.local import run_local
+from megdet.config.schema import Config
+from megdet.data.data_set import inspect_data
+from megdet.data.settings import DataSettings
+from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.journal import RunState, read_journal
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import read_journal
+from megdet.training.checkpoint import Checkpoint
+from tests.tiny import tiny_model
 
 EPOCHS = 3
 STEPS_PER_EPOCH = 4
@@ -29,13 +34,8 @@ def config_of(tmp_path: Path, shapes_root: Path) -> Config:
     config = Config(batch=8, bn_size=4, gpus=1, seed=1, runs_dir=str(tmp_path / "runs"), log_every=1)
     config.schedule.epochs = EPOCHS
     config.schedule.milestones, config.schedule.factors = [2], [0.1]
-    config.model = ModelConfig(
-        name="tiny", backbone="tiny", weights="none", frozen_stages=0,
-        fpn_channels=16, box_head_channels=32, anchor_sizes=[12, 24, 36, 48, 60],
-        rpn_pre_nms_train=60, rpn_pre_nms_test=60, rpn_post_nms_train=60, rpn_post_nms_test=60,
-        rpn_samples=32, roi_samples=32,
-    )  # fmt: skip
-    config.data = DataConfig(
+    config.model = tiny_model()
+    config.data = DataSettings(
         name="shapes", root=str(shapes_root), train_images=32, val_images=8, num_classes=6,
         min_size=64, max_size=107, workers=0,
     )  # fmt: skip
@@ -66,7 +66,7 @@ def weights_of(plan: Plan) -> dict[str, torch.Tensor]:
 
 def wait_for_step(plan: Plan, step: int) -> None:
     for _ in range(600):
-        if any(line["kind"] == "step" and line["step"] >= step for line in read_journal(folder_of(plan))):
+        if any(line["kind"] == "step" and line["step"] >= step for line in read_journal(RunFolder(folder_of(plan)))):
             return
         time.sleep(0.05)
     raise AssertionError(f"step {step} was not reached")
@@ -83,25 +83,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory, shapes_root: Path) -> Pla
 
 
 def test_a_finished_run_has_recorded_every_step_and_epoch(finished: Plan) -> None:
-    lines = read_journal(folder_of(finished))
+    lines = read_journal(RunFolder(folder_of(finished)))
     steps = [line for line in lines if line["kind"] == "step"]
     epochs = [line for line in lines if line["kind"] == "epoch"]
     assert [line["step"] for line in steps] == list(range(1, EPOCHS * STEPS_PER_EPOCH + 1))
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
     started, ended = [line for line in lines if line["kind"] == "event"]
     assert (started["event"], ended["event"]) == ("started", "finished")
-    annotations = sorted(Path(finished.config.data.root).glob("annotations/instances_*2017.json"))  # train, then val
-    joined = b"".join(path.read_bytes() for path in annotations)
-    by_others = subprocess.run(["sha256sum"], input=joined, capture_output=True, check=True).stdout.decode()
-    assert len(annotations) == 2 and started["data_sha256"] == by_others[:12]
+    assert started["data_sha256"] == inspect_data(finished.config.data).fingerprint
     for line in epochs:
         assert 0 <= line["mmAP"] <= 100
         # 32 images, all their samples found: what was sampled cannot exceed what may be.
         assert 0 < line["rpn_positive"] + line["rpn_negative"] <= 32 * 32
         assert line["rpn_ratio_percent"] == pytest.approx(100 * line["rpn_positive"] / line["rpn_negative"])
         assert line["roi_positive"] > 0 and line["peak_memory_gb"] > 0 and line["images_per_s"] > 0
-    state = RunState.read(folder_of(finished))
-    assert state is not None and state.state == "finished" and state.attempts == 1
+    state = RunFolder(folder_of(finished)).state()
+    assert state is not None and state.status == "finished" and state.attempts == 1
     assert state.train_s == pytest.approx(epochs[-1]["train_s"])
     pictures = [path.name for path in (folder_of(finished) / "pictures").glob("*.png")]
     assert any(name.startswith("detections-") for name in pictures)
@@ -110,7 +107,7 @@ def test_a_finished_run_has_recorded_every_step_and_epoch(finished: Plan) -> Non
 
 
 def test_a_run_records_what_every_table_and_figure_of_the_paper_measures(finished: Plan) -> None:
-    last = read_journal(folder_of(finished), kinds=("epoch",))[-1]
+    last = read_journal(RunFolder(folder_of(finished)), kinds=("epoch",))[-1]
     measured = {path.stem: yaml.safe_load(path.read_text())["measure"] for path in SWEEPS.glob("*.yaml")}
     assert {"table1", "table2", "table3", "table4", "figure1", "figure4"} <= measured.keys()
     for name, numbers in measured.items():
@@ -127,8 +124,8 @@ def test_a_run_that_was_asked_to_stop_resumes_to_the_same_weights(
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 3, output
-    state = RunState.read(folder_of(plan))
-    assert state is not None and state.state == "interrupted"
+    state = RunFolder(folder_of(plan)).state()
+    assert state is not None and state.status == "interrupted"
     assert stop_at <= state.step < EPOCHS * STEPS_PER_EPOCH
     process = start(plan)
     output, _ = process.communicate(timeout=300)
@@ -136,12 +133,21 @@ def test_a_run_that_was_asked_to_stop_resumes_to_the_same_weights(
     assert_same_run(plan, finished)
 
 
-def test_a_run_that_was_killed_resumes_to_the_same_weights(finished: Plan, tmp_path: Path, shapes_root: Path) -> None:
-    plan = make_plan(config_of(tmp_path, shapes_root))
+@pytest.mark.parametrize(
+    ("checkpoint_every_min", "kept"), [(10.0, STEPS_PER_EPOCH), (1e-9, STEPS_PER_EPOCH + 1)], ids=["epochs", "steps"]
+)
+def test_a_run_that_was_killed_resumes_to_the_same_weights(
+    checkpoint_every_min: float, kept: int, finished: Plan, tmp_path: Path, shapes_root: Path
+) -> None:
+    config = config_of(tmp_path, shapes_root)
+    config.checkpoint_every_min = checkpoint_every_min
+    plan = make_plan(config)
     process = start(plan)
     wait_for_step(plan, STEPS_PER_EPOCH + 2)
     process.kill()
     process.communicate(timeout=60)
+    checkpoint = Checkpoint.read(folder_of(plan) / "checkpoint.pt", torch.device("cpu"))
+    assert checkpoint is not None and checkpoint.state.step >= kept
     process = start(plan)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
@@ -156,14 +162,14 @@ def assert_same_run(plan: Plan, finished: Plan) -> None:
     ours, theirs = (
         [
             {key: line.get(key) for key in ("kind", "step", *measured)}
-            for line in read_journal(folder_of(p))
+            for line in read_journal(RunFolder(folder_of(p)))
             if line["kind"] != "event"
         ]
         for p in (plan, finished)
     )
     assert ours == theirs
-    state = RunState.read(folder_of(plan))
-    assert state is not None and state.state == "finished" and state.attempts == 2
+    state = RunFolder(folder_of(plan)).state()
+    assert state is not None and state.status == "finished" and state.attempts == 2
 
 
 def test_divergence_is_an_outcome_not_a_failure(tmp_path: Path, shapes_root: Path) -> None:
@@ -173,8 +179,8 @@ def test_divergence_is_an_outcome_not_a_failure(tmp_path: Path, shapes_root: Pat
     process = start(plan)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    state = RunState.read(folder_of(plan))
-    assert state is not None and state.state == "diverged" and state.reason is not None
+    state = RunFolder(folder_of(plan)).state()
+    assert state is not None and state.status == "diverged" and state.reason is not None
     assert not (folder_of(plan) / "failure.json").exists()
 
 
@@ -191,7 +197,7 @@ def test_a_truncated_image_is_named_and_counted_and_the_run_finishes(tmp_path: P
     process = start(plan)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    lines = read_journal(folder_of(plan))
+    lines = read_journal(RunFolder(folder_of(plan)))
     assert [line["file"] for line in lines if line.get("event") == "bad_image"] == [broken.name]
     assert next(line["bad_images"] for line in lines if line["kind"] == "epoch") == 1
 
@@ -206,6 +212,26 @@ def copy_tree(source: Path, target: Path) -> None:
     import shutil
 
     shutil.copytree(source, target)
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, shapes_root: Path) -> None:
+    root = tmp_path / "set"
+    copy_tree(shapes_root, root)
+    plan = make_plan(config_of(tmp_path, root))
+    process = start(plan)
+    wait_for_step(plan, 2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    before = folder_of(plan).joinpath("metrics.jsonl").read_text()
+    annotations = root / "annotations" / "instances_train2017.json"
+    content = json.loads(annotations.read_text())
+    content["annotations"][0]["bbox"] = [1, 1, 20, 20]
+    annotations.write_text(json.dumps(content))
+    process = start(plan)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "was trained on other data of this name until now" in output and "Traceback" not in output
+    assert folder_of(plan).joinpath("metrics.jsonl").read_text() == before
 
 
 def test_a_wrong_number_of_images_is_one_message(tmp_path: Path, shapes_root: Path) -> None:
@@ -228,8 +254,8 @@ def test_an_error_leaves_its_traceback_rank_and_last_lines(tmp_path: Path, shape
     assert process.returncode == 1
     failure = json.loads((folder / "failure.json").read_text())
     assert failure["rank"] == 0 and "Traceback" in failure["traceback"] and failure["log"]
-    state = RunState.read(folder)
-    assert state is not None and state.state == "failed"
+    state = RunFolder(folder).state()
+    assert state is not None and state.status == "failed"
 
 
 @pytest.mark.slow

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 import pandas as pd
 
 from megdet.analysis.frames import RunFrames
-from megdet.launchers.causes import Failure, group, read_failure
-from megdet.launchers.job_states import JobState
-from megdet.launchers.ledger import Submission
-from megdet.launchers.run_status import RunStatus, Status, states_of_jobs
-from megdet.runs.failure import FAILURE
+from megdet.launchers.jobs import Jobs, Look
+from megdet.runs.causes import Diagnosis, diagnose, group
+from megdet.runs.folder import FAILURE, RunFolder
+from megdet.runs.status import Stand, Status
 
 ENDED = ("failed", "diverged", "interrupted")
 NONE = "<p>No run has failed, diverged or been interrupted.</p>"
@@ -27,29 +25,25 @@ def failures_html(frames: RunFrames) -> str:
     return "\n".join(_part(alike) for alike in group(_failures(frames))) or NONE
 
 
-def _failures(frames: RunFrames) -> list[Failure]:
-    states = states_of_jobs(Path(folder) for folder in frames.runs["folder"] if folder)
+def _failures(frames: RunFrames) -> list[Diagnosis]:
+    look = Jobs().look_at([RunFolder(Path(folder)) for folder in frames.runs["folder"] if folder])
     with TemporaryDirectory() as nothing:
-        found = [_failure(frames, index, run, states, Path(nothing)) for index, run in frames.runs.iterrows()]
+        found = [_failure(frames, index, run, look, Path(nothing)) for index, run in frames.runs.iterrows()]
     return [failure for failure in found if failure]
 
 
-def _failure(
-    frames: RunFrames, index: int, run: pd.Series, states: Mapping[str, JobState], nothing: Path
-) -> Failure | None:
-    folder = Path(run["folder"])
-    if not run["folder"]:
-        if run["status"] not in ENDED:
-            return None  # what MLflow has of it is not worth the request
-        files = frames.files(index, FAILURE)
-        folder = files[0].parent if files else nothing
-    job = Submission.read(folder)
-    status = RunStatus(cast(Status, run["status"]), run["reason"])
-    failure = read_failure(folder, status, states.get(job.job) if job else None)
+def _failure(frames: RunFrames, index: int, run: pd.Series, look: Look, nothing: Path) -> Diagnosis | None:
+    stand = Stand(Status(run["status"]), run["reason"])
+    if run["folder"]:
+        return look.diagnosis(RunFolder(Path(run["folder"])), stand)
+    if run["status"] not in ENDED:
+        return None  # what MLflow has of it is not worth the request
+    files = frames.files(index, FAILURE)
+    failure = diagnose(RunFolder(files[0].parent if files else nothing), stand)
     return replace(failure, run=run["run_id"]) if failure else None
 
 
-def _part(alike: Sequence[Failure]) -> str:
+def _part(alike: Sequence[Diagnosis]) -> str:
     cause = alike[0].cause
     heading = f"{cause.name}: {len(alike)} {'run' if len(alike) == 1 else 'runs'}"
     lines = [f"<h3>{html.escape(heading)}</h3>", "<ul>"]

@@ -1,0 +1,51 @@
+"""`megdet cluster`: what there is to run on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from megdet.errors import UserError
+
+SUMMARY = "show what Slurm has to run on; --write: a file to start from"
+HELP = """\
+Ask Slurm what it has: partitions with their nodes, GPUs, cores, memory and time limits. `python launch.py -m ...
+hydra/launcher=submitit_slurm` asks the same, and needs no file; one is for what it should not find out each time,
+and for what only you know: setup lines, a container, memory, an account.
+
+  megdet cluster                        what there is
+  megdet cluster --write                conf/cluster/mine.yaml, to be filled in; used with cluster=mine
+  megdet cluster --write big --partition long
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--partition", help="of the file; default: the default partition")
+    parser.add_argument(
+        "--write", nargs="?", const="mine", metavar="NAME", help="write conf/cluster/NAME.yaml here (mine)"
+    )
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Show, and write if asked to; always 0. Raises UserError where Slurm does not answer or the file exists."""
+    from megdet.launchers.slurm.client import SlurmClient, SlurmError
+    from megdet.launchers.slurm.discovery import discover
+    from megdet.launchers.slurm.site_file import site_file
+
+    try:
+        found = discover(SlurmClient().call)
+    except SlurmError as error:
+        raise UserError(f"Slurm does not say what there is ({error}); ask on a login node of the cluster") from None
+    for shape in found.shapes:
+        print(shape.describe() + (f"; features {', '.join(shape.features)}" if shape.features else ""))
+    account = f"your account is {found.account}; " if found.account else ""
+    limit = f"; you may have {found.max_submit_jobs} jobs at a time" if found.max_submit_jobs else ""
+    print(f"{account}an array may have {found.max_array_size - 1} jobs{limit}")
+    if parsed.write:
+        path = Path("conf") / "cluster" / f"{parsed.write}.yaml"
+        if path.exists():
+            raise UserError(f"{path} exists; choose another name, or remove it first")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(site_file(found, name=parsed.write, partition=parsed.partition))
+        print(f"written to {path}; use it with cluster={parsed.write}")
+    return 0

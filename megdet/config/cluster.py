@@ -1,0 +1,69 @@
+"""The settings of a cluster: what there is, and what its scheduler wants to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megdet.errors import UserError
+from megdet.settings.rules import Each, Flag, Name, Number, Settings, Text, TextByName, Whole, setting
+
+MOST_NODES = 100_000
+MOST_GPUS_PER_NODE = 1024
+
+
+@dataclass
+class ClusterSettings(Settings):
+    """Where an experiment may run. Changing it never changes what is learned."""
+
+    name: str = setting("local", Name())
+    nodes: int | str = setting("auto", Whole(least=1, most=MOST_NODES, or_auto=True))
+    """The most that one run may have; auto: what there is (this machine is one)."""
+    gpus_per_node: int | str = setting("auto", Whole(least=1, most=MOST_GPUS_PER_NODE, or_auto=True))
+    """auto: the GPUs of this machine, or what Slurm says that nodes have."""
+    max_images_per_gpu: int | None = setting(None, Whole(least=1))
+    """What memory allows in one forward pass; None: not known."""
+    bn_across_nodes: bool = setting(False, Flag())
+    """Whether the GPUs that share a BN statistic may sit on different nodes."""
+    partition: str | None = setting(None, Text())
+    """Slurm's, as are account, qos and constraint; None: the site's default."""
+    account: str | None = setting(None, Text())
+    qos: str | None = setting(None, Text())
+    constraint: str | None = setting(None, Text())
+    time_min: int | None = setting(None, Whole(least=1))
+    """The longest time limit of a job, in minutes; None: a day, or what the partition allows. A run that needs longer
+    is checkpointed, requeued and goes on. One that is predicted to need less asks for less (twice that, up to 1, 2, 4,
+    8 ... hours), and starts sooner."""
+    signal_delay_s: int = setting(120, Whole(least=10, most=65535), why="a checkpoint takes seconds")
+    """Seconds before the time limit at which a job is told, so that it can write a checkpoint."""
+    request_gpus: bool = setting(True, Flag())
+    """false: nodes without GPUs; CPU processes stand in for them."""
+    cpus_per_gpu: int | None = setting(None, Whole(least=1, most=65535))
+    """Cores of one rank and its loader processes; None: the site's default, as for memory."""
+    mem_gb_per_gpu: float | None = setting(None, Number(above=0))
+    """Main memory of one rank, in GB."""
+    setup: list[str] = setting([], Each(Text(many_lines=True)))
+    """Shell lines before anything starts on a node: modules, proxies, activated environments."""
+    container: str | None = setting(None, Text())
+    """Words before `python` on a node, such as `apptainer exec --nv /images/megdet.sif`."""
+    python: str | None = setting(None, Text())
+    """The Python of the nodes; None: the one that launches."""
+    mail_user: str | None = setting(None, Text())
+    mail_type: str = setting("FAIL", Text())
+    """What is mailed to mail_user, where that is given: a list of Slurm's, such as END,FAIL."""
+    sbatch_options: dict[str, str] = setting({}, TextByName())
+    """Further options of sbatch by name, such as {reservation: detection, exclude: "node[3-4]"}; on the command line
+    +cluster.sbatch_options.reservation=detection."""
+    srun_args: list[str] = setting([], Each(Text()))
+    """Further arguments of srun, such as --mpi=none or --container-image=..."""
+    array_parallelism: int = setting(128, Whole(least=1))
+    """Jobs of one array that may run at the same time."""
+    max_retries: int = setting(2, Whole(most=1000))
+    """How often a run that lost a node or a connection is started again; errors of the code never are."""
+
+    def check_together(self, prefix: str) -> None:
+        if self.time_min is not None and self.signal_delay_s >= 60 * self.time_min:
+            raise UserError(
+                f"{prefix}time_min={self.time_min}: a job of {self.time_min} min would be told to stop "
+                f"{prefix}signal_delay_s={self.signal_delay_s} s before its end, that is at once; raise time_min or "
+                "lower signal_delay_s"
+            )

@@ -1,0 +1,28 @@
+"""The settings of a sweep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megdet.settings.rules import Flag, Number, OneOf, Settings, Text, setting
+
+
+@dataclass
+class SweepSettings(Settings):
+    """Which points a sweep (`launch.py -m`) has besides its grid, and how it treats them."""
+
+    rows: str | None = setting(None, Text())
+    """Rows to run instead of one point, each with every combination of the grid: table1, table2, table3, figure1,
+    figure4, or the path of a file like those in `sweeps/`."""
+    on_invalid: str = setting("report", OneOf(("report", "error")))
+    """report: points that cannot be planned are listed and left out; error: nothing runs."""
+    on_existing: str = setting("resume", OneOf(("skip", "resume", "retry_failed", "force")))
+    """What to do with runs that exist. skip: leave them; resume: go on with those that were interrupted, cancelled or
+    lost; retry_failed: those that failed too; force: begin all anew (old folders go to runs/.replaced). What is queued
+    or running is never started twice."""
+    wait: bool = setting(True, Flag())
+    """Watch submitted jobs until they end (Ctrl-C detaches, they go on); false: return after submission."""
+    dry_run: bool = setting(False, Flag())
+    """Stop after the table of plans."""
+    max_gpu_hours: float | None = setting(None, Number(above=0), why="null means no limit")
+    """Refuse a sweep whose runs would, as predicted, take more GPU-hours together; None: no limit."""

@@ -1,0 +1,17 @@
+"""The settings of the MLflow mirror."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megdet.settings.rules import Flag, Settings, Text, setting
+
+
+@dataclass
+class TrackingSettings(Settings):
+    """The MLflow mirror of the run folders."""
+
+    enabled: bool = setting(True, Flag())
+    uri: str | None = setting(None, Text())
+    """None: sqlite in `mlflow.db` of the folder that the command was given in."""
+    experiment: str = setting("megdet", Text())

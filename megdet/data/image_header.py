@@ -1,0 +1,75 @@
+"""What an image file says of itself before it is decoded: its format and size."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from megdet.data.regular_file import open_regular
+from megdet.data.size import Size
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "AVIF", "PPM", "TGA")
+"""Formats of pictures; Pillow knows more, some of which start other programs (EPS) or are documents."""
+Image.init()  # else Pillow looks for some of them only after a first failure
+
+
+class UnreadableImage(Exception):
+    """An image file that gives no pixels of the annotated size; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """Of an image file."""
+
+    format: str
+    """One of FORMATS, or MPO: a JPEG with further pictures behind it."""
+    size: Size
+    """As stored, or as EXIF would turn it: formats differ. More pixels than Pillow allows are never reported."""
+
+    def check(self, annotated: Size) -> None:
+        """Raises UnreadableImage where neither the image nor the image turned by 90 degrees has the annotated size."""
+        if annotated not in (self.size, self.size[::-1]):
+            (height, width), (asked_height, asked_width) = self.size, annotated
+            raise UnreadableImage(
+                f"the file has {width}x{height} pixels, its annotation says {asked_width}x{asked_height}"
+            )
+
+
+def read_header(path: Path | str) -> ImageHeader:
+    """The header of an image file. Raises UnreadableImage; never blocks."""
+    with image_errors(), open_regular(path) as file:
+        return header_of(file)
+
+
+def header_of(file: BinaryIO) -> ImageHeader:
+    """The header at the beginning of a file; errors are Pillow's own."""
+    with Image.open(file, formats=FORMATS) as picture:
+        assert picture.format is not None
+        return ImageHeader(picture.format, (picture.height, picture.width))
+
+
+@contextmanager
+def image_errors() -> Iterator[None]:
+    """Whatever a file makes go wrong inside is UnreadableImage, for one bad file must not end a run.
+
+    Decoders raise all kinds of errors on damaged files (struct.error, IndexError, ZeroDivisionError, ...), and warn of
+    what they put up with.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except UnreadableImage:
+            raise
+        except UnidentifiedImageError:
+            raise UnreadableImage("not an image of a known format, or damaged in its first bytes") from None
+        except OSError as error:
+            raise UnreadableImage(error.strerror or str(error)) from error
+        except Exception as error:
+            raise UnreadableImage(str(error) or type(error).__name__) from error

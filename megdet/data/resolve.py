@@ -1,0 +1,97 @@
+"""From data that is asked for to data that a plan can count on: places spelled out, counts as the files have them."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megdet.data.files import DataFiles, check_files, files_of
+from megdet.data.known import COCO, COCO_COUNTS, SHAPES, generated_as
+from megdet.data.settings import DataSettings
+from megdet.errors import UserError
+
+if TYPE_CHECKING:
+    from megdet.data.data_set import DataFacts
+
+
+class DataResolver:
+    """Resolves the data of many experiments; what several of them share is read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[DataFiles, int], DataFacts | UserError] = {}
+
+    def resolve(self, data: DataSettings) -> DataSettings:
+        """The same with absolute places, and with `train_images`, `val_images`, `num_classes` and `fingerprint` set.
+
+        COCO 2017 and the generated set are known by their names and counts, so they can be planned without the files.
+        Where files are there, they are read and checked. Of any other data the fingerprint is part of what is asked.
+
+        Raises:
+            UserError: where the data is not what it should be, or is not there and not known without.
+        """
+        data.check("data.")
+        data = _with_absolute_places(data)
+        if data.name == SHAPES:
+            if data.fingerprint not in (None, generated_as()):
+                raise UserError(
+                    f"data.fingerprint={data.fingerprint}, but this version of megdet draws {generated_as()}; "
+                    "check out the version that drew the other, or launch again without data.fingerprint"
+                )
+            data.fingerprint = generated_as()
+            return data
+        facts = self.facts(data)
+        if facts is None:
+            if None in (data.train_images, data.val_images, data.num_classes):
+                check_files(data)  # which says what is missing
+            return data
+        data.train_images, data.val_images, data.num_classes = facts.train_images, facts.val_images, facts.num_classes
+        if not _is_known_by_name(data):
+            data.fingerprint = facts.fingerprint
+        return data
+
+    def facts(self, data: DataSettings) -> DataFacts | None:
+        """What the files say; None where they are not there, and of generated ones, which are what was asked.
+
+        Raises:
+            UserError: where the data is not what it should be.
+        """
+        if data.name == SHAPES or files_of(data).missing():
+            return None
+        # Imported here: it brings numpy, which a plan without the files does without.
+        from megdet.data.data_set import check_against, read_files
+
+        files = files_of(data)
+        key = (files, data.max_bad_images)
+        if key not in self._read:
+            try:
+                self._read[key] = read_files(files, max_bad_images=data.max_bad_images).facts
+            except UserError as error:
+                self._read[key] = error
+        found = self._read[key]
+        if isinstance(found, UserError):
+            raise found
+        check_against(data, files, found)
+        return found
+
+    @property
+    def repairs(self) -> list[str]:
+        """What was repaired in all that was read, a sentence each."""
+        read = [found for found in self._read.values() if not isinstance(found, UserError)]
+        return list(dict.fromkeys(repair for facts in read for repair in facts.repairs))
+
+
+def _with_absolute_places(data: DataSettings) -> DataSettings:
+    data = copy.deepcopy(data)
+    data.root = str(Path(data.root).expanduser().resolve())
+    for split in (data.train, data.val):
+        for name in ("annotations", "images"):
+            place = getattr(split, name)
+            if place is not None:
+                setattr(split, name, str(data.root / Path(place).expanduser()))
+    return data
+
+
+def _is_known_by_name(data: DataSettings) -> bool:
+    counts = (data.train_images, data.val_images, data.num_classes)
+    return data.name == COCO and counts == COCO_COUNTS and not data.has_own_places

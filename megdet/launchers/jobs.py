@@ -1,0 +1,91 @@
+"""Where runs stand, whichever launcher has started them: each launcher is asked once for all of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from megdet.errors import UserError
+from megdet.launchers.interface import Job, JobFinder
+from megdet.launchers.named import LAUNCHERS, launcher_of
+from megdet.runs.causes import Diagnosis, diagnose
+from megdet.runs.folder import RunFolder, last_lines
+from megdet.runs.job_environment import JobEnvironment
+from megdet.runs.status import Stand, Status
+
+
+@dataclass(frozen=True)
+class Look:
+    """Runs as they stood when their launchers were asked."""
+
+    _jobs: Mapping[RunFolder, Job]
+
+    def job(self, folder: RunFolder) -> Job | None:
+        """The job of a run; None where it was never started. Raises UserError for a damaged folder."""
+        launcher_of(folder)
+        job = self._jobs.get(folder)
+        if job is None and folder.submission() is not None:
+            raise UserError(f"{folder.submission_file} is damaged: its job is not in it; move the run folder away")
+        return job
+
+    def stand(self, folder: RunFolder) -> Stand:
+        """Raises UserError for a damaged folder."""
+        state, job = folder.state(), self.job(folder)
+        if state and state.status.is_result:
+            return Stand(state.status, state.reason or "")
+        return job.stand() if job else Stand(Status.NEW)
+
+    def diagnosis(self, folder: RunFolder, stand: Stand | None = None) -> Diagnosis | None:
+        """Why a run came to no result; None where it did. Raises UserError for a damaged folder.
+
+        `stand`: where the run stands, for who knows more of it.
+        """
+        job = self.job(folder)
+        log = last_lines(job.log) if job and job.log else ()
+        return diagnose(folder, stand or self.stand(folder), known=job.cause() if job else None, job_log=log)
+
+
+class Jobs:
+    """Looks at runs again and again; what a launcher's finder has learnt in one look it knows in the next."""
+
+    def __init__(self) -> None:
+        self._finders: dict[str, JobFinder] = {}
+
+    def look_at(self, folders: Sequence[RunFolder]) -> Look:
+        """One question to each launcher; damaged folders are left for who asks about them."""
+        by_launcher: dict[str, list[RunFolder]] = {}
+        for folder in folders:
+            with suppress(UserError, OSError):
+                by_launcher.setdefault(launcher_of(folder), []).append(folder)
+        jobs: dict[RunFolder, Job] = {}
+        for name, own in by_launcher.items():
+            if name not in self._finders:
+                self._finders[name] = LAUNCHERS[name].make_job_finder()
+            jobs |= self._finders[name].find(own)
+        return Look(jobs)
+
+    def stands_of(self, folders: Sequence[RunFolder]) -> dict[RunFolder, Stand]:
+        """Where each run stands. Raises UserError for a damaged folder."""
+        look = self.look_at(folders)
+        return {folder: look.stand(folder) for folder in folders}
+
+
+def stands_of(folders: Sequence[RunFolder]) -> dict[RunFolder, Stand]:
+    """Where each run stands, for who looks once. Raises UserError for a damaged folder."""
+    return Jobs().stands_of(folders)
+
+
+def stand_of(folder: RunFolder) -> Stand:
+    """Raises UserError for a damaged folder."""
+    return stands_of([folder])[folder]
+
+
+def job_of(folder: RunFolder) -> Job | None:
+    """The job of a run; None where it was never started. Raises UserError for a damaged folder."""
+    return Jobs().look_at([folder]).job(folder)
+
+
+def job_environment_of(folder: RunFolder) -> JobEnvironment:
+    """For the ranks of a run: what they know of their own job. Raises UserError for a damaged folder."""
+    return LAUNCHERS[launcher_of(folder)].make_job_environment(folder)

@@ -1,0 +1,63 @@
+"""This machine, one run after the other: what is launched where nothing else is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from megdet.config.schema import Config
+from megdet.errors import ExitCode
+from megdet.launchers.local.machine import Machine
+from megdet.launchers.local.one_run import run_local
+from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of
+from megdet.runs.status import Status
+
+
+class LocalLauncher:
+    """Each run has the whole machine; a run that is interrupted ends the sweep."""
+
+    def __init__(self, machine: Machine | None = None, *, run: Callable[[Plan], Status] | None = None) -> None:
+        """`machine`: this one. `run`: how one run is run; by `run_local`."""
+        self._given = machine
+        self._run = run or (lambda plan: run_local(plan, machine=self.machine))
+
+    @cached_property
+    def machine(self) -> Machine:
+        """Asked for when it is needed: nvidia-smi takes a moment."""
+        return self._given or Machine.here()
+
+    def resolve(self, config: Config) -> Config:
+        return self.machine.resolve(config)
+
+    def check(self, plan: Plan) -> None:
+        self.machine.check(plan)
+
+    def preview(self, plans: Sequence[Plan]) -> str:
+        return ""
+
+    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+        """What is under way is another launcher's."""
+        failed = 0
+        for number, plan in enumerate(plans, start=1):
+            print(f"[{number}/{len(plans)}] {folder_of(plan).path}", flush=True)
+            status = self._run(plan)
+            print(f"[{number}/{len(plans)}] {plan.run_id}: {how_it_ended(plan, status)}", flush=True)
+            if not status.is_result:
+                mirror(plan)
+            if status == Status.INTERRUPTED:
+                return ExitCode.INTERRUPTED
+            failed += status == Status.FAILED
+        return ExitCode.RUN_FAILED if failed else ExitCode.OK
+
+
+def how_it_ended(plan: Plan, status: Status) -> str:
+    """How a run ended, why, and what to do about it."""
+    folder = folder_of(plan)
+    state = folder.state()
+    reason = f" ({state.reason})" if state and state.reason else ""
+    ways_on = {
+        Status.FAILED: f"; see {folder.failure_file} and log-rank*.txt",
+        Status.INTERRUPTED: "; the same command goes on from its checkpoint",
+    }
+    return status + reason + ways_on.get(status, "")

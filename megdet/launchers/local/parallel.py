@@ -1,0 +1,124 @@
+"""This machine, as many runs at a time as its GPUs (or cores) allow: `hydra/launcher=local_parallel`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
+
+from megdet.config.schema import Config
+from megdet.errors import ExitCode
+from megdet.launchers.local.launcher import how_it_ended
+from megdet.launchers.local.machine import Machine
+from megdet.launchers.local.one_run import EXIT_CODES
+from megdet.launchers.local.ranks import DIE_WITH_PARENT, python_path
+from megdet.launchers.local.signals import handling_signals
+from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of, last_lines
+from megdet.runs.status import Status
+
+ONE_RUN = (sys.executable, "-m", "megdet.launchers.local.one_run")
+"""A launcher for one run, whose plan it reads from its standard input."""
+ENDS = {code: status for status, code in EXIT_CODES.items() if status != Status.DIVERGED}
+
+
+class ParallelLauncher:
+    """A run starts once there are GPUs (or cores) for all of its ranks; GPUs are never shared."""
+
+    def __init__(self, machine: Machine | None = None, *, one_run: Sequence[str] = ONE_RUN) -> None:
+        """`machine`: this one. `one_run`: the command for one run."""
+        self._given, self._one_run = machine, one_run
+        self._running: dict[subprocess.Popen[str], tuple[Plan, list[str]]] = {}
+        self._times_stopped = 0
+
+    @cached_property
+    def machine(self) -> Machine:
+        """Asked for when it is needed: nvidia-smi takes a moment."""
+        return self._given or Machine.here()
+
+    @cached_property
+    def _free(self) -> list[str]:
+        """The GPUs that no run has; without any, a number for each core."""
+        return list(self.machine.gpus or map(str, range(self.machine.cores)))
+
+    def resolve(self, config: Config) -> Config:
+        return self.machine.resolve(config)
+
+    def check(self, plan: Plan) -> None:
+        self.machine.check(plan)
+
+    def preview(self, plans: Sequence[Plan]) -> str:
+        return ""
+
+    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+        """What is under way is another launcher's. Only for the main thread."""
+        waiting, ended = list(plans), 0
+        codes = set()
+        with handling_signals(self._stop):
+            while self._running or (waiting and not self._times_stopped):
+                # In their order: a large run is not kept waiting by small ones.
+                while waiting and not self._times_stopped and self._needs(waiting[0]) <= len(self._free):
+                    self._start(waiting.pop(0))
+                for process in [process for process in self._running if process.poll() is not None]:
+                    plan, devices = self._running.pop(process)
+                    self._free += devices
+                    ended += 1
+                    codes.add(process.returncode)
+                    print(f"[{ended}/{len(plans)}] {plan.run_id}: {_how(plan, process.returncode)}", flush=True)
+                    if process.returncode:
+                        mirror(plan)
+                time.sleep(0.05)
+        if self._times_stopped:
+            return ExitCode.INTERRUPTED
+        return ExitCode.RUN_FAILED if codes - {ExitCode.OK} else ExitCode.OK
+
+    def _needs(self, plan: Plan) -> int:
+        """Where CPU ranks outnumber the cores, they have all of them to themselves."""
+        return min(plan.layout.gpus, len(self.machine.gpus) or self.machine.cores)
+
+    def _start(self, plan: Plan) -> None:
+        folder = folder_of(plan)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        devices = [self._free.pop(0) for _ in range(self._needs(plan))]
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": python_path()}
+        if self.machine.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        with folder.launcher_log.open("ab") as log:
+            process = subprocess.Popen(
+                [*DIE_WITH_PARENT, str(os.getpid()), *self._one_run],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                text=True,
+                # Out of the terminal's reach: Ctrl-C comes here, and goes on as SIGTERM.
+                start_new_session=True,
+            )
+        self._running[process] = plan, devices
+        if self._times_stopped:  # in this very moment
+            process.send_signal(signal.SIGTERM)
+        print(f"{plan.run_id}: started; {folder.path}", flush=True)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(plan.to_json())
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._times_stopped += 1
+        if self._times_stopped == 1:
+            print("stopping: the runs write checkpoints (once more: at once)", file=sys.stderr, flush=True)
+        for process in self._running:
+            process.send_signal(signal.SIGTERM)
+
+
+def _how(plan: Plan, code: int) -> str:
+    if code in ENDS:
+        return how_it_ended(plan, ENDS[ExitCode(code)])
+    log = folder_of(plan).launcher_log
+    if code == ExitCode.USER_ERROR:
+        return "\n".join(last_lines(log, 1))
+    return f"its launcher ended with exit code {code}; see {log}"

@@ -1,0 +1,62 @@
+"""The end of a run whose ranks may not have lived to tell it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+
+from megdet.errors import ExitCode
+from megdet.runs.failure import Failure
+from megdet.runs.folder import RunFolder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
+from megdet.runs.times import now
+
+
+def settle(
+    folder: RunFolder,
+    *,
+    before: RunState | None,
+    started: str,
+    codes: Sequence[int],
+    first_dead: int | None,
+    stopped: bool,
+) -> Status:
+    """How an attempt ended, written down where its ranks have not.
+
+    `before`: the state that the attempt found. `codes`: how each rank ended; negative: killed by that signal.
+    `first_dead`: the rank that ended the others. `stopped`: whether the launcher was asked to stop.
+    """
+    state = folder.state()
+    if state is None or state == before:
+        attempts = before.attempts + 1 if before else 1
+        state = replace(before or RunState(Status.RUNNING, attempts, started), status=Status.RUNNING, attempts=attempts)
+    if not any(codes) and state.status.is_result:
+        return state.status
+    rank = first_dead or 0
+    if stopped or codes[rank] == ExitCode.INTERRUPTED:
+        if state.status != Status.INTERRUPTED:
+            reason = "stopped by a signal to the launcher"
+            folder.write_state(replace(state, status=Status.INTERRUPTED, ended=now(), reason=reason))
+        return Status.INTERRUPTED
+    if codes[rank] <= 0 or not folder.failure_file.exists():
+        reason = _reason(rank, codes[rank])
+        folder.write_failure(Failure.of_death(rank, reason, log=folder.last_log_lines(rank)))
+        folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=reason))
+    return Status.FAILED
+
+
+def blame(code: int) -> int:
+    """Of ranks that are found dead together, who is the cause (the lowest): one that was killed (the others only lost
+    their connection to it), then one that failed, then one that was asked to stop."""
+    return 0 if code < 0 else 2 if code == ExitCode.INTERRUPTED else 1
+
+
+def _reason(rank: int, code: int) -> str:
+    if code < 0:
+        hint = " (often the system's answer to too little memory)" if -code == signal.SIGKILL else ""
+        return f"rank {rank} was killed by {signal.Signals(-code).name}{hint}"
+    if code == 0:
+        return "the ranks ended without saying how"
+    return f"rank {rank} ended with exit code {code} and did not say why"

@@ -1,0 +1,202 @@
+"""Runs on a Slurm cluster: those with equal needs become job arrays, and every run knows its job.
+
+The launcher may die at any moment; jobs go on.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from megdet.config.schema import Config
+from megdet.errors import ExitCode, UserError
+from megdet.launchers.jobs import stands_of
+from megdet.launchers.rank import RANK_PROGRAM
+from megdet.launchers.slurm.client import SlurmClient, SlurmError
+from megdet.launchers.slurm.discovery import Cluster, discover
+from megdet.launchers.slurm.dispatch import NO_SLURM, PAUSES_S, dispatch, script_of
+from megdet.launchers.slurm.fitting import check_fits, fit
+from megdet.launchers.slurm.intents import declare, fulfil, reconcile, submissions_folder, submitting, withdraw
+from megdet.launchers.slurm.job_states import SlurmQueue
+from megdet.launchers.slurm.payload import Payload
+from megdet.launchers.slurm.resources import Array, arrays_of
+from megdet.launchers.watch import watch
+from megdet.planning.plan import Plan
+from megdet.runs.folder import folder_of
+from megdet.runs.prediction import predict_all
+
+PAPERS_NODES, PAPERS_GPUS_PER_NODE = 16, 8
+MANY = 1_000_000
+"""Stands for an array size that nobody has been asked for."""
+
+
+class SlurmLauncher:
+    """Hands runs over to Slurm, each with its own nodes, GPUs and time limit."""
+
+    def __init__(
+        self,
+        *,
+        wait: bool = True,
+        program: Sequence[str] = RANK_PROGRAM,
+        client: SlurmClient | None = None,
+        pauses_s: Sequence[float] = PAUSES_S,
+    ) -> None:
+        """`wait`: watch the jobs until they end. `pauses_s`: between attempts at sbatch of a busy controller."""
+        self.wait, self._program, self._pauses_s = wait, program, pauses_s
+        self._client = client or SlurmClient()
+        self._queue = SlurmQueue(self._client)
+        self._said_papers = False
+
+    def resolve(self, config: Config) -> Config:
+        """The config with what is `auto` in `cluster` as what Slurm says it has. Raises UserError.
+
+        A dry run where no Slurm is at hand is planned for the paper's cluster.
+        """
+        if "auto" not in (config.cluster.nodes, config.cluster.gpus_per_node):
+            return config
+        try:
+            found = self._found
+        except SlurmError as error:
+            if config.sweep.dry_run:
+                return self._on_the_papers(config, error)
+            raise UserError(NO_SLURM.format(f"Slurm does not say what there is ({error})")) from None
+        return fit(config, found, partition=os.environ.get("SBATCH_PARTITION"))
+
+    def check(self, plan: Plan) -> None:
+        """Raises UserError for what Slurm would let wait for ever."""
+        try:
+            check_fits(plan, self._found, partition=os.environ.get("SBATCH_PARTITION"))
+        except SlurmError:
+            return  # submission says what is wrong with Slurm
+
+    @property
+    def _found(self) -> Cluster:
+        """What there is. Raises SlurmError."""
+        if isinstance(self._answer, SlurmError):
+            raise self._answer
+        return self._answer
+
+    @cached_property
+    def _answer(self) -> Cluster | SlurmError:
+        """Asked once for all points of a sweep, also where nobody answers."""
+        try:
+            found = discover(self._client.call)
+        except SlurmError as error:
+            return error
+        if not found.shapes:
+            return SlurmError("sinfo names no node in service")
+        print(f"Slurm has {found.describe()}", file=sys.stderr, flush=True)
+        return found
+
+    def _on_the_papers(self, config: Config, error: SlurmError) -> Config:
+        if not self._said_papers:
+            print(
+                f"no Slurm here ({error}): planned for the paper's cluster, {PAPERS_NODES} nodes of "
+                f"{PAPERS_GPUS_PER_NODE} GPUs (cluster=paper)",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._said_papers = True
+        config = copy.deepcopy(config)
+        cluster = config.cluster
+        cluster.nodes = PAPERS_NODES if cluster.nodes == "auto" else cluster.nodes
+        cluster.gpus_per_node = PAPERS_GPUS_PER_NODE if cluster.gpus_per_node == "auto" else cluster.gpus_per_node
+        return config
+
+    def preview(self, plans: Sequence[Plan]) -> str:
+        """The scripts that would be submitted, as far as they can be known without asking Slurm."""
+        parts = []
+        for number, array in enumerate(_arrays(plans, max_array_size=MANY), start=1):
+            runs = ", ".join(plan.run_id for plan in array.plans)
+            text = script_of(array, submissions_folder(_runs_dir(plans)) / f"megdet-NEW-{number}")
+            parts.append(f"--- {array.resources.describe()}: {runs}\n{text}")
+        return "\n".join(parts)
+
+    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+        """Submit plans and, if asked to, watch them together with those that are under way; the exit code."""
+        for line in self.submit(plans) if plans else ():
+            print(line, flush=True)
+        if not self.wait:
+            print("they go on by themselves: megdet status, megdet wait, megdet cancel", flush=True)
+            return ExitCode.OK
+        watched = [*under_way, *plans]
+        return watch([folder_of(plan) for plan in watched], mirror=lambda number: mirror(watched[number]))
+
+    def submit(self, plans: Sequence[Plan]) -> Iterator[str]:
+        """Freeze the plans and submit them in as few arrays as can be; a line on each, as soon as Slurm has it.
+
+        Raises UserError where Slurm does not take one; what was submitted before stays.
+        """
+        runs_dir = _runs_dir(plans)
+        with submitting(runs_dir):
+            self._reconcile(runs_dir)
+            plans = _not_under_way(plans)
+            stamp = f"megdet-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+            for number, array in enumerate(_arrays(plans, max_array_size=self._max_array_size), start=1):
+                job = self._submit(array, submissions_folder(runs_dir) / f"{stamp}-{number}")
+                count = len(array.plans)
+                yield f"job {job}: {count} {'run' if count == 1 else 'runs'} on {array.resources.describe()}"
+
+    @cached_property
+    def _max_array_size(self) -> int:
+        try:
+            return self._client.max_array_size()
+        except SlurmError as error:
+            raise UserError(NO_SLURM.format(f"Slurm does not answer ({error})")) from None
+
+    def _reconcile(self, runs_dir: Path) -> None:
+        """Take over what a launcher that died has left, if there is anything and Slurm answers."""
+        try:
+            for line in reconcile(runs_dir, self._queue.named):
+                print(line, file=sys.stderr, flush=True)
+        except SlurmError as error:
+            raise UserError(
+                f"a launcher died while it submitted, and Slurm does not say which of its jobs there are ({error}); "
+                "try again when it answers"
+            ) from None
+
+    def _submit(self, array: Array, folder: Path) -> str:
+        runs = [folder_of(plan) for plan in array.plans]
+        for plan, run in zip(array.plans, runs, strict=True):
+            owned = run.claim(folder.name)
+            owned.write_plan(plan.to_json())
+            owned.forget_failure()
+        payload = Payload.of(folder, runs, program=self._program)
+        declare(payload)
+        try:
+            job = dispatch(array, payload, already=lambda: self._job_named(folder.name), pauses_s=self._pauses_s)
+        except UserError:
+            withdraw(folder)
+            raise
+        except SlurmError as error:
+            raise UserError(
+                f"it is not known whether Slurm has taken {len(runs)} of the runs ({error}); launch again when it "
+                "answers: what it has taken is found by its name"
+            ) from None
+        fulfil(payload, job)
+        return job
+
+    def _job_named(self, name: str) -> str | None:
+        jobs = self._queue.named(name)
+        return jobs[0].partition("_")[0] if jobs else None
+
+
+def _arrays(plans: Sequence[Plan], *, max_array_size: int) -> list[Array]:
+    hours = [predicted.hours if predicted else None for predicted in predict_all(plans)]
+    return arrays_of(plans, max_array_size=max_array_size, hours=hours)
+
+
+def _not_under_way(plans: Sequence[Plan]) -> list[Plan]:
+    """Looked at again under the lock: another launcher may have submitted some since they were planned."""
+    stands = stands_of([folder_of(plan) for plan in plans])
+    return [plan for plan in plans if not stands[folder_of(plan)].status.is_live]
+
+
+def _runs_dir(plans: Sequence[Plan]) -> Path:
+    return Path(plans[0].config.runs_dir)

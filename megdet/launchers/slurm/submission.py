@@ -1,0 +1,86 @@
+"""submission.json: which job of Slurm's a run was handed to."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import megdet
+from megdet.errors import UserError
+from megdet.runs.folder import RunFolder
+from megdet.runs.times import now
+
+LAUNCHER = "slurm"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The job of a run."""
+
+    job: str
+    """`123`, or `123_4` of an array."""
+    array: str
+    """The job that the whole submission is."""
+    name: str
+    """The job's name, unique to the submission."""
+    submitted: str
+    """ISO 8601."""
+    log: str
+    """What the job itself said: srun's and Slurm's words, and rank 0's."""
+    plan_sha256: str
+    code_sha256: str
+    attempts_before: int = 0
+    """Attempts at the run before this job; a state.json with more of them is this job's."""
+    retries: int = 0
+    """How often in a row the job was started again, without progress, because a node or the network failed."""
+    retried_from: float = 0.0
+    """The checkpoint's time at the last of them: a newer one is progress."""
+    cancelled: str | None = None
+    """When somebody cancelled it, ISO 8601."""
+    history: tuple[str, ...] = ()
+    """Jobs that the run had before, oldest first."""
+
+    def write(self, folder: RunFolder) -> None:
+        folder.note_submission(LAUNCHER, asdict(self))
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Submission | None:
+        """None where the run is no job of Slurm's. Raises UserError where the file is damaged."""
+        values = folder.submission()
+        if values is None or values.pop("launcher") != LAUNCHER:
+            return None
+        try:
+            return cls(**{**values, "history": tuple(values["history"])})
+        except (TypeError, KeyError) as error:
+            raise UserError(f"{folder.submission_file} is damaged ({error}); move the run folder away") from None
+
+    def edits_since(self, folder: RunFolder) -> list[str]:
+        """What has been edited since the run was handed over: `plan`, `code`."""
+        edited = {
+            "plan": self.plan_sha256 != plan_sha256(folder),
+            "code": self.code_sha256 != code_sha256(),
+        }
+        return [what for what, differs in edited.items() if differs]
+
+
+def mark_cancelled(folder: RunFolder) -> None:
+    """Note that a run's job is cancelled on purpose."""
+    submission = Submission.read(folder)
+    if submission:
+        replace(submission, cancelled=now()).write(folder)
+
+
+def plan_sha256(folder: RunFolder) -> str:
+    return hashlib.sha256(folder.plan.read_bytes()).hexdigest()
+
+
+@cache
+def code_sha256() -> str:
+    """Of all source files of this package."""
+    digest = hashlib.sha256()
+    root = Path(megdet.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""Watches runs that were handed over: a live table on a terminal, a line for each change elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from megdet.errors import ExitCode
+from megdet.launchers.jobs import Jobs
+from megdet.runs.folder import RunFolder
+from megdet.runs.status import Stand, Status
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+POLL_S = 3.0
+MISSING_POLLS = 3
+"""A job that its queue does not know this often in a row is lost; right after submission it may not know it yet."""
+
+STYLES = {
+    Status.FINISHED: "green", Status.RUNNING: "cyan", Status.QUEUED: "blue", Status.REQUEUED: "blue",
+    Status.DIVERGED: "magenta", Status.FAILED: "red", Status.LOST: "red", Status.INTERRUPTED: "yellow",
+    Status.CANCELLED: "yellow",
+}  # fmt: skip
+"""How statuses look on a terminal."""
+
+
+def watch(folders: Sequence[RunFolder], *, mirror: Callable[[int], None], poll_s: float = POLL_S) -> ExitCode:
+    """Wait until none of the runs is under way; 0, or 1 where a run did not come to a result.
+
+    `mirror(number)` is called on each run that ended without one. Ctrl-C stops watching, not the runs.
+    """
+    try:
+        stands = _watch_live(folders, poll_s) if sys.stdout.isatty() else _watch_lines(folders, poll_s)
+    except KeyboardInterrupt:
+        print("\ndetached: the jobs go on; megdet status, megdet wait, megdet cancel", file=sys.stderr, flush=True)
+        return ExitCode.OK
+    counts = Counter(stand.status for stand in stands)
+    print(", ".join(f"{count} {status}" for status, count in counts.items()), flush=True)
+    failed = [number for number, stand in enumerate(stands) if not stand.status.is_result]
+    for number in failed:
+        print(f"{folders[number].name}: {stands[number].status} ({stands[number].why})", file=sys.stderr, flush=True)
+        mirror(number)
+    return ExitCode.RUN_FAILED if failed else ExitCode.OK
+
+
+class _Poll:
+    """Where the runs stand at each look; a job that is not found once is looked for again."""
+
+    def __init__(self, folders: Sequence[RunFolder]) -> None:
+        self._folders = folders
+        self._jobs = Jobs()
+        self._missing: Counter[RunFolder] = Counter()
+
+    def __call__(self) -> tuple[list[Stand], bool]:
+        """Where each stands, and whether all runs have ended."""
+        stands = self._jobs.stands_of(self._folders)
+        live = False
+        for folder, stand in stands.items():
+            self._missing[folder] = self._missing[folder] + 1 if stand.status == Status.LOST else 0
+            live |= stand.status.is_live or 0 < self._missing[folder] < MISSING_POLLS
+        return [stands[folder] for folder in self._folders], not live
+
+
+def _watch_live(folders: Sequence[RunFolder], poll_s: float) -> list[Stand]:
+    from rich.live import Live
+
+    poll = _Poll(folders)
+    stands, over = poll()
+    with Live(_table(folders, stands), auto_refresh=False) as live:
+        while not over:
+            time.sleep(poll_s)
+            stands, over = poll()
+            live.update(_table(folders, stands), refresh=True)
+    return stands
+
+
+def _watch_lines(folders: Sequence[RunFolder], poll_s: float) -> list[Stand]:
+    poll = _Poll(folders)
+    stands, over = poll()
+    said: list[str] = [""] * len(folders)
+    while True:
+        for number, (folder, stand) in enumerate(zip(folders, stands, strict=True)):
+            if stand.status != said[number]:
+                said[number] = stand.status
+                print(f"{folder.name}: {stand.status}" + (f" ({stand.why})" if stand.why else ""), flush=True)
+        if over:
+            return stands
+        time.sleep(poll_s)
+        stands, over = poll()
+
+
+def _table(folders: Sequence[RunFolder], stands: Sequence[Stand]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("run", "status", "attempt", "step", "hours", ""):
+        table.add_column(
+            name, justify="right" if name in ("attempt", "step", "hours") else "left", no_wrap=name == "run"
+        )
+    for folder, stand in zip(folders, stands, strict=True):
+        state = folder.state()
+        numbers = (str(state.attempts), str(state.step), f"{state.train_s / 3600:.2f}") if state else ("", "", "")
+        table.add_row(folder.name, Text(stand.status, STYLES.get(stand.status, "")), *numbers, stand.why)
+    table.caption = "Ctrl-C stops watching; the jobs go on"
+    return table

@@ -1,0 +1,172 @@
+"""The settings of the detector's components, each with what it may be. Standard library only: planning reads them.
+
+The defaults are the paper's detector: ResNet-50 with a feature pyramid, proposals and samples as in FPN and
+torchvision. A part with a field `custom` can be one's own (`megdet.settings.own_part`); a Protocol in its module says
+what it has to be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from megdet.errors import UserError
+from megdet.model.weights import path_of
+from megdet.settings.own_part import OwnPart, check_own_name
+from megdet.settings.rules import Each, Name, Number, OneOf, Settings, Text, Whole, setting
+
+STRIDES = (4, 8, 16, 32)
+"""Of the backbone's four outputs, and of the pyramid levels that regions are pooled from."""
+PYRAMID_LEVELS = len(STRIDES) + 1
+"""The RPN has one level more, subsampled from the last."""
+MOST_CHANNELS = 16384
+
+BACKBONES = ("resnet50", "resnet18", "tiny")
+NORMS = ("cgbn",)
+ROI_POOLS = ("align",)
+
+
+@dataclass
+class NormSettings(Settings):
+    """The norm where `bn_in` puts it and `bn_size` is above 0."""
+
+    name: str = setting("cgbn", Name())
+    """cgbn: Cross-GPU Batch Normalization."""
+    custom: Any = setting(None, OwnPart())
+    """One's own, as `megdet.model.norms.NormFactory` says."""
+
+    def check_together(self, prefix: str) -> None:
+        check_own_name(prefix, self.name, self.custom, NORMS)
+
+
+@dataclass
+class BackboneSettings(Settings):
+    """The network below the pyramid, and the weights it starts from."""
+
+    name: str = setting("resnet50", Name())
+    """resnet50, resnet18 or tiny."""
+    weights: str = setting("imagenet", Text())
+    """imagenet (torchvision's file), none, or the path of a state dict."""
+    frozen_stages: int = setting(2, Whole(most=5))
+    """How many of stem, stage 1 .. 4 (in this order) are never trained."""
+    custom: Any = setting(None, OwnPart())
+    """One's own, as `megdet.model.backbones.Backbone` says."""
+
+    def check_together(self, prefix: str) -> None:
+        check_own_name(prefix, self.name, self.custom, BACKBONES)
+        path_of(self.weights, self.name)
+        if self.weights == "none" and self.frozen_stages:
+            raise UserError(
+                f"{prefix}frozen_stages={self.frozen_stages} with {prefix}weights=none would freeze random layers; "
+                f"use {prefix}frozen_stages=0"
+            )
+
+
+@dataclass
+class FPNSettings(Settings):
+    """The feature pyramid (Lin et al. 2017)."""
+
+    channels: int = setting(256, Whole(least=1, most=MOST_CHANNELS))
+    """Of every level."""
+
+
+@dataclass
+class AnchorSettings(Settings):
+    """The boxes that proposals start from, the same at each place of a pyramid level."""
+
+    sizes: list[int] = setting([32, 64, 128, 256, 512], Each(Whole(least=1)))
+    """Side of the square anchor of each pyramid level, in pixels of the resized image."""
+    ratios: list[float] = setting([0.5, 1.0, 2.0], Each(Number(above=0), least=1))
+    """Height over width."""
+
+    def check_together(self, prefix: str) -> None:
+        if len(self.sizes) != PYRAMID_LEVELS:
+            raise UserError(
+                f"{prefix}sizes={self.sizes}: give {PYRAMID_LEVELS} sizes, one for each pyramid level "
+                f"(strides {', '.join(map(str, STRIDES))} and {2 * STRIDES[-1]})"
+            )
+
+
+@dataclass
+class RPNSettings(Settings):
+    """The region proposal network (Ren et al. 2015)."""
+
+    pre_nms_train: int = setting(2000, Whole(least=1))
+    """Proposals of one pyramid level that enter non-maximum suppression, while training."""
+    pre_nms_test: int = setting(1000, Whole(least=1))
+    post_nms_train: int = setting(2000, Whole(least=1))
+    """Proposals of one image that leave it."""
+    post_nms_test: int = setting(1000, Whole(least=1))
+    nms: float = setting(0.7, Number(most=1))
+    """IoU above which the weaker of two proposals goes."""
+    samples: int = setting(256, Whole(least=1))
+    """Anchors of one image that bear a loss."""
+    positive_fraction: float = setting(0.5, Number(most=1))
+    """The most of them that are positive."""
+    positive_iou: float = setting(0.7, Number(most=1))
+    """From this IoU with an object on, an anchor is positive ..."""
+    negative_iou: float = setting(0.3, Number(most=1))
+    """... and below this one it is negative."""
+
+    def check_together(self, prefix: str) -> None:
+        if self.negative_iou > self.positive_iou:
+            raise UserError(
+                f"{prefix}negative_iou={self.negative_iou:g} is above {prefix}positive_iou={self.positive_iou:g}: "
+                "an anchor would be positive and negative"
+            )
+
+
+@dataclass
+class RoIPoolSettings(Settings):
+    """How the features of a region are read from the pyramid."""
+
+    name: str = setting("align", Name())
+    """align: RoIAlign (He et al. 2017)."""
+    resolution: int = setting(7, Whole(least=1, most=64))
+    """A region's features are resolution x resolution bins."""
+    custom: Any = setting(None, OwnPart())
+    """One's own, as `megdet.model.roi_pool.RoIPool` says."""
+
+    def check_together(self, prefix: str) -> None:
+        check_own_name(prefix, self.name, self.custom, ROI_POOLS)
+
+
+@dataclass
+class RoIHeadsSettings(Settings):
+    """The second stage (Girshick 2015), which classifies regions and refines their boxes."""
+
+    samples: int = setting(512, Whole(least=1))
+    """Regions of one image that bear a loss."""
+    positive_fraction: float = setting(0.25, Number(most=1))
+    """The most of them that are positive."""
+    positive_iou: float = setting(0.5, Number(most=1))
+    """From this IoU with an object on, a region is positive; below it, background."""
+    head_channels: int = setting(1024, Whole(least=1, most=MOST_CHANNELS))
+    """Of the two fully connected layers."""
+    nms: float = setting(0.5, Number(most=1))
+    """IoU above which the weaker of two detections of a class goes."""
+
+
+@dataclass
+class EvaluationSettings(Settings):
+    """Which detections enter COCO evaluation."""
+
+    score_threshold: float = setting(0.05, Number(most=1))
+    detections_per_image: int = setting(100, Whole(least=1))
+
+
+@dataclass
+class ModelSettings(Settings):
+    """The detector: Faster R-CNN with a feature pyramid."""
+
+    name: str = setting("r50_fpn", Name())
+    """What tables call it."""
+    bn_in: list[str] = setting(["backbone", "fpn"], Each(OneOf(("backbone", "fpn"))))
+    """Where the norm goes when bn_size > 0."""
+    norm: NormSettings = field(default_factory=NormSettings)
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)
+    fpn: FPNSettings = field(default_factory=FPNSettings)
+    anchors: AnchorSettings = field(default_factory=AnchorSettings)
+    rpn: RPNSettings = field(default_factory=RPNSettings)
+    roi_pool: RoIPoolSettings = field(default_factory=RoIPoolSettings)
+    roi_heads: RoIHeadsSettings = field(default_factory=RoIHeadsSettings)

@@ -1,0 +1,103 @@
+"""What makes two runs the same experiment: the settings that decide what is learned, and ids and names made of them.
+
+One list says which settings those are. Ids are hashes over them; MLflow's params and the analysis see them flat, as
+text. Both read the plain values of a plan.json, so that plans of other versions stay readable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from megdet.config.schema import Config
+from megdet.errors import UserError
+
+SEMANTIC = ("batch", "bn_size", "precision", "lr", "optimizer", "schedule", "model", "data", "eval")
+"""The parts of a config that decide what is learned, with the seed, which tells the runs of an experiment apart."""
+PLACES = ("data.root", "data.train", "data.val", "data.workers")
+"""Within them, what says only where and how."""
+UNORDERED = ("model.bn_in",)
+"""Lists whose order means nothing."""
+
+
+WITH_OLD_NAMES = (
+    "it was planned by a megdet of before settings were nested by component (model.rpn.nms was model.rpn_nms); "
+    "check out the commit it names to work with it, or launch the experiment again"
+)
+"""Why a run from before has no place here: its settings have other names, and its id would be another."""
+
+
+def semantics_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides what is learned, nested as in YAML, from the plain values of a config.
+
+    Equal for equal meanings: numbers are floats, and what is not set (None) is left out, so that a later optional
+    setting does not change old ids. Raises UserError for a plan from before settings were nested by component.
+    """
+    model = config.get("model")
+    if isinstance(model, Mapping) and not isinstance(model.get("backbone", {}), Mapping):
+        raise UserError(WITH_OLD_NAMES)
+    return {key: _canonical(config[key], key) for key in SEMANTIC if key in config}
+
+
+def experiment_id_of(config: Config) -> str:
+    """12 hex digits over the semantics: the key of a table's row."""
+    return _digest(semantics_of(asdict(config)))[:12]
+
+
+def run_id_of(config: Config) -> str:
+    """The name and 8 hex digits over the semantics and the seed: the name of the run's folder."""
+    return f"{name_of(config)}-{_digest({**semantics_of(asdict(config)), 'seed': float(config.seed)})[:8]}"
+
+
+def name_of(config: Config) -> str:
+    """What a reader knows a run by."""
+    scale = "" if config.lr.scale == 1 else f"-lr{config.lr.scale:g}x"
+    return f"b{config.batch}-bn{config.bn_size}-{config.schedule.name}{scale}-s{config.seed}"
+
+
+def semantic_settings(plan: Mapping[str, Any]) -> dict[str, str]:
+    """The semantics of a plan.json as text by key: `batch`, `lr.scale`, `model` (its name), `model.rpn.nms`.
+
+    Equal texts for equal meanings. Raises UserError as `semantics_of` does.
+    """
+    return dict(_flat(semantics_of(plan["config"]), ""))
+
+
+def _canonical(value: Any, key: str) -> Any:
+    if isinstance(value, Mapping):
+        is_own_parts = key.endswith(".custom")  # there, None is an argument like any other
+        return {
+            name: _canonical(entry, f"{key}.{name}")
+            for name, entry in value.items()
+            if (entry is not None or is_own_parts) and f"{key}.{name}" not in PLACES
+        }
+    if isinstance(value, list | tuple):
+        return sorted(set(value)) if key in UNORDERED else [_canonical(entry, key) for entry in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _digest(semantics: Mapping[str, Any]) -> str:
+    text = json.dumps(semantics, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = prefix + key
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name.removesuffix(".name"), _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+        return "[" + ", ".join(_text(item) for item in value) + "]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value)

@@ -1,0 +1,161 @@
+"""Why a run came to no result: the cause behind its last words, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from megdet.runs.failure import Failure
+from megdet.runs.folder import RunFolder
+from megdet.runs.status import Stand, Status
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A kind of failure; those of one kind are helped in one way."""
+
+    name: str
+    advice: str
+    pattern: re.Pattern[str] | None = None
+    """What the last words of such a failure have in them; None where it is known otherwise."""
+
+
+def _words(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+DIVERGED = Cause(
+    "divergence",
+    "a result (`failed` in Table 2), not an error: it is never run again. For an experiment that trains, ask for a "
+    "lower rate (lr.scale=0.5), a longer warm-up (schedule.warmup_epochs=2) or BN (bn_size=16).",
+)
+CUDA_MEMORY = Cause(
+    "CUDA out of memory",
+    "put fewer images on a GPU at a time: sublinear=true, cluster.max_images_per_gpu=N below what was tried, or more "
+    "GPUs. The result stays the same.",
+    _words(r"CUDA (error: )?out of memory", r"OutOfMemoryError", r"CUBLAS_STATUS_ALLOC_FAILED", r"HIP out of memory"),
+)
+HOST_MEMORY = Cause(
+    "out of main memory",
+    "give ranks more (cluster.mem_gb_per_gpu=N) or need less (data.workers=N; each loader process holds images).",
+    _words(
+        r"oom[-_ ]?kill", r"out of main memory", r"\bOUT_OF_MEMORY\b", r"can't allocate memory", r"MemoryError",
+        r"cannot allocate memory", r"killed by (signal )?SIGKILL", r"killed by signal: Killed", r"bus error",
+    ),
+)  # fmt: skip
+TIME_LIMIT = Cause(
+    "time limit",
+    "launch again: it goes on from its last checkpoint. Longer jobs: cluster.time_min=N; shorter ones lose less with "
+    "checkpoint_every_min=N.",
+    _words(r"reached its time limit", r"due to time limit"),
+)
+NODE = Cause(
+    "node failure",
+    "launch again: it goes on from its last checkpoint. If it is always the same node, keep away from it with "
+    "+cluster.sbatch_options.exclude=NODE.",
+    _words(r"lost a node", r"due to node failure"),
+)
+NETWORK = Cause(
+    "network between ranks (NCCL or gloo)",
+    "look for the rank that stopped first (megdet logs RUN --rank K): the others only waited for it. If none did, the "
+    "network failed: launching again goes on; NCCL_DEBUG=INFO in cluster.setup shows which link NCCL takes.",
+    _words(
+        r"nccl\w* ?error", r"NCCL.*(timed? ?out|abort)", r"Watchdog caught collective",
+        r"gloo.*(timed ?out|connection)", r"timed out waiting \d+ ?ms",
+        r"connection (closed|reset|refused)", r"Dist(Backend|Store|Network)Error", r"broken pipe",
+        r"(rendezvous|TCPStore|socket).*time[d ]*out",
+    ),
+)  # fmt: skip
+CONFIG_OR_DATA = Cause(
+    "configuration or data",
+    "mend what the message names; launching again then goes on or starts anew.",
+    _words(
+        r"FileNotFoundError", r"NotADirectoryError", r"PermissionError", r"JSONDecodeError", r"UnidentifiedImageError",
+        r"no space left on device", r"size mismatch for", r"another version of megdet",
+        r"cluster\.setup failed", r"does not see any",
+    ),
+)  # fmt: skip
+ERROR = Cause(
+    "another error",
+    "read the traceback in failure.json of the run folder; once it is mended, sweep.on_existing=retry_failed runs "
+    "these again.",
+)
+LOST = Cause(
+    "lost without a word",
+    "see what its job said with `megdet logs RUN --job`; launching again goes on from the last checkpoint.",
+)
+
+BY_WORDS = (CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA)
+"""In this order: the first that fits. A rank out of memory makes the others lose their connection to it."""
+IN_ORDER = (CUDA_MEMORY, HOST_MEMORY, NETWORK, NODE, TIME_LIMIT, CONFIG_OR_DATA, ERROR, LOST, DIVERGED)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why a run came to no result."""
+
+    run: str
+    cause: Cause
+    reason: str
+    rank: int | None
+    log: tuple[str, ...]
+    """The last lines that it wrote."""
+
+
+def diagnose(
+    folder: RunFolder, stand: Stand, *, known: Cause | None = None, job_log: Sequence[str] = ()
+) -> Diagnosis | None:
+    """Why the run of a folder came to no result; None where it did, or was only asked to stop.
+
+    `known`: the cause where the run's job knows it; it counts more than what ranks say, which only see each other go.
+    `job_log`: the last lines that were said around the ranks.
+    """
+    failure = folder.failure()
+    if stand.status == Status.DIVERGED:
+        return Diagnosis(folder.name, DIVERGED, stand.why, None, _log(folder, failure))
+    if stand.status not in (Status.FAILED, Status.LOST, Status.INTERRUPTED):
+        return None
+    log = _log(folder, failure) or tuple(job_log)
+    said = [stand.why, _own_words(failure)]
+    if not failure or not failure.says_why:
+        # The run could not say why itself; the last lines around it may. A tracking server that is down is not why.
+        said.append("\n".join(line for line in (*log, *job_log) if "mlflow" not in line.lower()))
+    cause = known or _cause_of(failure, said)
+    if stand.status == Status.INTERRUPTED and cause not in (TIME_LIMIT, NODE):
+        return None
+    if cause is ERROR and stand.status == Status.LOST:
+        cause = LOST
+    reason = (failure.reason if failure else "") or stand.why or "it did not say why"
+    return Diagnosis(folder.name, cause, reason.partition("\n")[0], failure.rank if failure else None, log)
+
+
+def group(failures: Sequence[Diagnosis]) -> list[list[Diagnosis]]:
+    """Failures of one cause together; those of no known cause by their words, numbers aside."""
+    groups: dict[tuple[int, str], list[Diagnosis]] = {}
+    for failure in failures:
+        words = re.sub(r"\d+", "0", failure.reason) if failure.cause in (ERROR, CONFIG_OR_DATA) else ""
+        groups.setdefault((IN_ORDER.index(failure.cause), words), []).append(failure)
+    return [groups[key] for key in sorted(groups, key=lambda key: (key[0], -len(groups[key]), key[1]))]
+
+
+def _cause_of(failure: Failure | None, said: Sequence[str]) -> Cause:
+    if failure and failure.error == "UserError":
+        return CONFIG_OR_DATA
+    for text in said:
+        for cause in BY_WORDS:
+            if cause.pattern and cause.pattern.search(text):
+                return cause
+    return ERROR
+
+
+def _own_words(failure: Failure | None) -> str:
+    """The failing rank's error, without the source lines of its traceback: they name what did not happen."""
+    if failure is None:
+        return ""
+    raised = [line for line in failure.traceback.splitlines() if not line.startswith(" ")]
+    return "\n".join([failure.error, failure.reason, *raised])
+
+
+def _log(folder: RunFolder, failure: Failure | None) -> tuple[str, ...]:
+    return (failure.log if failure else ()) or folder.last_log_lines(0)

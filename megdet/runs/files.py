@@ -1,0 +1,51 @@
+"""Files that survive a crash at any moment."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a crash leaves the old content or the new, never a part."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write what shall be at `path`: it gets there whole, at the end.
+
+    The temporary file has a name of its own, so that two writers never share one.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def json_text(values: Mapping[str, Any]) -> str:
+    """`values` as the text of a JSON file; NaN and infinities, which JSON lacks, become null."""
+    return json.dumps(strict(values), indent=2) + "\n"
+
+
+def strict(value: Any) -> Any:
+    """`value` with None for the numbers that JSON lacks."""
+    if isinstance(value, Mapping):
+        return {key: strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,266 @@
+"""A run's folder: the only place that knows the names of its files, and who may write them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from megdet.config.locations import LAUNCH
+from megdet.errors import UserError
+from megdet.runs.failure import LAST_LOG_LINES, Failure
+from megdet.runs.files import json_text, replace_file
+from megdet.runs.state import RunState
+
+if TYPE_CHECKING:
+    from megdet.planning.plan import Plan
+
+PLAN = "plan.json"
+JOURNAL = "metrics.jsonl"
+STATE = "state.json"
+FAILURE = "failure.json"
+CHECKPOINT = "checkpoint.pt"
+OWNER = "owner.json"
+LOCK = ".lock"
+PICTURES = "pictures"
+SUBMISSION = "submission.json"
+MEETING = ".meeting.json"
+LAUNCHER_LOG = "log-launcher.txt"
+MLFLOW_NOTE = "mlflow.json"
+BN_STUDY = "bn_study.json"
+GRADIENT_VARIANCE = "gradient_variance.json"
+
+ATTEMPT = "MEGDET_ATTEMPT"
+"""Environment variable of ranks: the attempt that they are part of, as its launcher named it."""
+
+T = TypeVar("T")
+
+
+class LostOwnership(Exception):
+    """Another attempt owns the run's folder now: this one must end without touching a file."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run. Reading is for everybody; writing is for the attempt that owns it (`owned_by`)."""
+
+    path: Path
+    owner: str | None = None
+    """The attempt that writes through this object; None: a reader, or a tool that adds files of its own."""
+
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        return self.path.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a run: a folder with a plan."""
+        return self.plan.exists()
+
+    @property
+    def plan(self) -> Path:
+        return self.path / PLAN
+
+    @property
+    def journal(self) -> Path:
+        return self.path / JOURNAL
+
+    @property
+    def state_file(self) -> Path:
+        return self.path / STATE
+
+    @property
+    def failure_file(self) -> Path:
+        return self.path / FAILURE
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / CHECKPOINT
+
+    @property
+    def lock(self) -> Path:
+        """Held by a launcher on this machine, and by its ranks."""
+        return self.path / LOCK
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / PICTURES
+
+    @property
+    def submission_file(self) -> Path:
+        return self.path / SUBMISSION
+
+    @property
+    def meeting(self) -> Path:
+        """Where the ranks of the present attempt find rank 0."""
+        return self.path / MEETING
+
+    @property
+    def launcher_log(self) -> Path:
+        """What the launcher of this one run said, where many run side by side."""
+        return self.path / LAUNCHER_LOG
+
+    def log(self, rank: int) -> Path:
+        return self.path / f"log-rank{rank}.txt"
+
+    def logs(self) -> list[Path]:
+        return sorted(self.path.glob("log-rank*.txt"))
+
+    # Reading
+
+    def read_plan(self) -> dict[str, Any]:
+        """plan.json as plain values. Raises UserError where it is damaged or missing."""
+        plan = self._read(PLAN, dict)
+        if plan is None:
+            raise UserError(f"{self.path} is no run folder: it has no {PLAN}; name one of runs/")
+        return plan
+
+    def state(self) -> RunState | None:
+        """None where the run has not started. Raises UserError where the file is damaged."""
+        return self._read(STATE, RunState.from_json)
+
+    def failure(self) -> Failure | None:
+        """None where nothing failed, or the file cannot be read: a failure must not hide behind another."""
+        try:
+            return self._read(FAILURE, Failure.from_json)
+        except UserError:
+            return None
+
+    def submission(self) -> dict[str, Any] | None:
+        """What the launcher `launcher` noted of the job that it handed the run to; None where none was.
+
+        Raises UserError where the file is damaged.
+        """
+
+        def parse(values: Any) -> dict[str, Any]:
+            return {**values, "launcher": str(values["launcher"])}
+
+        return self._read(SUBMISSION, parse)
+
+    def read_meeting(self) -> dict[str, Any] | None:
+        """Where the ranks of an attempt meet; None where none has said it."""
+        return self._read(MEETING, lambda values: dict(values))
+
+    def last_log_lines(self, rank: int) -> tuple[str, ...]:
+        return last_lines(self.log(rank))
+
+    def read_study(self, name: str) -> Any:
+        """What a study (BN_STUDY, GRADIENT_VARIANCE) left; None where it did not. Raises UserError where damaged."""
+        return self._read(name, lambda values: values)
+
+    def write_study(self, name: str, found: Mapping[str, Any]) -> None:
+        """Studies add files of their own beside the attempt's, which they leave alone."""
+        replace_file(self.path / name, json_text(found))
+
+    def note_submission(self, launcher: str, values: Mapping[str, Any]) -> None:
+        """Launchers note jobs, and what became of them, beside the attempt that runs."""
+        replace_file(self.submission_file, json_text({"launcher": launcher, **values}))
+
+    def _read(self, name: str, parse: Callable[[Any], T]) -> T | None:
+        path = self.path / name
+        try:
+            return parse(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} is damaged ({error}); move the run folder away") from None
+
+    # Owning and writing
+
+    def owned_by(self, attempt: str) -> RunFolder:
+        """The folder as `attempt` writes it. The attempt must have claimed it, or its launcher for it."""
+        return RunFolder(self.path, attempt)
+
+    def claim(self, attempt: str) -> RunFolder:
+        """Make `attempt` the folder's owner; whoever owned it cannot write any more. The folder is made if need be."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path / OWNER, json_text({"attempt": attempt}))
+        return self.owned_by(attempt)
+
+    def current_owner(self) -> str | None:
+        """The attempt that owns the folder; None where nobody ever claimed it."""
+        try:
+            return self._read(OWNER, lambda values: str(values["attempt"]))
+        except UserError:
+            return None
+
+    def check_owner(self) -> None:
+        """Raises LostOwnership where another attempt owns the folder by now; asked before every write."""
+        current = self.current_owner()
+        if self.owner is None or current != self.owner:
+            raise LostOwnership(f"{self.path} belongs to attempt {current}, not to {self.owner}")
+
+    def write_plan(self, text: str) -> None:
+        self.check_owner()
+        replace_file(self.plan, text)
+
+    def write_state(self, state: RunState) -> None:
+        self.check_owner()
+        replace_file(self.state_file, json_text(state.to_json()))
+
+    def write_failure(self, failure: Failure) -> None:
+        """Replace whatever failure there is."""
+        self.check_owner()
+        replace_file(self.failure_file, json_text(failure.to_json()))
+
+    def write_first_failure(self, failure: Failure) -> bool:
+        """Write the failure unless there is one: ranks that fail later only tell that the first is gone."""
+        self.check_owner()
+        complete = self.path / f".{FAILURE}.rank{failure.rank}"
+        replace_file(complete, json_text(failure.to_json()))
+        try:
+            os.link(complete, self.failure_file)  # fails where the name is taken, and is never seen half-written
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links: the first to fail is not told from the second
+            complete.replace(self.failure_file)
+        finally:
+            complete.unlink(missing_ok=True)
+        return True
+
+    def write_meeting(self, values: Mapping[str, Any]) -> None:
+        self.check_owner()
+        replace_file(self.meeting, json_text(values))
+
+    def forget_failure(self) -> None:
+        self.check_owner()
+        self.failure_file.unlink(missing_ok=True)
+
+    def forget_submission(self) -> None:
+        """The run is this attempt's now, not that of a job that it was handed to before."""
+        self.check_owner()
+        self.submission_file.unlink(missing_ok=True)
+
+
+def run_folder(runs_dir: str | Path, run_id: str) -> RunFolder:
+    """Where a run keeps everything."""
+    return RunFolder(Path(runs_dir) / run_id)
+
+
+def folder_of(plan: Plan) -> RunFolder:
+    """Where a plan's run keeps everything."""
+    return run_folder(plan.config.runs_dir, plan.run_id)
+
+
+def last_lines(path: Path, number: int = LAST_LOG_LINES) -> tuple[str, ...]:
+    """The last lines of a log; () where there is none."""
+    try:
+        return tuple(path.read_text(errors="replace").splitlines()[-number:])
+    except OSError:
+        return ()
+
+
+def run_folders(runs: Path) -> list[RunFolder]:
+    """The run folders (those with a plan) in `runs`, by name. Raises UserError where there is none."""
+    folders = [RunFolder(path.parent) for path in sorted(runs.glob(f"*/{PLAN}"))]
+    if folders:
+        return folders
+    if runs.is_file():
+        way_out = f"as an MLflow database it is sqlite:///{runs}" if runs.suffix == ".db" else "name a folder of runs"
+        raise UserError(f"{runs} is no folder; {way_out}")
+    missing = f"has no run (a folder with a {PLAN})" if runs.is_dir() else "does not exist"
+    raise UserError(f"{runs} {missing}; name another folder, or start a run with `{LAUNCH}`")

@@ -1,0 +1,38 @@
+"""state.json: how far a run has come, in its own words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from megdet.runs.status import Status
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run has come. Times in seconds are summed over its attempts, without the gaps between them."""
+
+    status: Status
+    """running, finished, diverged, failed or interrupted; what its job adds is for its launcher to say."""
+    attempts: int
+    """1-based; above 1 the run has been resumed."""
+    started: str
+    """ISO 8601 with time zone, of the first attempt."""
+    ended: str | None = None
+    train_s: float = 0.0
+    eval_s: float = 0.0
+    step: int = 0
+    """Optimizer steps done."""
+    reason: str | None = None
+    """One line on why the run diverged, failed or was interrupted."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> RunState:
+        """Raises ValueError, TypeError or KeyError where `values` are no state."""
+        if "state" in values:  # as megdet 0.1 called it
+            values = {**values, "status": values["state"]}
+            del values["state"]
+        return cls(**{**values, "status": Status(values["status"])})

@@ -1,0 +1,51 @@
+"""Where a run stands: one word for it, the same in files, code, MLflow, tables and on the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Where a run stands, from `new` to `lost`."""
+
+    NEW = "new"
+    """Planned, never started."""
+    QUEUED = "queued"
+    """Its job waits."""
+    RUNNING = "running"
+    REQUEUED = "requeued"
+    """Its job had to make room and waits to go on."""
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    """Training exploded: a result (`failed` in the paper's Table 2), not an error."""
+    FAILED = "failed"
+    """An error ended it."""
+    INTERRUPTED = "interrupted"
+    """Asked to stop; goes on from its checkpoint when launched again."""
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """Its job is gone and did not say how it ended."""
+
+    @property
+    def is_result(self) -> bool:
+        """Whether training has come to its end; such a run is not started again unless all is begun anew."""
+        return self in (Status.FINISHED, Status.DIVERGED)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the run is under way; it is never started a second time."""
+        return self in (Status.QUEUED, Status.RUNNING, Status.REQUEUED)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether the run stopped without a result and without an error of its own."""
+        return self in (Status.INTERRUPTED, Status.CANCELLED, Status.LOST)
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where a run stands and, in a line, why."""
+
+    status: Status
+    why: str = ""

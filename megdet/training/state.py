@@ -1,0 +1,33 @@
+"""How far a run has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from megdet.training.divergence import LossWatch
+from megdet.training.totals import EpochTotals
+
+
+@dataclass
+class TrainingState:
+    """What changes as a run goes on, apart from weights and momenta; over all its attempts."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    totals: EpochTotals = field(default_factory=EpochTotals)
+    """Of the epoch under way."""
+    watch: LossWatch = field(default_factory=LossWatch)
+    past_train_s: float = 0.0
+    """Seconds of training in the epochs before the one under way."""
+    eval_s: float = 0.0
+    """Seconds of evaluation."""
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of training, without evaluation."""
+        return self.past_train_s + self.totals.train_s
+
+    def end_epoch(self) -> None:
+        """The epoch is trained and evaluated: the next one's sums begin at 0."""
+        self.past_train_s = self.train_s
+        self.totals = EpochTotals()

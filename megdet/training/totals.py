@@ -1,0 +1,67 @@
+"""What a step and an epoch of training came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from megdet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, over all ranks."""
+
+    step: int
+    """Optimizer steps done, this one included."""
+    lr: float
+    losses: dict[str, float]
+    """By the detector's names: means over the images of the batch (Eq. 1)."""
+    counts: dict[str, float]
+    """By the detector's names: sums over the images of the batch."""
+    grad_norm: float
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses.values())
+
+
+@dataclass
+class EpochTotals:
+    """Sums over the steps of an epoch; goes into checkpoints, so an epoch resumed half-way reports all of itself."""
+
+    steps: int = 0
+    loss: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+    grad_norm: float = 0.0
+    train_s: float = 0.0
+
+    def add(self, step: Step, seconds: float) -> None:
+        """Add one step.
+
+        Raises:
+            UserError: where it has other names than the steps of the epoch before it.
+        """
+        if self.steps and (self.losses.keys(), self.counts.keys()) != (step.losses.keys(), step.counts.keys()):
+            raise UserError(
+                f"the detector reports {_listed(step.losses, step.counts)} at step {step.step}, and reported "
+                f"{_listed(self.losses, self.counts)} earlier in this epoch: the code was edited while the run was "
+                "interrupted; go on with the code as it was, or begin the run anew with sweep.on_existing=force"
+            )
+        self.steps += 1
+        self.loss += step.loss
+        self.grad_norm += step.grad_norm
+        self.train_s += seconds
+        for totals, values in ((self.losses, step.losses), (self.counts, step.counts)):
+            for name, value in values.items():
+                totals[name] = totals.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """The means over the steps: `loss`, each of its parts by name, and `grad_norm`."""
+        sums = {"loss": self.loss, **self.losses, "grad_norm": self.grad_norm}
+        return {name: value / self.steps for name, value in sums.items()}
+
+
+def _listed(*names: Iterable[str]) -> str:
+    return ", ".join(name for group in names for name in group)
