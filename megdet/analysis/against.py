@@ -92,10 +92,8 @@ def differences(group: Group, other: Group) -> list[str]:
         for key in keys
         if first.get(key) != second.get(key)
     ]
-    for first, second in (
-        (_schedules(group), _schedules(other)),
-        (group.contents, other.contents),
-    ):  # of these, what both have
+    # Of these, what both have.
+    for first, second in ((_schedules(group), _schedules(other)), (group.contents, other.contents)):
         found += [
             f"{key} {second[key]} (not {first[key]})"
             for key in sorted(first.keys() & second.keys())
@@ -122,8 +120,8 @@ def beside(table: Table, second: Table | None, *, name: str, differing: Sequence
     """
     compared = next((column for column in table.of_kind(Kind.MEASURED) if column.better), None)
     other = second or replace(table, frame=table.frame.iloc[:0], notes=(), runs=table.runs.iloc[:0])
-    theirs_alone = [key for place, key in enumerate(other.frame.index) if place in set(other.runs["row"])]
-    index = list(dict.fromkeys((*table.frame.index, *theirs_alone)))
+    run = {key: other.notes[place] for place, key in enumerate(other.frame.index) if place in set(other.runs["row"])}
+    index = list(dict.fromkeys((*table.frame.index, *run)))
     ours, theirs = (frame.reindex(index=index, columns=table.frame.columns) for frame in (table.frame, other.frame))
     cells: dict[Column, pd.Series] = {}
     for column in sorted(table.columns, key=lambda column: column.kind is Kind.PAPER):
@@ -134,18 +132,14 @@ def beside(table: Table, second: Table | None, *, name: str, differing: Sequence
             case Kind.MEASURED:
                 cells |= {column: own, replace(column, of=name): its}
                 if column == compared:
-                    both = zip(own.map(_mean), its.map(_mean), strict=True)
-                    less = [None if first is None or then is None else first - then for first, then in both]
-                    cells[Column("difference", Kind.DIFFERENCE, signed(1), of=name)] = pd.Series(
-                        less, index, dtype=object
-                    )
+                    difference = Column("difference", Kind.DIFFERENCE, signed(column.format), of=name)
+                    cells[difference] = own.map(_mean).astype(float) - its.map(_mean).astype(float)
             case Kind.DIFFERENCE if not compared:
                 cells[column] = own
             case Kind.PAPER if not compared or column.name == compared.name:
                 cells[column] = own
-    places = {key: place for place, key in enumerate(index)}
-    rows = other.runs["row"].map(lambda row: places.get(other.frame.index[row]))
-    its_notes = {places[key]: other.notes[place] for place, key in enumerate(other.frame.index) if key in theirs_alone}
+    own_notes = dict(zip(table.frame.index, table.notes, strict=True))
+    rows = other.runs["row"].map(lambda row: index.index(other.frame.index[row]))
     about = [table.about] if table.about else []
     about += [f"difference ({name}): the first runs' {compared.name} less that of {name}."] if compared else []
     return replace(
@@ -153,13 +147,8 @@ def beside(table: Table, second: Table | None, *, name: str, differing: Sequence
         shown=f"{table.shown}; against {name}: {'; '.join(differing) or 'the same settings'}",
         columns=tuple(cells),
         frame=pd.DataFrame({column.heading: series for column, series in cells.items()}, index),
-        notes=tuple(
-            (*(table.notes[place : place + 1] or ((),))[0], *(f"{name}: {note}" for note in its_notes.get(place, ())))
-            for place in range(len(index))
-        ),
-        runs=pd.concat([table.runs, other.runs.assign(row=rows).dropna(subset="row")]).sort_values(
-            "row", kind="stable"
-        ),
+        notes=tuple((*own_notes.get(key, ()), *(f"{name}: {note}" for note in run.get(key, ()))) for key in index),
+        runs=pd.concat([table.runs, other.runs.assign(row=rows)]).sort_values("row", kind="stable"),
         about=" ".join(about),
         label=f"{table.label}-against-{name}",
     )

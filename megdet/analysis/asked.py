@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from megdet.analysis.frames import RunFrames
-from megdet.analysis.setting_values import setting_text
+from megdet.analysis.setting_values import NOT_SET, setting_text
 from megdet.config.schema import Config
 from megdet.planning.identity import semantic_settings
 
@@ -44,29 +45,31 @@ def implied_settings(ask: Mapping[str, Any]) -> Asked:
     return {key: whole.get(key) for key in without.keys() | whole.keys() if without.get(key) != whole.get(key)}
 
 
-def usual_values(frames: RunFrames, rows: Sequence[Asked], keys: Sequence[str]) -> Asked:
-    """What a row is taken to ask for where it leaves out a setting that others of its file ask for.
+def runs_of_rows(frames: RunFrames, rows: Sequence[Asked | None], varied: Iterable[str]) -> list[pd.DataFrame]:
+    """The runs that have what each row asks for, by seed; none of a row that asks for nothing (None).
 
-    The default; where no run has that, what most runs have that no row asks for.
+    A row that leaves out one of the `varied` settings, which others ask for, asks for its usual value: the default;
+    where no run has that, what most runs have that no row asks for.
     """
-    usual: dict[str, str | None] = {}
-    for key in keys:
-        default = default_settings().get(key)
-        usual[key] = default
-        if key in frames.runs and not _has(frames.runs[key], default).any():
-            asked = {canonical(row[key]) for row in rows if key in row}
-            others = [text for text in frames.runs[key].map(setting_text) if text not in asked]
-            usual[key] = max(sorted(set(others)), key=others.count) if others else default
-    return usual
+    runs = frames.runs.sort_values(["seed", "run_id"])
+    keys = [key for key in dict.fromkeys(key for row in rows for key in (*varied, *(row or ()))) if key != SEED]
+    texts = runs.reindex(columns=keys).map(lambda value: canonical(setting_text(value)))
+    usual = {key: _usual(key, Counter(texts[key]), [row[key] for row in rows if row and key in row]) for key in keys}
+    places: dict[tuple[str, ...], list[int]] = {}
+    for place, own in enumerate(texts.itertuples(index=False, name=None)):
+        places.setdefault(own, []).append(place)
+    found = []
+    for row in rows:
+        wanted = tuple(canonical(row[key]) if key in row else usual[key] for key in keys) if row is not None else ()
+        of_row = runs.iloc[[] if row is None else places.get(wanted, [])]
+        found.append(of_row[of_row[SEED] == int(row[SEED] or 0)] if row and SEED in row else of_row)
+    return found
 
 
-def matching(frames: RunFrames, asked: Asked, usual: Asked) -> pd.Series:
-    """True for the runs that have what is asked, and what is usual where nothing is asked."""
-    chosen = pd.Series(True, frames.runs.index)
-    for key, text in {**usual, **asked}.items():
-        column = frames.runs[key] if key in frames.runs else pd.Series(None, frames.runs.index, dtype=object)
-        chosen &= _has(column, text)
-    return chosen
+def _usual(key: str, there: Counter[str], asked: Sequence[str | None]) -> str:
+    default = canonical(default_settings().get(key))
+    others = sorted(there.keys() - set(map(canonical, asked)))
+    return max(others, key=lambda text: there[text]) if others and default not in there else default
 
 
 @cache
@@ -76,15 +79,11 @@ def default_settings() -> Mapping[str, str]:
 
 
 def canonical(text: str | None) -> str:
-    """A setting's text, as `setting_text` would write it: YAML reads 1e-4 as text."""
+    """A setting's text as `setting_text` writes it: YAML reads 1e-4 as text."""
     try:
-        return setting_text(None if text is None else float(text))
+        return setting_text(None if text in (None, NOT_SET) else float(text or ""))
     except ValueError:
         return str(text)
-
-
-def _has(column: pd.Series, text: str | None) -> pd.Series:
-    return column.map(setting_text).isin([canonical(text), *([text] if text else [])])
 
 
 def _settings(config: Config) -> dict[str, str]:

@@ -54,12 +54,12 @@ def decimals(digits: int) -> Format:
     return lambda values: _mean_text(values, digits)
 
 
-def signed(digits: int | None) -> Format:
-    """A difference: with its sign, if anything is left of it; with three digits where `digits` does not say."""
+def signed(form: Format) -> Format:
+    """A difference of numbers that are written so: with its sign, if anything is left of it."""
 
     def text(values: Sequence[float]) -> str:
-        shown = f"{fmean(values):+.3g}" if digits is None else f"{fmean(values):+.{digits}f}"
-        return shown if float(shown) else shown[1:]
+        shown = form([abs(values[0])])
+        return shown if not float(shown) else ("-" if values[0] < 0 else "+") + shown
 
     return text
 
@@ -85,6 +85,8 @@ def as_is(values: Sequence[float]) -> str:
 
 def notes_on(runs: pd.DataFrame, *, shown: bool) -> tuple[str, ...]:
     """What a row's cells do not say of its runs: the status of those without a value. `shown`: others have one."""
+    if runs.empty:
+        return ()
     shown = shown or bool(runs["status"].isin(["finished", "diverged"]).any())
     running = (runs["status"] == "running").any()
     in_cell = ("new", "finished", "diverged", *(() if shown else ("running",)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 
@@ -55,18 +56,23 @@ class Group:
         more = f" and {len(unlike) - NAMED} more" if len(unlike) > NAMED else ""
         return f"{self.title}; not the paper's {', '.join(unlike[:NAMED])}{more}: the differences may come from that"
 
-    @property
+    @cached_property
+    def names(self) -> list[str]:
+        """Of data and model, all that there are: `data coco2017`."""
+        return [f"{key} {', '.join(sorted(self.runs[key].astype(str).unique()))}" for key in ("data", "model")]
+
+    @cached_property
     def constant(self) -> dict[str, str]:
         """The settings that all of them share, as text."""
         return settings_of(self.runs.iloc[0], _constant(self.frames.settings, self.varied))
 
-    @property
+    @cached_property
     def contents(self) -> dict[str, str]:
         """The SHA-256 of the files that they learned from, as far as recorded: of `annotations`, `weights`."""
         recorded = {name: max(self.runs[column]) for name, column in CONTENTS.items()}  # the others agree, or have none
         return {name: sha256 for name, sha256 in recorded.items() if sha256}
 
-    @property
+    @cached_property
     def schedules(self) -> dict[str, dict[str, str]]:
         """By the name of each schedule, shortest first, what it consists of: `epochs`, `milestones`, ..."""
         of_each = self.runs.drop_duplicates("schedule").sort_values(["schedule.epochs", "schedule"])
@@ -76,7 +82,7 @@ class Group:
             for _, run in of_each.iterrows()
         }
 
-    @property
+    @cached_property
     def _unlike(self) -> list[str]:
         """The settings, besides those that vary, that they do not share with the paper's runs."""
         found: set[str] = set()
@@ -103,9 +109,9 @@ def comparable_groups(frames: RunFrames, varied: Sequence[str] = KEY) -> list[Gr
     for column in CONTENTS.values():
         part = _split(part, _known_contents(runs[column], part))
     part = _split(part, _rare_variants(frames, varied, part))
-    groups = [Group("", frames.where(part == number), tuple(varied)) for number in part.unique()]
+    groups = [Group("", found, tuple(varied)) for found in frames.split(part)]
     groups.sort(key=lambda group: (_distance(group), -len(group.runs), group.runs["run_id"].iloc[0]))
-    return [Group(_title(group, groups), group.frames, group.varied) for group in groups]
+    return [replace(group, title=_title(group, groups)) for group in groups]
 
 
 def _constant(settings: Iterable[str], varied: Sequence[str]) -> list[str]:
@@ -144,9 +150,9 @@ def _is_of_other_data_or_model(unlike: Sequence[str]) -> bool:
 
 
 def _title(group: Group, groups: Sequence[Group]) -> str:
-    own, names = group.constant, _names(group)
-    same_names = [other for other in groups if _names(other) == names]
-    shown = [*names, *_differing(own, [other.constant for other in same_names], but="schedule")]
+    own = group.constant
+    same_names = [other for other in groups if other.names == group.names]
+    shown = [*group.names, *_differing(own, [other.constant for other in same_names], but="schedule")]
     same_settings = [other.contents for other in same_names if other.constant == own]
     for name in CONTENTS:
         if len({contents[name] for contents in same_settings if name in contents}) > 1:
@@ -155,11 +161,6 @@ def _title(group: Group, groups: Sequence[Group]) -> str:
         same_name = [other.schedules[name] for other in same_names if name in other.schedules]
         shown.append(_schedule_text(name, schedule, same_name))
     return "; ".join(shown)
-
-
-def _names(group: Group) -> list[str]:
-    """Of data and model, all that there are."""
-    return [f"{key} {', '.join(sorted(group.runs[key].astype(str).unique()))}" for key in ("data", "model")]
 
 
 def _schedule_text(name: str, schedule: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> str:

@@ -1,10 +1,12 @@
 """Runs as data frames: one of runs, one of epochs and one of logged steps, from run folders or MLflow alike.
 
-from megdet.analysis.frames import load_runs
+In a notebook:
 
-found = load_runs("runs", steps=("lr", "loss"))      # or "sqlite:///mlflow.db", "http://host:5000"
-found.runs.groupby(["batch", "bn_size"])["mmAP"].agg(["mean", "std", "count"])
-found.epochs.join(found.runs["batch"], on="run").pivot_table("mmAP", index="epoch", columns="batch")
+    from megdet.analysis.frames import load_runs
+
+    found = load_runs("runs", steps=("lr", "loss"))  # or "sqlite:///mlflow.db", "http://host:5000"
+    found.runs.groupby(["batch", "bn_size"])["mmAP"].agg(["mean", "std", "count"])
+    found.epochs.join(found.runs["batch"], on="run").pivot_table("mmAP", index="epoch", columns="batch")
 """
 
 from __future__ import annotations
@@ -66,8 +68,8 @@ class RunFrames:
     """One row for each epoch done: `run`, `epoch`, and its numbers: COCO's in percent, `train_s` (seconds until then),
     `loss`, `lr`, ..."""
     steps: pd.DataFrame
-    """One row for each step that was logged: `run`, `step`, `epoch` (a fraction), `lr`, `loss` (missing where not
-    finite), ...; empty unless steps were asked for."""
+    """One row for each step that was logged: `run`, `step`, and the numbers of it that were asked for, such as `epoch`
+    (a fraction), `lr` and `loss` (missing where not finite); empty where none was."""
     settings: tuple[str, ...]
     """The columns of `runs` that are settings."""
     fetch: Files = field(repr=False, default=lambda run, pattern: [])
@@ -77,6 +79,16 @@ class RunFrames:
         runs = self.runs[chosen]
         epochs, steps = (frame[frame["run"].isin(runs.index)] for frame in (self.epochs, self.steps))
         return replace(self, runs=runs, epochs=epochs, steps=steps)
+
+    def split(self, part: pd.Series) -> list[RunFrames]:
+        """The runs apart, by what `part` says of each run."""
+        runs = dict(list(self.runs.groupby(part, sort=False)))
+        epochs, steps = (dict(list(frame.groupby(frame["run"].map(part)))) for frame in (self.epochs, self.steps))
+        nothing = self.epochs.iloc[:0], self.steps.iloc[:0]
+        return [
+            replace(self, runs=of_part, epochs=epochs.get(name, nothing[0]), steps=steps.get(name, nothing[1]))
+            for name, of_part in runs.items()
+        ]
 
     def files(self, run: int, pattern: str) -> list[Path]:
         """The run's files whose path in its folder fits a pattern (`pictures/*.png`); from MLflow they are fetched."""
@@ -114,7 +126,7 @@ def read_runs(source: str | None = None, *, epochs: Sequence[str] = EPOCHS, step
 
         records = from_mlflow(source, epochs=epochs, steps=steps)
     else:
-        records = from_run_folders(Path(source), steps=bool(steps))
+        records = from_run_folders(Path(source), steps=steps)
     return frames_of(records, epochs=epochs, steps=steps)
 
 

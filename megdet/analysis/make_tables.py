@@ -91,12 +91,15 @@ def tables_of(
     Beside each group stands the nearest group of the runs `against`, under their `name`; groups of theirs that are
     the nearest of none are named.
     """
-    return [table for recipe in recipes for table in _tables_of(runs, recipe, against, name)]
+    recipes = list(recipes)
+    groups = {
+        varied: [comparable_groups(frames, varied) if frames else [] for frames in (runs, against)]
+        for varied in {recipe.varied for recipe in recipes}
+    }
+    return [table for recipe in recipes for table in _tables_of(recipe, *groups[recipe.varied], name=name)]
 
 
-def _tables_of(runs: RunFrames, recipe: Recipe, against: RunFrames | None, name: str) -> list[Table]:
-    groups = comparable_groups(runs, recipe.varied)
-    others = comparable_groups(against, recipe.varied) if against else []
+def _tables_of(recipe: Recipe, groups: Sequence[Group], others: Sequence[Group], *, name: str) -> list[Table]:
     theirs = {other.title: table for other in others if (table := _made(recipe, other)) is not None}
     candidates = [other for other in others if other.title in theirs] or others
     made, shown = [], set()

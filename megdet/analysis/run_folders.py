@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from megdet.analysis.records import Record, Records
@@ -19,31 +21,36 @@ from megdet.runs.provenance import provenance_of
 from megdet.runs.status import Status
 from megdet.runs.sweep_folder import Sweep, sweep_folders
 
-NO_NUMBERS = ("kind", "time")
+NO_NUMBERS = ["kind", "time"]
 """Of a journal's line, beside its numbers."""
 Line = dict[str, Any]
 
 
-def from_run_folders(source: Path, *, steps: bool) -> Records:
-    """The runs of a runs folder. Damaged ones are left out, with a line each on stderr; UserError if none is left."""
+def from_run_folders(source: Path, *, steps: Sequence[str]) -> Records:
+    """The runs of a runs folder, with all numbers of their epochs, and of their steps with those that are asked for.
+
+    Damaged ones are left out, with a line each on stderr; UserError if none is left.
+    """
     folders = run_folders(source)
     sweeps, look = _sweeps(source), Jobs().look_at(folders)
     runs: list[Record] = []
     epochs: list[Line] = []
-    of_steps: list[pd.DataFrame] = []
+    of_steps: list[np.ndarray] = []
     for folder in folders:
         try:
-            run, journal = _read(folder, sweeps, look, steps=steps)
+            run, journal = _read(folder, sweeps, look, steps=bool(steps))
         except (UserError, OSError) as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
         epochs += [{"run": len(runs), **line} for line in journal if line["kind"] == "epoch"]
-        if steps:  # a frame for each run: the lines of all would fill the memory
-            of_steps.append(pd.DataFrame([line for line in journal if line["kind"] == "step"]).assign(run=len(runs)))
+        # At once an array: the lines of all runs would fill the memory.
+        of_steps.append(_numbers([line for line in journal if line["kind"] == "step"], ("step", *steps)))
         runs.append(run)
     if not runs:
         raise UserError(f"{source}: none of its {len(folders)} runs can be read, for the reasons above")
-    return Records(runs, _frame([pd.DataFrame(epochs)]), _frame(of_steps), lambda run, pattern: _files(run, pattern))
+    step_frame = pd.DataFrame(np.concatenate(of_steps), columns=["step", *steps]).astype({"step": int})
+    step_frame.insert(0, "run", np.repeat(range(len(runs)), list(map(len, of_steps))))
+    return Records(runs, pd.DataFrame(epochs).drop(columns=NO_NUMBERS, errors="ignore"), step_frame, _files)
 
 
 def _read(
@@ -89,9 +96,13 @@ def _files(run: Mapping[str, Any], pattern: str) -> list[Path]:
     return sorted(Path(run["folder"]).glob(pattern))
 
 
-def _frame(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    found = [part for part in parts if len(part)]
-    return pd.concat(found, ignore_index=True).drop(columns=[*NO_NUMBERS], errors="ignore") if found else pd.DataFrame()
+def _numbers(lines: Sequence[Line], names: Sequence[str]) -> np.ndarray:
+    """An array of a row for each line, NaN where it lacks a number."""
+    try:
+        rows: list[Any] = list(map(itemgetter(*names), lines))
+    except KeyError:
+        rows = [[line.get(name) for name in names] for line in lines]
+    return np.array(rows, dtype=float).reshape(-1, len(names))
 
 
 def _sweeps(folder: Path) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -62,16 +63,22 @@ def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """The experiment that overrides ask for, without a command line. Raises UserError."""
+    """The experiment that overrides ask for, without a command line. Raises UserError.
+
+    Hydra may be at work on a command line meanwhile: it is left as it was.
+    """
     register_schema()
     own = own_conf()
     search = [f"hydra.searchpath=['file://{own}']"] if own else []
+    at_work, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             # The sweeper is not needed, and its plugin not always in reach.
             return to_config(hydra.compose("config", ["hydra/sweeper=basic", *search, *overrides]))
     except HydraException as error:
         raise UserError(explain(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = at_work
 
 
 def compose_one(composed: DictConfig) -> Asked:

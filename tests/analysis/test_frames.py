@@ -273,3 +273,13 @@ def test_analysis_loads_no_torch() -> None:
     scripts = "megdet.analysis.make_tables, analysis.make_figures, analysis.make_report"
     program = f"import sys, {scripts}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_run_of_before_lr_scale_was_there_had_the_whole_learning_rate(tmp_path: Path) -> None:
+    for folder in (fabricate_run(tmp_path, {"batch": 16}), fabricate_run(tmp_path, {"batch": 32, "lr.scale": 0.5})):
+        plan = json.loads((folder / "plan.json").read_text())
+        if plan["config"]["batch"] == 16:
+            del plan["config"]["lr"]["scale"]
+        (folder / "plan.json").write_text(json.dumps(plan))
+    runs = load_runs(str(tmp_path)).runs
+    assert runs.set_index("batch")["lr.scale"].to_dict() == {16: 1.0, 32: 0.5}

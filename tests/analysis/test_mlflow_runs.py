@@ -115,6 +115,14 @@ def test_a_run_that_a_push_has_only_just_made_is_left_out_with_a_line(
     assert "megdet sync" in said[0]
 
 
+def test_of_an_epoch_that_was_pushed_twice_the_later_number_counts(tmp_path: Path, uri: str) -> None:
+    assert mirror(RunFolder(fabricate_run(tmp_path / "runs", {}, mmAP=33.0)), uri, "small")
+    (mlflow_id,) = load_runs(uri).runs["mlflow_run_id"]
+    MlflowClient(uri).log_metric(mlflow_id, "mmAP", 1.5, step=2)  # now: after what the journal says
+    epochs = load_runs(uri).epochs.set_index("epoch")["mmAP"]
+    assert len(epochs) == 11 and (epochs[1], epochs[2], epochs[3]) == pytest.approx((3.0, 1.5, 9.0))
+
+
 def test_a_run_from_before_settings_were_nested_is_left_out_with_a_line(
     tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -147,6 +147,14 @@ def test_an_experiment_is_asked_for_by_what_tells_it_from_the_other_rows(
     assert ["5.0", "6.0"] in found
 
 
+def test_a_part_of_the_model_is_asked_for_by_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, "{ask: {batch: 16}}\n{ask: {batch: 16, model/backbone: resnet18}}")
+    for overrides, mmAP in ((["batch=16"], 36.0), (["batch=16", "model/backbone=resnet18"], 30.0)):
+        fabricate(tmp_path / "runs", overrides, mmAP=mmAP)
+    (rows,) = blocks(file, tmp_path / "runs", capsys)
+    assert cells(rows, "Name") == ["batch 16", "batch 16, model/backbone resnet18"] and cells(rows) == ["36.0", "30.0"]
+
+
 def test_columns_are_the_names_the_gpus_and_what_is_measured_with_what_was_published(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

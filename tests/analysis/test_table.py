@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import pytest
 
-from megdet.analysis.cells import Cell, Seeds, as_is, decimals, seeds_of, signed, three_digits
+from megdet.analysis.cells import Cell, Seeds, as_is, decimals, hours, seeds_of, signed, three_digits
 from megdet.analysis.table import Column, Kind, Row, Table, notes_of, table_of
 
 NAME = Column("Batch size", Kind.NAMING)
@@ -73,7 +73,8 @@ def test_a_cell_says_what_its_runs_came_to(statuses: list[str], values: list[flo
 
 
 def test_numbers_are_written_as_their_column_says() -> None:
-    assert signed(1)([-0.04]) == "0.0" and signed(2)([1.5]) == "+1.50" and signed(None)([0.01234]) == "+0.0123"
+    assert [signed(decimals(1))([value]) for value in (-0.04, -0.06, 0.06)] == ["0.0", "-0.1", "+0.1"]
+    assert signed(three_digits)([-0.01234]) == "-0.0123" and signed(hours)([1.5]) == "+1.5"
     assert [three_digits([value]) for value in (0.01234, 1.2, 123.4, 0.0)] == ["0.0123", "1.20", "123", "0"]
     assert [as_is([value]) for value in (16, 0.5, 2.0)] == ["16", "0.5", "2"]
     for missing in (None, float("nan")):

@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from megdet.config.compose import compose as compose_config
 from megdet.config.compose import compose_one, compose_points, explain, register_schema, to_config
 from megdet.config.schema import Config
 from megdet.errors import UserError
@@ -54,6 +55,15 @@ def message_of(*overrides: str) -> str:
     except UserError as error:
         return str(error)
     raise AssertionError("no error")
+
+
+def test_what_a_row_asks_for_is_composed_without_a_command_line_and_hydra_is_as_it_was() -> None:
+    before = GlobalHydra.instance().hydra
+    overrides = ["experiment=demo", "batch=32", "optimizer.clip_grad_norm=null"]
+    assert compose_config(overrides) == config_of(*overrides)
+    with pytest.raises(UserError, match="Did you mean"):
+        compose_config(["bath=16"])
+    assert GlobalHydra.instance().hydra is before
 
 
 def test_the_defaults_of_conf_are_those_of_the_schema_the_papers_experiment() -> None:

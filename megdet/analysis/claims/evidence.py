@@ -1,4 +1,4 @@
-"""What runs say about the rows of the paper's tables: means over seeds, and how far chance reaches."""
+"""What runs say about the rows of the paper's tables: means over seeds, and confidence intervals of differences."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Spread:
-    """What chance does to a number: its standard deviation over seeds, pooled over rows."""
+    """The standard deviation of a number over seeds, pooled over rows."""
 
     deviation: float
     freedom: int
     """Degrees of freedom: the runs beyond the first of each row."""
 
     def reach(self, first: Sample, second: Sample, *, among: int) -> float:
-        """How far chance carries the difference of two means.
+        """Half-width of the 95 % confidence interval of the difference of two means.
 
-        `among` such differences are together within their reaches in 95 of 100 cases (Student's t, Bonferroni).
+        The 95 % are of `among` such differences together (Student's t, Bonferroni).
         """
         error = self.deviation * math.sqrt(1 / len(first.values) + 1 / len(second.values))
         return float(stdtrit(self.freedom, 1 - (1 - CONFIDENCE) / 2 / among)) * error
@@ -57,7 +57,7 @@ class Spread:
 def pooled(samples: Iterable[Sample]) -> Spread | None:
     """The spread of rows that are compared; None where none of them has two seeds.
 
-    Rows with failed runs are left out: these end near zero whatever their seed, and say nothing of the others' chance.
+    Rows with failed runs are left out: these end near zero whatever their seed, and would hide the others' spread.
     """
     squares, freedom = 0.0, 0
     for sample in samples:

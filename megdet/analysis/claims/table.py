@@ -15,8 +15,8 @@ COLUMNS = (
     Column("Verdict", Kind.MEASURED),
 )
 LEGEND = (
-    "±: how far chance reaches about a difference of means over seeds, with 95 % confidence for all comparisons of a "
-    "claim together (Student's t, Bonferroni), from the standard deviation pooled over the rows that the claim "
+    "±: half-width of the 95 % confidence interval of a difference of means over seeds (Student's t, Bonferroni within "
+    "the claim), from the standard deviation pooled over the rows that the claim "
     "compares, those with failed runs left out; where no such row has two seeds, nothing can be said of a difference. "
     "Ratios are in percent, the rest in mmAP. failed: diverged, or ended below a tenth of the best run's mmAP. The "
     "rules: analysis/claims/verdict.py."

@@ -1,9 +1,9 @@
 """How a claim is judged: the same few rules for all.
 
-About the difference of two rows chance has a reach: from the standard deviation over seeds of all rows that the claim
-compares, and for all its comparisons together. A comparison bears the claim out where the difference goes its way by
-more than that. It speaks against the claim where the difference goes the other way by as much, or where not even the
-end of the reach comes up to the paper's own difference. Else it says nothing.
+The difference of two rows has a confidence interval: from the standard deviation over seeds of all rows that the claim
+compares, and for all its comparisons together. A comparison bears the claim out where the whole interval lies on the
+claim's side. It speaks against the claim where the whole interval lies on the other side, or does not reach the paper's
+own difference. Else it says nothing.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ RUNNING = "running average"
 COLUMNS = (
     *(Column(name, Kind.NAMING) for name in ("Batch size", "BN size", "statistics")),
     *(Column(name, Kind.MEASURED, decimals(1), better="up") for name in COCO),
-    Column("difference", Kind.DIFFERENCE, signed(1)),
+    Column("difference", Kind.DIFFERENCE, signed(decimals(1))),
 )
 LEGEND = (
     "In percent; over several seeds, mean ± standard deviation (seeds). running average: as training left it, and as "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from megdet.analysis.asked import SEED, matching, usual_values
+from megdet.analysis.asked import runs_of_rows
 from megdet.analysis.cells import Cell, Seeds, notes_on, seeds_of, signed
 from megdet.analysis.comparable import Group
 from megdet.analysis.setting_values import NOT_SET, setting_value
@@ -38,7 +38,9 @@ def spec_table(spec: TableSpec, group: Group | None, *, title: str = "", own: Se
     `own`: rows that are not in the file, to follow its own.
     """
     rows = [*spec.rows, *own]
-    runs_of = _runs_of(rows, group)
+    nothing = pd.DataFrame(columns=["status", "reason", "gpus"])
+    asked = [row.asked for row in rows]
+    runs_of = runs_of_rows(group.frames, asked, group.varied) if group else [nothing] * len(rows)
     if group and not any(len(runs) for runs in runs_of):
         return None
     # Where there is no column of GPUs, rows on different ones could not be told apart.
@@ -71,21 +73,11 @@ def _columns(spec: TableSpec, *, apart: bool) -> dict[Column, Fill]:
         if any(measure.heading in row.paper for row in spec.rows):
             columns[replace(ours, kind=Kind.PAPER, better=None)] = partial(_printed, measure=measure)
             if not compared:
-                columns[Column("difference", Kind.DIFFERENCE, signed(measure.digits))] = partial(
+                columns[Column("difference", Kind.DIFFERENCE, signed(measure.format))] = partial(
                     _difference, measure=measure
                 )
             compared = True
     return columns
-
-
-def _runs_of(rows: Sequence[RowSpec], group: Group | None) -> list[pd.DataFrame]:
-    """The runs of each row, by seed."""
-    if group is None:
-        return [pd.DataFrame(columns=["status", "reason", "gpus"])] * len(rows)
-    asked = [row.asked for row in rows if row.asked is not None]
-    usual = usual_values(group.frames, asked, [key for key in group.varied if key != SEED])
-    runs = group.runs.sort_values(["seed", "run_id"])
-    return [runs.iloc[:0] if row.asked is None else runs.loc[matching(group.frames, row.asked, usual)] for row in rows]
 
 
 def _named(row: RowSpec, runs: pd.DataFrame, *, shown: str) -> Cell:
@@ -101,6 +93,8 @@ def _printed(row: RowSpec, runs: pd.DataFrame, *, measure: Measure) -> Cell:
 
 def _measured(row: RowSpec, runs: pd.DataFrame, *, measure: Measure, apart: bool) -> Cell:
     """What a row's runs have of a number; times by the number of GPUs where these differ, or are to be told apart."""
+    if runs.empty:
+        return None
     values = runs.loc[runs["status"] == "finished"].get(measure.number, pd.Series(dtype=float)).dropna()
     if not measure.is_time:
         return seeds_of(runs, values, name=measure.name)

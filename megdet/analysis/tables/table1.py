@@ -29,7 +29,7 @@ def make(group: Group | None) -> Table | None:
     columns.append(Column("BN size", Kind.NAMING))
     for name in paper.measures:
         columns.append(Column(f"{name} Ratio", Kind.MEASURED, decimals(2), unit="%"))
-        columns.append(Column(f"{name} difference", Kind.DIFFERENCE, signed(2)))
+        columns.append(Column(f"{name} difference", Kind.DIFFERENCE, signed(decimals(2))))
     columns.append(Column("Ratio", Kind.PAPER, decimals(2), unit="%"))
     if group is None:
         rows = [_row(row, epoch, None, None) for row in paper.rows for epoch in row.percent]
@@ -63,7 +63,7 @@ def _epochs_of(runs: pd.DataFrame, wanted: list[int]) -> set[int]:
 
 def _row(row: RatioRow, epoch: int, runs: pd.DataFrame | None, ratios: pd.DataFrame | None) -> Row:
     theirs = row.percent.get(epoch)
-    if runs is None or ratios is None:
+    if runs is None or ratios is None or runs.empty:
         nothing = [None] * 2 * len(MEASURES)
         return Row((epoch, *row.key), [str(epoch), row.label, row.key[1], *nothing, theirs])
     own = runs["schedule.epochs"].map(lambda last: epoch_beside(epoch, int(last)))
