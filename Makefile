@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check lint test-all coverage benchmarks clean slurm-up slurm-down
+.PHONY: help install demo test test-slow check lint coverage benchmarks clean slurm-up slurm-down
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,13 +35,13 @@ lint: $(INSTALLED) ## format, style, types and the architecture's arrows
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-all: $(INSTALLED) ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test-slow: $(INSTALLED) ## the others: whole runs, a real Slurm, MLflow server, browser and TeX
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
-coverage: $(INSTALLED) ## how much of the code the quick tests reach, ranks and other processes included
+coverage: $(INSTALLED) ## `make test`, and how much of the code it reaches, other processes included: at least 96 %
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov
 
-check: lint test-all ## what CI runs
+check: lint coverage test-slow ## what CI runs
 
 benchmarks: $(INSTALLED) ## ours and its peers, side by side (an hour on two cores; nothing else should run)
 	$(BIN)/python -m benchmarks.start_up
