@@ -1,4 +1,4 @@
-"""A second set of runs beside the first in the same tables: other code, other data, another experiment."""
+"""`--against`: a second set of runs beside the first in the same tables."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def second_set(
     """What `--against` names: the first set of runs without it, and the second, of both those that are `wanted`.
 
     `name` is an experiment of `frames`, a tag or setting of theirs as KEY=VALUE (`precision=bf16`, `commit=c0ffee`), a
-    runs folder or an MLflow URI. What `name` itself says of the second set (its experiment, its `sweep=`) is wanted
-    of the first alone. UserError where it is none of these, or where a set has no run that is wanted.
+    runs folder or an MLflow URI. A filter that `name` sets for the second set (experiment, `sweep=`) applies to the
+    first alone. Raises UserError if `name` is none of these, or if a set has no matching run.
     """
     key, equals, value = name.partition("=")
     named = _having(frames, key, value) if equals else pd.Series(False, frames.runs.index)
@@ -48,7 +48,7 @@ def second_set(
 
 
 def _having(frames: RunFrames, key: str, value: str) -> pd.Series:
-    """Which runs have what is asked as KEY=VALUE; of a commit, its first characters are enough."""
+    """Which runs match KEY=VALUE; the first characters of a commit are enough."""
     return (
         frames.texts(key)
         .map(lambda own: value in own or (key == "commit" and value != "" and own[0].startswith(value)))
@@ -57,7 +57,7 @@ def _having(frames: RunFrames, key: str, value: str) -> pd.Series:
 
 
 def _there(name: str, frames: RunFrames) -> str:
-    """What could have been meant."""
+    """What the user may have meant."""
     key, equals, _ = name.partition("=")
     if not equals:
         return f"there is {', '.join(sorted(frames.runs['experiment'].unique()))}"
@@ -71,7 +71,7 @@ def _there(name: str, frames: RunFrames) -> str:
 
 
 def short_name(name: str) -> str:
-    """What `--against` names, as a column's heading shows it."""
+    """The name of the second set in column headings."""
     if "://" in name:
         parts = urlsplit(without_password(name))
         return parts.netloc or Path(parts.path).name
@@ -79,12 +79,12 @@ def short_name(name: str) -> str:
 
 
 def nearest(group: Group, others: Sequence[Group]) -> Group:
-    """Of the groups of the second set, the one that differs from `group` in the fewest settings, then the largest."""
+    """The group of the second set that differs from `group` in the fewest settings; the largest of several."""
     return min(others, key=lambda other: (len(differences(group, other)), -len(other.runs)))
 
 
 def differences(group: Group, other: Group) -> list[str]:
-    """What two groups of runs do not have in common, as text: `precision bf16` (not fp32)."""
+    """How two groups of runs differ, as text: `precision bf16` (not fp32)."""
     first, second = group.constant, other.constant
     keys = sorted(first.keys() | second.keys())
     found = [
@@ -160,6 +160,6 @@ def _mean(cell: Cell) -> float | None:
 
 
 def naming_left_out(table: Table, groups: Sequence[Group], *, name: str) -> Table:
-    """`table` with what `--against` named too but has no place in it: neither beside these runs nor beside others."""
+    """`table` with a note on runs of the second set that match no group of the first."""
     left = [f"{len(group.runs)} of {name} ({group.title.replace('; ', ', ')})" for group in groups]
     return replace(table, shown="; ".join([table.shown, *(f"not shown: {text}" for text in left)]))

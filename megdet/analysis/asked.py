@@ -1,4 +1,4 @@
-"""Which runs are those that a row of a sweep file asks for: by the settings that it asks for, whatever they are."""
+"""Which runs belong to a row of a sweep file: those with the settings that the row asks for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEED = "seed"
 
 
 def asked_settings(ask: Mapping[str, Any]) -> Asked:
-    """What a row's `ask` names of the result; what says only where it runs (gpus, cluster, ...) is left out."""
+    """The settings in a row's `ask` that decide the result; those on hardware (gpus, cluster, ...) are left out."""
     found: Asked = {}
     for key in _of_the_schema(ask):
         found |= _semantic(key, ask[key])
@@ -32,7 +32,7 @@ def asked_settings(ask: Mapping[str, Any]) -> Asked:
 
 
 def implied_settings(ask: Mapping[str, Any]) -> Asked:
-    """What else an `ask` changes that chooses a file of conf/, such as `experiment: demo`.
+    """What an `ask` changes through files of conf/ that it chooses, such as `experiment: demo`.
 
     Raises UserError where Hydra does not know the choice.
     """
@@ -46,7 +46,7 @@ def implied_settings(ask: Mapping[str, Any]) -> Asked:
 
 
 def runs_of_rows(frames: RunFrames, rows: Sequence[Asked | None], varied: Iterable[str]) -> list[pd.DataFrame]:
-    """The runs that have what each row asks for, by seed; none of a row that asks for nothing (None).
+    """The runs that match each row, by seed; none for a row without an `ask` (None).
 
     A row that leaves out one of the `varied` settings, which others ask for, asks for its usual value: the default;
     where no run has that, what most runs have that no row asks for.

@@ -81,7 +81,7 @@ class RunFrames:
         return replace(self, runs=runs, epochs=epochs, steps=steps)
 
     def split(self, part: pd.Series) -> list[RunFrames]:
-        """The runs apart, by what `part` says of each run."""
+        """The runs split by the value of `part` for each run."""
         runs = dict(list(self.runs.groupby(part, sort=False)))
         epochs, steps = (dict(list(frame.groupby(frame["run"].map(part)))) for frame in (self.epochs, self.steps))
         nothing = self.epochs.iloc[:0], self.steps.iloc[:0]
@@ -152,9 +152,9 @@ def frames_of(records: Records, *, epochs: Iterable[str] = EPOCHS, steps: Iterab
 
 
 def select(frames: RunFrames, **wanted: str | None) -> RunFrames:
-    """The runs of a sweep, experiment, model, data set, ... as wanted, each once; None: any. UserError if none is left.
+    """The runs of the wanted sweep, experiment, model, data set, ..., each once; None: any. UserError if none is left.
 
-    Of a run that MLflow has in several experiments it is the newest.
+    If MLflow has a run in several experiments, the newest counts.
     """
     for name, value in wanted.items():
         if value is not None:
@@ -168,7 +168,7 @@ def select(frames: RunFrames, **wanted: str | None) -> RunFrames:
 
 
 def settings_of(run: Mapping[str, Any], settings: Iterable[str]) -> dict[str, str]:
-    """What a run has set, as text."""
+    """The settings of a run, as text."""
     return {key: setting_text(run[key]) for key in settings if not (run[key] is None or run[key] != run[key])}
 
 

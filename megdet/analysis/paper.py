@@ -1,4 +1,4 @@
-"""What the paper's tables and figures say of their rows, from `sweeps/`."""
+"""The numbers of the paper's tables and figures, from `sweeps/`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RatioTable:
 def paper_spec(name: str) -> TableSpec:
     """One of the paper's sweep files, such as `table3`.
 
-    Its rows ask for all of KEY, the default where the file does not say.
+    Its rows ask for every setting of KEY, by default the schema's value.
     """
     spec = read_spec(SWEEPS / f"{name}.yaml")
     rows = (row if row.asked is None else replace(row, asked=_usual() | row.asked) for row in spec.rows)
@@ -86,7 +86,7 @@ def _usual() -> dict[str, str | None]:
 
 
 def key_of_asked(asked: Asked) -> RowKey:
-    """The row of what a row of the paper asks for."""
+    """The key of the row that a row of the paper asks for."""
     batch, bn_size, schedule, scale = (asked[key] for key in KEY)
     return int(batch or 0), int(bn_size or 0), str(schedule), float(scale or 1)
 

@@ -17,7 +17,7 @@ from megdet.planning.identity import semantic_settings
 def paper_settings(schedule: str) -> Mapping[str, str]:
     """What the paper's runs with this schedule would have set, as text.
 
-    Without any `schedule.*` where the paper has no schedule of that name.
+    Leaves out `schedule.*` if the paper has no schedule of that name.
     """
     found = {key: text for key, text in default_settings().items() if not f"{key}.".startswith("schedule.")}
     if any(row.key[2] == schedule for row in paper_rows("table2", "table3")):

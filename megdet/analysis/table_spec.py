@@ -136,7 +136,7 @@ def _measure(heading: str, given: Any, file: str) -> Measure:
 
 
 def _row(row: Any, headings: list[str], place: str) -> tuple[RowSpec, Asked]:
-    """A row, and what its `ask` implies beside what it names."""
+    """A row, and the settings that its `ask` implies."""
     values = row if isinstance(row, dict) else {"ask": row}
     ask, paper = values.get("ask"), values.get("paper") or {}
     if not (ask is None or isinstance(ask, dict)) or not isinstance(paper, dict):
@@ -159,7 +159,7 @@ def _row(row: Any, headings: list[str], place: str) -> tuple[RowSpec, Asked]:
 def _with_implied(rows: list[RowSpec], implied: list[Asked]) -> list[RowSpec]:
     """The rows, asking also for what is implied where that tells one row from another.
 
-    What is the same in all rows is not asked for: the command line may have changed it for all of them.
+    Settings that all rows share are left out: the command line may have changed them for all.
     """
     keys = {key for each in implied for key in each if len({other.get(key) for other in implied}) > 1}
     return [

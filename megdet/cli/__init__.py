@@ -31,7 +31,7 @@ EPILOG = """\
 
 
 class Command(Protocol):
-    """What each module of this package has."""
+    """What each module of this package provides."""
 
     SUMMARY: str
     HELP: str

@@ -1,4 +1,4 @@
-"""`megdet cluster`: what there is to run on."""
+"""`megdet cluster`: what the cluster has."""
 
 from __future__ import annotations
 

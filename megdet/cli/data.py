@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _read(data: DataSettings, files: DataFiles) -> DataSet:
-    """Both files, and both of their messages where neither can be used."""
+    """Read both annotation files; if both are refused, both messages are raised together."""
     from megdet.data.annotation_cache import load_annotations
     from megdet.data.data_set import check_against, read_files
 

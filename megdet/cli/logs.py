@@ -1,4 +1,4 @@
-"""`megdet logs`: what a run says."""
+"""`megdet logs`: the log of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs that a command is about, by what a user writes."""
+"""The runs that a command line names."""
 
 from __future__ import annotations
 

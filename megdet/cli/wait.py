@@ -1,4 +1,4 @@
-"""`megdet wait`: until no run is under way, for scripts."""
+"""`megdet wait`: return once no run is under way, for scripts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Wait; 0, or 1 where a run came to no result."""
+    """Wait; 0, or 1 if a run has no result."""
     from megdet.launchers.jobs import stands_of
     from megdet.launchers.watch import watch
 

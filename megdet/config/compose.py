@@ -27,7 +27,7 @@ from megdet.errors import UserError
 
 @dataclass(frozen=True)
 class Asked:
-    """One experiment, and the overrides that tell it from the others of its sweep."""
+    """One experiment, and the overrides that distinguish it within its sweep."""
 
     overrides: tuple[str, ...]
     config: Config
@@ -39,7 +39,7 @@ def register_schema() -> None:
 
 
 def to_config(composed: DictConfig) -> Config:
-    """The plain dataclass behind a composed config. Raises UserError for a value that was never given."""
+    """The plain dataclass of a composed config. Raises UserError for a missing value."""
     composed = deepcopy(composed)
     with open_dict(composed):
         composed.pop("hydra", None)
@@ -53,7 +53,7 @@ def to_config(composed: DictConfig) -> Config:
 
 
 def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
-    """`+key=value` gets past the schema; the object has it as an attribute that is no field."""
+    """Refuse `+key=value`, which passes the schema as an attribute that is no field."""
     known = {field.name for field in fields(values)}
     for name, value in vars(values).items():
         if name not in known:
@@ -65,7 +65,7 @@ def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
 def compose(overrides: Sequence[str]) -> Config:
     """The experiment that overrides ask for, without a command line. Raises UserError.
 
-    Hydra may be at work on a command line meanwhile: it is left as it was.
+    A running Hydra is left as it was.
     """
     register_schema()
     own = own_conf()
@@ -182,7 +182,7 @@ _OF_SUBMITITS_PLUGIN = {
 
 
 def _needs_composition(override: Override, groups: set[str]) -> bool:
-    """Whether an override chooses a group, adds or deletes: what only Hydra's own composition can do.
+    """Whether an override chooses a group, adds or deletes a key, which only Hydra can compose.
 
     The rows of a sweep count as a choice: they bring choices of their own.
     """
@@ -260,7 +260,7 @@ def _assign(composed: DictConfig, assignment: str) -> str:
 
 
 def explain(error: HydraException) -> str:
-    """What a user should read for an error of Hydra's: the mistake in one line, and what may have been meant."""
+    """An error of Hydra's as a user should read it: the mistake in one line, and a suggestion."""
     text = str(error).strip()
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")

@@ -1,4 +1,4 @@
-"""What a user may ask for, in the paper's words: the schema behind `conf/`.
+"""What a user can ask for, in the paper's words: the schema behind `conf/`.
 
 Plain data with the paper's experiment as its defaults (ResNet-50 FPN, COCO 2017, batch 16, normal schedule).
 Every component declares and checks its own settings; this module only puts them together.

@@ -1,4 +1,4 @@
-"""Sweeps that are lists of rows and no grid: `sweep=table3` asks for what is in `sweeps/table3.yaml`.
+"""Sweeps as lists of rows instead of a grid: `sweep=table3` reads `sweeps/table3.yaml`.
 
 A file has `rows`, and each row an `ask`: what `launch.py` is asked for. `analysis/paper.py` reads the same files
 for the paper's numbers beside it.
@@ -29,7 +29,7 @@ class Row:
     """As on the command line: `batch=16`, `lr.scale=0.5`."""
 
     def without(self, keys: Sequence[str]) -> tuple[str, ...]:
-        """What is left where the command line says something about `keys` itself: it has the last word."""
+        """The rows without `keys` that the command line sets: it takes precedence."""
         return tuple(
             override
             for override in self.overrides
@@ -65,7 +65,7 @@ def read_rows(name: str) -> list[Row]:
 
 
 def _can_be_run(file: Path) -> bool:
-    """Whether a file asks for anything: a published table may have results alone, a draft may not even be YAML."""
+    """Whether a file has rows to run: a published table may have results only, a draft may not be YAML."""
     try:
         return any(map(_asks, _rows_of(yaml.safe_load(file.read_text()))))
     except (OSError, ValueError, yaml.YAMLError):

@@ -1,4 +1,4 @@
-"""What makes two runs the same experiment: the settings that decide what is learned, and ids and names made of them.
+"""The identity of an experiment: the settings that decide what is learned, and the ids and names made from them.
 
 One list says which settings those are. Ids are hashes over them; MLflow's params and the analysis see them flat, as
 text. Both read the plain values of a plan.json, so that plans of other versions stay readable.
@@ -53,7 +53,7 @@ def run_id_of(config: Config) -> str:
 
 
 def name_of(config: Config) -> str:
-    """What a reader knows a run by."""
+    """The readable part of a run's name."""
     scale = "" if config.lr.scale == 1 else f"-lr{config.lr.scale:g}x"
     return f"b{config.batch}-bn{config.bn_size}-{config.schedule.name}{scale}-s{config.seed}"
 

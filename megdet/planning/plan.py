@@ -1,4 +1,4 @@
-"""From what is asked to what is done: every number resolved before anything starts.
+"""The plan: every number of a run resolved before anything starts.
 
 `make_plan` is pure, instant and needs the standard library alone, so a laptop can plan (or refuse) 128 GPUs.
 A plan is all that a rank needs; it travels as `runs/<run_id>/plan.json` and is never changed.
@@ -27,7 +27,7 @@ SUBLINEAR_FROM_BN_SIZE = 32
 
 @dataclass(frozen=True)
 class Plan:
-    """One run with every number resolved."""
+    """One run, with every number resolved."""
 
     run_id: str
     """The experiment and its seed: name of the run folder."""
@@ -154,7 +154,7 @@ def _config_in(values: Mapping[str, Any]) -> Config:
 
 
 def _differences(found: Any, expected: Any, key: str = "") -> Iterator[str]:
-    """Where two trees of plain values differ, as `schedule.lr is 0.02 there, and 0.04 by the config`."""
+    """The differences of two trees of plain values, as `schedule.lr is 0.02 there, and 0.04 by the config`."""
     if isinstance(found, dict) and isinstance(expected, dict):
         prefix = f"{key}." if key else ""
         for name in dict.fromkeys([*found, *expected]):

@@ -1,4 +1,4 @@
-"""The journal of a run: metrics.jsonl, a line for each thing that happened.
+"""The journal of a run: metrics.jsonl, a line for each event.
 
 It survives a crash at any moment: a line counts once its newline is written.
 """

@@ -1,4 +1,4 @@
-"""What a plan will take, predicted from the finished runs of its folder; where there are none, from Table 3."""
+"""Predicted time of a plan: from the finished runs of its folder, else from Table 3."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from megdet.runs.status import Status
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is left to do of a plan."""
+    """The predicted cost of what is left of a plan."""
 
     hours: float
     gpu_hours: float
@@ -54,7 +54,7 @@ class Predictor:
             self._by_kind.setdefault(run.kind, []).append(run)
 
     def predict(self, plan: Plan, *, steps_done: int = 0) -> Prediction | None:
-        """What the steps that are left take; None where there is nothing to go by."""
+        """The cost of the remaining steps; None without anything to predict from."""
         left = 1 - min(steps_done / plan.schedule.steps, 1.0)
         runs = self._by_kind.get(_kind_of(asdict(plan.config)), [])
         if runs:
@@ -130,7 +130,7 @@ def _finished(runs: Path) -> Iterable[_Measured]:
 
 
 def _kind_of(config: Mapping[str, Any]) -> str:
-    """What decides how long an image takes: model, size of the images, precision."""
+    """What decides the time per image: model, image size, precision."""
     data = {key: config["data"][key] for key in ("name", "min_size", "max_size")}
     return json.dumps([config["model"], data, config["precision"]], sort_keys=True)
 

@@ -63,7 +63,7 @@ class BNStudy:
         return self._score(self.detector, self.eval_loader, "running average")
 
     def images_of(self, images: int | None) -> int:
-        """So many training images in whole optimizer steps: rounded up; None: IMAGES, at most an epoch.
+        """The number of training images, rounded up to whole optimizer steps; None: IMAGES, at most an epoch.
 
         UserError where there are not so many.
         """
@@ -81,7 +81,7 @@ class BNStudy:
             return self._score(self.detector, self.eval_loader, f"precise, {images} images")
 
     def groups(self, size: int) -> dict[str, float | None]:
-        """With the own statistics of each `size` evaluation images (fewer where the padded size changes)."""
+        """With statistics of each group of `size` evaluation images (fewer where the padded size changes)."""
         loader = _with_images_per_gpu(self.eval_loader, size, self.plan)
         with self._statistics_kept():
             return self._score(_GroupNormalised(self.detector), loader, f"groups of {size}")

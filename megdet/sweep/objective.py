@@ -1,4 +1,4 @@
-"""The number that a run is judged by, for sweepers that look for the best."""
+"""The objective of a run, for sweepers that optimise."""
 
 from __future__ import annotations
 

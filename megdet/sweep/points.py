@@ -1,4 +1,4 @@
-"""The points of a sweep: each experiment asked for with its plan, or why there is none, and where its run stands."""
+"""The points of a sweep: each experiment with its plan, or why there is none, and the status of its run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def plan_points(
 ) -> list[Point]:
     """The plan of each experiment, or why there is none; nothing is started or written.
 
-    `to_run_here`: what the launcher has no room for is invalid. `data` then knows the data that was read.
+    `to_run_here`: plans that do not fit the launcher are invalid. `data` keeps the data sets that were read.
     """
     launcher, data = launcher or LocalLauncher(), data or DataResolver()
     commit, dirty = code_version()
@@ -98,7 +98,7 @@ def to_start(points: Sequence[Point], on_existing: str) -> list[Plan]:
 
 
 def _resolved(config: Config, launcher: Launcher, data: DataResolver) -> Config:
-    """The config with what depends on this machine and folder spelled out, so that a plan runs from anywhere."""
+    """The config with absolute paths and numbers of this machine, so that a plan runs from anywhere."""
     config = copy.deepcopy(launcher.resolve(config))
     config.data = data.resolve(config.data)
     if config.tracking.enabled:

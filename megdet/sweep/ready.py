@@ -23,7 +23,7 @@ def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
 
 
 def prepare(plan: Plan) -> None:
-    """See to it that data and weights are there. Raises UserError."""
+    """Generate or check data, and fetch weights. Raises UserError."""
     config = plan.config
     data = config.data
     if data.name != SHAPES:
@@ -44,7 +44,7 @@ def prepare(plan: Plan) -> None:
 
 
 def _put_aside(folder: Path) -> None:
-    """An old run's folder, out of the way and not lost."""
+    """Rename an old run's folder, so that it is kept but not used."""
     if folder.exists():
         replaced = folder.parent / ".replaced"
         replaced.mkdir(exist_ok=True)

@@ -69,7 +69,7 @@ def put_on_record(
 
 
 def push_sweep(folder: Path) -> bool:
-    """Tell MLflow what a sweep's folder and its runs say, if it is tracked. False, with a warning, if not."""
+    """Update the sweep's run in MLflow, if it is tracked. False, with a warning, if that failed."""
     sweep = Sweep.read(folder)
     if sweep.uri is None:
         return True
@@ -79,7 +79,7 @@ def push_sweep(folder: Path) -> bool:
 
 
 def conclude_sweep(folder: Path) -> None:
-    """The launcher is done with a sweep: MLflow gets its last word, and the user a way to look."""
+    """After a sweep: MLflow is updated, and the user is told where to look."""
     from megdet.tracking.client import browse_hint
 
     hint = browse_hint(folder) if push_sweep(folder) and Sweep.read(folder).uri else ""

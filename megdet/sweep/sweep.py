@@ -1,7 +1,7 @@
-"""From experiments asked for to runs: plan all, show them, leave out what cannot be or is done, hand over the rest.
+"""From experiments to runs: plan all, show them, skip invalid and finished ones, launch the rest.
 
 A single experiment is a sweep of one. Whatever can go wrong before training (layouts, data, weights, tracking)
-does so here, before anything starts. Where runs go is the launcher's business; all launchers share what is here.
+does so here, before anything starts. All launchers share this; only where runs go differs.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _start(points: Sequence[Point], plans: Sequence[Plan], launcher: Launcher) -
 
 
 def _mirror(plan: Plan) -> None:
-    """The last state of a run whose ranks could not tell MLflow themselves any more."""
+    """Push the last state of a run whose ranks ended before they could."""
     tracking = plan.config.tracking
     if tracking.enabled and tracking.uri:
         from megdet.tracking.mirror import mirror

@@ -1,4 +1,4 @@
-"""What this machine has to run on, and what fits there."""
+"""The GPUs and cores of this machine, and what fits."""
 
 from __future__ import annotations
 
