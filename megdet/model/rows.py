@@ -37,7 +37,7 @@ def pyramid_rows(features: Sequence[Tensor]) -> Tensor:
 
 
 def sum_rows(table: Tensor, sums: RowSums) -> Tensor:
-    """float32 [rows, C]; differentiable in `table`."""
+    """float32 [rows, C]; differentiable in `table`, and in the weights where they require it."""
     return _SumRows.apply(table, sums.columns, sums.offsets, sums.weights)  # type: ignore[no-any-return]
 
 
@@ -69,14 +69,15 @@ class _PyramidRows(torch.autograd.Function):
 class _SumRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, table: Tensor, columns: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(columns, offsets, weights)
+        of_weights = ctx.needs_input_grad[3]  # type: ignore[attr-defined]
+        ctx.save_for_backward(columns, offsets, weights, *([table] if of_weights else []))
         ctx.num_columns = table.shape[0]  # type: ignore[attr-defined]
         return _bag_sums(table, columns, offsets, weights)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        columns, offsets, weights = ctx.saved_tensors  # type: ignore[attr-defined]
+        columns, offsets, weights, *table = ctx.saved_tensors  # type: ignore[attr-defined]
         num_columns: int = ctx.num_columns  # type: ignore[attr-defined]
         counts = offsets.diff()
         rows = torch.repeat_interleave(
@@ -85,7 +86,9 @@ class _SumRows(torch.autograd.Function):
         order = columns.argsort(stable=True)
         per_column = columns.bincount(minlength=num_columns)
         column_offsets = F.pad(per_column.cumsum(0, dtype=torch.int32), (1, 0))
-        return _bag_sums(grad.contiguous(), rows[order], column_offsets, weights[order]), None, None, None
+        of_table = _bag_sums(grad.contiguous(), rows[order], column_offsets, weights[order])
+        of_weights = (grad[rows] * table[0][columns]).sum(1) if table else None
+        return of_table, None, None, of_weights
 
 
 def _bag_sums(table: Tensor, columns: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
