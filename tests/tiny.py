@@ -24,12 +24,14 @@ from megdet.model.settings import (
 from megdet.training.distributed import bn_group_of
 
 
-def tiny_detector(*, bn_size: int, bn_group: int = 1, sublinear: bool = False) -> Detector:
+def tiny_detector(
+    *, bn_size: int, bn_group: int = 1, sublinear: bool = False, model: ModelSettings | None = None
+) -> Detector:
     """A `tiny` detector with CGBN (or frozen BN) in backbone and FPN; collective where `bn_group` > 1."""
     world_size = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
     group = bn_group_of(rank, world_size=world_size, bn_group=bn_group) if bn_size else None
-    model = tiny_model()
+    model = model or tiny_model()
     return build_detector(
         model,
         EvaluationSettings(),

@@ -170,3 +170,11 @@ class ModelSettings(Settings):
     rpn: RPNSettings = field(default_factory=RPNSettings)
     roi_pool: RoIPoolSettings = field(default_factory=RoIPoolSettings)
     roi_heads: RoIHeadsSettings = field(default_factory=RoIHeadsSettings)
+
+    def check_together(self, prefix: str) -> None:
+        if self.norm.name == "gn" and self.backbone.weights == "imagenet":
+            raise UserError(
+                f"{prefix}norm.name=gn with {prefix}backbone.weights=imagenet: those weights were trained with batch "
+                f"norm; use {prefix}backbone.weights=none {prefix}backbone.frozen_stages=0, or a file trained with "
+                "GroupNorm"
+            )
