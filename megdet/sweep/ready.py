@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet.data.files import check_files
-from megdet.data.known import SHAPES
+from megdet.data.known import GENERATED
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
@@ -26,15 +26,16 @@ def prepare(plan: Plan) -> None:
     """Generate or check data, and fetch weights. Raises UserError."""
     config = plan.config
     data = config.data
-    if data.name != SHAPES:
+    if data.name not in GENERATED:
         check_files(data)
     ensure_weights(config.model.backbone.weights, config.model.backbone.name)
-    if data.name == SHAPES:
+    if data.name in GENERATED:
         assert data.train_images is not None and data.val_images is not None, "as planned"
         # Imported here: it brings numpy, which planning does without.
-        from megdet.data.shapes import generate_shapes
+        from megdet.data.generated import generate
 
-        generate_shapes(
+        generate(
+            data.name,
             Path(data.root),
             train_images=data.train_images,
             val_images=data.val_images,
