@@ -202,4 +202,5 @@ def _photographed(rng: np.random.Generator, pixels: Pixels) -> Pixels:
     cast = rng.uniform(0.8, 1.2, size=3)
     taken = ((pixels - 128) * contrast + 128) * exposure * cast
     noisy = taken + rng.normal(0, rng.uniform(0, 8), size=pixels.shape)
-    return np.clip(noisy, 0, 255).astype(np.float32)
+    clipped: Pixels = np.clip(noisy, 0, 255).astype(np.float32)
+    return clipped
