@@ -120,6 +120,9 @@ def main(arguments: Sequence[str] | None = None, *, command: str = "python launc
     except UserError as error:
         print(error, file=sys.stderr)
         return ExitCode.USER_ERROR
+    except KeyboardInterrupt:  # while no run is under way: while it plans, or makes tables and figures
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return ExitCode.INTERRUPTED
     except ValueError as error:
         if traceback_wanted or not _is_of_hydra(error):
             raise

@@ -43,7 +43,8 @@ class _PlanningLauncher(Launcher):
         for number, point in enumerate(with_repeated(plan_points(asked, to_run_here=True, launcher=launcher))):
             result = JobReturn(overrides=job_overrides[number], cfg=composed[number], hydra_cfg=composed[number])
             try:
-                result.return_value = final_mmap(point)
+                # In a dry run nothing has run; the sweeper goes on to its next points.
+                result.return_value = 0.0 if asked[number].config.sweep.dry_run and point.plan else final_mmap(point)
                 result.status = JobStatus.COMPLETED
             except Exception as error:  # what a sweeper does about a failed point is its choice
                 result.return_value = error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,14 +34,23 @@ if TYPE_CHECKING:
 
 STUDY = "study.log"
 """Optuna's journal of a study, in the folder of its sweep."""
+OLDEST_OPTUNA = 4
+"""Its major version; pyproject.toml has more."""
 PATIENCE = 3
 """Trials that may fail, or be no layout, before one has a result."""
 
 
 def check_installed() -> None:
-    """Raises UserError where Optuna, an extra, is missing."""
-    if find_spec("optuna") is None:
-        raise UserError("hydra/sweeper=optuna needs Optuna, which is not installed: pip install 'megdet[optuna]'")
+    """Raises UserError where Optuna, an extra, is missing or too old."""
+    try:
+        there = version("optuna")
+    except PackageNotFoundError:
+        there = ""
+    if int(there.partition(".")[0] or 0) < OLDEST_OPTUNA:
+        found = f"{there} is installed" if there else "none is installed"
+        raise UserError(
+            f"hydra/sweeper=optuna needs Optuna {OLDEST_OPTUNA} or newer, and {found}: pip install 'megdet[optuna]'"
+        )
 
 
 def run_study(
@@ -93,15 +102,15 @@ def run_study(
     if not _results(study):
         return ExitCode.RUN_FAILED
     best = study.best_trial
+    print(f"best of {settings.n_trials} trials: mmAP {best.value:.2f} with {' '.join(_overrides(best))}")
+    print(f"  {best.user_attrs['run']}", flush=True)
     folder = put_on_record(plans, arguments, swept=list(space.varied), rows=None)
     if folder:
         _write(study, storage, folder / STUDY)
+        print(f"the study, for Optuna: {folder / STUDY}", flush=True)
         if conclude:
             conclude(folder)
         conclude_sweep(folder)
-        print(f"the study, for Optuna: {folder / STUDY}")
-    print(f"best of {settings.n_trials} trials: mmAP {best.value:.2f} with {' '.join(_overrides(best))}")
-    print(f"  {best.user_attrs['run']}", flush=True)
     return ExitCode.RUN_FAILED if any_failed else ExitCode.OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -231,7 +232,15 @@ def test_a_mistake_in_a_study_is_one_message(word: str, message: str, tmp_path: 
     assert "Traceback" not in done.stderr
 
 
-def test_without_optuna_a_study_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'megdet\[optuna\]'"):
+@pytest.mark.parametrize(("there", "said"), [(None, "none is installed"), ("2.10.1", "2.10.1 is installed")])
+def test_without_optuna_a_study_says_how_to_get_it(
+    there: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if there is None:
+            raise PackageNotFoundError(name)
+        return there
+
+    monkeypatch.setattr(study_module, "version", version)
+    with pytest.raises(UserError, match=rf"{said}: pip install 'megdet\[optuna\]'"):
         study_module.check_installed()
