@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ JOURNAL = "metrics.jsonl"
 STATE = "state.json"
 FAILURE = "failure.json"
 CHECKPOINT = "checkpoint.pt"
+PREVIOUS_CHECKPOINT = "checkpoint-previous.pt"
+DAMAGED_CHECKPOINT = "checkpoint-damaged.pt"
 OWNER = "owner.json"
 LOCK = ".lock"
 PICTURES = "pictures"
@@ -80,6 +83,11 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         return self.path / CHECKPOINT
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The one before the last; gone once the run has finished."""
+        return self.path / PREVIOUS_CHECKPOINT
 
     @property
     def lock(self) -> Path:
@@ -221,6 +229,39 @@ class RunFolder:
         finally:
             complete.unlink(missing_ok=True)
         return True
+
+    def keep_checkpoint(self) -> None:
+        """A new checkpoint is about to take the place of the last one, which becomes the previous one."""
+        self.check_owner()
+        if not self.checkpoint.exists():
+            return
+        kept = self.path / f".{PREVIOUS_CHECKPOINT}.{secrets.token_hex(4)}"
+        try:
+            os.link(self.checkpoint, kept)
+        except OSError:  # a file system without links
+            self.checkpoint.replace(kept)
+        kept.replace(self.previous_checkpoint)
+
+    def check_checkpoint_is_there(self) -> None:
+        """Raises UserError where the run has made steps and none of its checkpoints is left: it would begin anew."""
+        state = self.state()
+        there = self.checkpoint.exists() or self.previous_checkpoint.exists()
+        if state is not None and state.step > 0 and not there:
+            raise UserError(
+                f"{self.checkpoint} is missing, and the run has made {state.step} steps: put it back from a copy, or "
+                "begin the run anew with sweep.on_existing=force"
+            )
+
+    def forget_previous_checkpoint(self) -> None:
+        """The run has finished: its last checkpoint is all that anybody wants."""
+        self.check_owner()
+        self.previous_checkpoint.unlink(missing_ok=True)
+
+    def put_checkpoint_aside(self) -> None:
+        """A damaged checkpoint must not become the previous one; it is kept for who wants to look into it."""
+        self.check_owner()
+        if self.checkpoint.exists():
+            self.checkpoint.replace(self.path / DAMAGED_CHECKPOINT)
 
     def write_meeting(self, values: Mapping[str, Any]) -> None:
         self.check_owner()

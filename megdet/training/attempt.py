@@ -30,6 +30,7 @@ from megdet.training.precision import use_precision
 from megdet.training.progress import RunProgress
 from megdet.training.provenance import made_from
 from megdet.training.recorder import epochs_recorded
+from megdet.training.resume import going_on, put_damaged_aside
 from megdet.training.state import TrainingState
 from megdet.training.stop_signals import StopSignals
 from megdet.training.totals import EpochTotals, Step
@@ -54,15 +55,16 @@ class Attempt:
         """Set up. `job`: what this rank is part of; none where it was started by hand.
 
         Raises:
-            UserError: where the data is not what the plan counts on, or not what the run began with, or the checkpoint
-                is not of this run.
+            UserError: where the data is not what the plan counts on, or not what the run began with, or there is no
+                checkpoint of the run that it can go on from.
         """
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.job = job or NoJob()
         self.data = read_data(plan.config.data)
         check_same_data(folder, self.data.facts.fingerprint)
         self.train_loader, self.eval_loader = loaders_of(plan, ranks, self.data)
-        checkpoint = Checkpoint.read(folder.checkpoint, ranks.device, of_run=plan.run_id)
+        self.going_on = going_on(folder, plan.run_id, ranks.device)
+        checkpoint = self.going_on.checkpoint
         self.pretrained = checkpoint is None
         self.detector = detector_of(plan, ranks, pretrained=self.pretrained)
         self.last_pass = LastPass(self.detector)
@@ -78,8 +80,10 @@ class Attempt:
             self.state.totals = EpochTotals()
             self.state.past_train_s, self.state.eval_s = recorded[-1]["train_s"], recorded[-1]["eval_s"]
         self._saved_at = time.monotonic()
-        # Every rank reads the journal before rank 0 begins to write.
+        # Every rank reads journal and checkpoint before rank 0 begins to write.
         dist.barrier()
+        if ranks.rank == 0:
+            put_damaged_aside(folder, self.going_on)
         self.recorder = recorder_of(plan, folder, step=self.state.step) if ranks.rank == 0 else None
         self.progress = RunProgress(
             plan.name, steps=plan.schedule.steps, log_every=plan.config.log_every, enabled=ranks.rank == 0
@@ -91,6 +95,8 @@ class Attempt:
             facts = self.data.facts
             made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
             self.recorder.started(self.state, made_from=made)
+            if self.going_on.found:
+                self.recorder.note("checkpoint_damaged", step=self.state.step, what=self.going_on.found)
             for what in facts.repairs:
                 self.recorder.note("data_repaired", step=self.state.step, what=what)
             for what in self.job.edits_since_submission():
@@ -109,6 +115,8 @@ class Attempt:
             return self._make_room(requeue=any_over_ranks(self.stop.requeue_wanted(), self.ranks.device))
         except TimeIsUp:
             return self._make_room(requeue=True)
+        if self.recorder:
+            self.folder.forget_previous_checkpoint()
         return self._end(Status.FINISHED, ExitCode.OK)
 
     def _train(self, epoch: int) -> None:
@@ -209,7 +217,8 @@ class Attempt:
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()
-        if self.ranks.rank == 0:
-            checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state)
+        if self.recorder:
             self.folder.check_owner()
-            checkpoint.write(self.folder.checkpoint)
+            checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state)
+            checkpoint.write(self.folder.checkpoint, before=self.folder.keep_checkpoint)
+            self.recorder.saved(self.state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from megdet.runs.files import replacing
 from megdet.training.divergence import LossWatch
 from megdet.training.state import TrainingState
 from megdet.training.totals import EpochTotals
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint file that does not hold what was written."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,11 @@ class Checkpoint:
         optimizer.load_state_dict(self.optimizer)
         return self.state
 
-    def write(self, path: Path) -> None:
-        """Replace the file at `path`, and remove what writers that were killed have left beside it."""
+    def write(self, path: Path, *, before: Callable[[], None] | None = None) -> None:
+        """Replace the file at `path`, and remove what writers that were killed have left beside it.
+
+        `before()` is called when the new file is whole and the old one is still there.
+        """
         for left_over in path.parent.glob(f".{path.name}.*"):
             left_over.unlink(missing_ok=True)
         content = {
@@ -48,23 +57,24 @@ class Checkpoint:
             "optimizer": self.optimizer,
             "state": asdict(self.state),
         }
-        write_tensors(path, content)
+        write_tensors(path, content, before=before)
 
     @classmethod
     def read(cls, path: Path, device: torch.device, *, of_run: str | None = None) -> Checkpoint | None:
         """What `write` left at `path`, its tensors on `device`; None where there is no file.
 
         Raises:
+            DamagedCheckpoint: where the file is not what was written.
             UserError: where another version of megdet wrote it and kept other things, or where it is not `of_run`.
         """
         if not path.exists():
             return None
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = read_tensors(path, device)
         try:
             state = content.pop("state")
             totals, watch = EpochTotals(**state.pop("totals")), LossWatch(**state.pop("watch"))
             checkpoint = cls(**content, state=TrainingState(**state, totals=totals, watch=watch))
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is a checkpoint of another version of megdet ({error}); go on with the version that wrote "
                 "it, or begin the run anew with sweep.on_existing=force (model.backbone.weights=FILE starts from its "
@@ -78,7 +88,26 @@ class Checkpoint:
         return checkpoint
 
 
-def write_tensors(path: Path, content: dict[str, Any]) -> None:
+def write_tensors(path: Path, content: dict[str, Any], *, before: Callable[[], None] | None = None) -> None:
     """Write tensors and plain values to `path`: the old file or the new one is there, never half of one."""
-    with replacing(path) as file:
+    with replacing(path, before=before) as file:
         torch.save(content, file)
+
+
+def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `write_tensors` wrote. Raises DamagedCheckpoint where the file holds anything else."""
+    try:
+        # torch.save writes a zip archive with a CRC-32 of each tensor, and torch.load does not look at them.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f"the check sum of {damaged} is not that of its content")
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever zipfile, zlib, pickle and torch raise at bytes of no sense
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise DamagedCheckpoint(f"{path} is damaged, or no checkpoint: {lines[0]}") from error
+    if not isinstance(content, dict):
+        raise DamagedCheckpoint(f"{path} is no checkpoint: it holds one {type(content).__name__}")
+    return content

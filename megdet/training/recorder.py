@@ -98,6 +98,10 @@ class Recorder:
         )
         self._move_to(Status.RUNNING, training)
 
+    def saved(self, training: TrainingState) -> None:
+        """A checkpoint is written: from now on the run is known to have made these steps."""
+        self._move_to(Status.RUNNING, training)
+
     def ended(self, status: Status, training: TrainingState, *, reason: str | None = None) -> None:
         """The attempt is over; waits a while for MLflow to take the rest."""
         self._journal.event(status, step=training.step, **({"reason": reason} if reason else {}))
