@@ -33,7 +33,8 @@ class Look:
         """Raises UserError for a damaged folder."""
         state, job = folder.state(), self.job(folder)
         if state and state.status.is_result:
-            return Stand(state.status, state.reason or "")
+            lost = folder.lost_records(state)
+            return Stand(Status.INTERRUPTED, lost) if lost else Stand(state.status, state.reason or "")
         return job.stand() if job else Stand(Status.NEW)
 
     def diagnosis(self, folder: RunFolder, stand: Stand | None = None) -> Diagnosis | None:

@@ -27,7 +27,7 @@ def replacing(path: Path, *, before: Callable[[], None] | None = None) -> Iterat
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

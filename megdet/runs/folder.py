@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ from megdet.errors import UserError
 from megdet.runs.failure import LAST_LOG_LINES, Failure
 from megdet.runs.files import json_text, replace_file
 from megdet.runs.state import RunState
+from megdet.runs.status import Status
 
 if TYPE_CHECKING:
     from megdet.planning.plan import Plan
@@ -25,7 +26,7 @@ STATE = "state.json"
 FAILURE = "failure.json"
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS_CHECKPOINT = "checkpoint-previous.pt"
-DAMAGED_CHECKPOINT = "checkpoint-damaged.pt"
+UNUSED_CHECKPOINT = "checkpoint-not-used.pt"
 OWNER = "owner.json"
 LOCK = ".lock"
 PICTURES = "pictures"
@@ -138,6 +139,16 @@ class RunFolder:
         except UserError:
             return None
 
+    def lost_records(self, state: RunState) -> str:
+        """Why a run that says that it has a result has none to show; empty where its journal is as long as it was."""
+        size = self.journal.stat().st_size if self.journal.exists() else 0
+        if state.journal_bytes is None or size >= state.journal_bytes:
+            return ""
+        return (
+            f"it has {state.status}, but {self.journal} has {size} of its {state.journal_bytes} bytes; launched again, "
+            "it evaluates what is missing"
+        )
+
     def submission(self) -> dict[str, Any] | None:
         """What the launcher `launcher` noted of the job that it handed the run to; None where none was.
 
@@ -187,7 +198,16 @@ class RunFolder:
         """Make `attempt` the folder's owner; whoever owned it cannot write any more. The folder is made if need be."""
         self.path.mkdir(parents=True, exist_ok=True)
         replace_file(self.path / OWNER, json_text({"attempt": attempt}))
-        return self.owned_by(attempt)
+        owned = self.owned_by(attempt)
+        owned._reopen()
+        return owned
+
+    def _reopen(self) -> None:
+        """A result whose records are lost is none any more: the run goes on."""
+        state = self.state()
+        lost = self.lost_records(state) if state and state.status.is_result else ""
+        if state and lost:
+            self.write_state(replace(state, status=Status.INTERRUPTED, reason=lost, journal_bytes=None))
 
     def current_owner(self) -> str | None:
         """The attempt that owns the folder; None where nobody ever claimed it."""
@@ -258,10 +278,10 @@ class RunFolder:
         self.previous_checkpoint.unlink(missing_ok=True)
 
     def put_checkpoint_aside(self) -> None:
-        """A damaged checkpoint must not become the previous one; it is kept for who wants to look into it."""
+        """The last checkpoint cannot be used and must not become the previous one; it is kept for who looks into it."""
         self.check_owner()
         if self.checkpoint.exists():
-            self.checkpoint.replace(self.path / DAMAGED_CHECKPOINT)
+            self.checkpoint.replace(self.path / UNUSED_CHECKPOINT)
 
     def write_meeting(self, values: Mapping[str, Any]) -> None:
         self.check_owner()

@@ -25,6 +25,8 @@ class RunState:
     """Optimizer steps done."""
     reason: str | None = None
     """One line on why the run diverged, failed or was interrupted."""
+    journal_bytes: int | None = None
+    """Size of the journal when the attempt ended; a shorter one has lost its end."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

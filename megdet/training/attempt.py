@@ -29,8 +29,7 @@ from megdet.training.pictures import LastPass, draw_detections_of, draw_proposal
 from megdet.training.precision import use_precision
 from megdet.training.progress import RunProgress
 from megdet.training.provenance import made_from
-from megdet.training.recorder import epochs_recorded
-from megdet.training.resume import going_on, put_damaged_aside
+from megdet.training.resume import going_on, put_unused_aside
 from megdet.training.state import TrainingState
 from megdet.training.stop_signals import StopSignals
 from megdet.training.totals import EpochTotals, Step
@@ -63,7 +62,9 @@ class Attempt:
         self.data = read_data(plan.config.data)
         check_same_data(folder, self.data.facts.fingerprint)
         self.train_loader, self.eval_loader = loaders_of(plan, ranks, self.data)
-        self.going_on = going_on(folder, plan.run_id, ranks.device)
+        self.going_on = going_on(
+            folder, plan.run_id, steps_per_epoch=plan.schedule.steps_per_epoch, device=ranks.device
+        )
         checkpoint = self.going_on.checkpoint
         self.pretrained = checkpoint is None
         self.detector = detector_of(plan, ranks, pretrained=self.pretrained)
@@ -73,7 +74,7 @@ class Attempt:
         self.learning_rate = learning_rate_of(plan)
         self.state = checkpoint.restore(self.detector, self.optimizer) if checkpoint else TrainingState()
         self.bf16 = use_precision(plan.config.precision)
-        recorded = epochs_recorded(folder, step=self.state.step)
+        recorded = self.going_on.epochs
         self.epochs_done = len(recorded)
         if recorded and recorded[-1]["step"] == self.state.step:
             # The checkpoint was made before the evaluation that is on record.
@@ -83,7 +84,7 @@ class Attempt:
         # Every rank reads journal and checkpoint before rank 0 begins to write.
         dist.barrier()
         if ranks.rank == 0:
-            put_damaged_aside(folder, self.going_on)
+            put_unused_aside(folder, self.going_on)
         self.recorder = recorder_of(plan, folder, step=self.state.step) if ranks.rank == 0 else None
         self.progress = RunProgress(
             plan.name, steps=plan.schedule.steps, log_every=plan.config.log_every, enabled=ranks.rank == 0
@@ -95,8 +96,8 @@ class Attempt:
             facts = self.data.facts
             made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
             self.recorder.started(self.state, made_from=made)
-            if self.going_on.found:
-                self.recorder.note("checkpoint_damaged", step=self.state.step, what=self.going_on.found)
+            for what in self.going_on.found:
+                self.recorder.note("not_as_it_was_left", step=self.state.step, what=what)
             for what in facts.repairs:
                 self.recorder.note("data_repaired", step=self.state.step, what=what)
             for what in self.job.edits_since_submission():
@@ -147,8 +148,10 @@ class Attempt:
         epoch = step.step / self.plan.schedule.steps_per_epoch
         images_per_s = self.plan.config.batch / seconds
         self.progress.stepped(step.step, epoch=epoch, loss=step.loss, lr=step.lr, images_per_s=images_per_s)
-        if self.recorder and step.step % self.plan.config.log_every == 0:
-            self.recorder.step(step, epoch=epoch, images_per_s=images_per_s)
+        if step.step % self.plan.config.log_every == 0:
+            self.state.steps_recorded += 1
+            if self.recorder:
+                self.recorder.step(step, epoch=epoch, images_per_s=images_per_s)
         if time.monotonic() - self._saved_at > 60 * self.plan.config.checkpoint_every_min:
             self._save()
 
@@ -219,6 +222,7 @@ class Attempt:
         self._saved_at = time.monotonic()
         if self.recorder:
             self.folder.check_owner()
+            self.recorder.about_to_save()
             checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state)
             checkpoint.write(self.folder.checkpoint, before=self.folder.keep_checkpoint)
             self.recorder.saved(self.state)

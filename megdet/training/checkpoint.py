@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
+import hashlib
+import io
+import os
+import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,9 @@ from megdet.runs.files import replacing
 from megdet.training.divergence import LossWatch
 from megdet.training.state import TrainingState
 from megdet.training.totals import EpochTotals
+
+COMMENT = b"megdet sha256 "
+COMMENT_BYTES = len(COMMENT) + 64
 
 
 class DamagedCheckpoint(UserError):
@@ -89,25 +95,60 @@ class Checkpoint:
 
 
 def write_tensors(path: Path, content: dict[str, Any], *, before: Callable[[], None] | None = None) -> None:
-    """Write tensors and plain values to `path`: the old file or the new one is there, never half of one."""
+    """Write tensors and plain values to `path`: the old file or the new one is there, never half of one.
+
+    `before()` is called between the two. The file is what torch.save makes of `content`, a zip archive, with the
+    SHA-256 of all of its bytes as the archive's comment.
+    """
     with replacing(path, before=before) as file:
-        torch.save(content, file)
+        digesting = _Digesting(file)
+        torch.save(content, cast(IO[bytes], digesting))
+        comment = COMMENT + digesting.digest.hexdigest().encode()
+        # An archive ends with the length of its comment, 0 until now, and the comment.
+        file.seek(-2, os.SEEK_END)
+        assert file.read(2) == bytes(2), "torch.save writes no comment"
+        file.seek(-2, os.SEEK_END)
+        file.write(struct.pack("<H", len(comment)) + comment)
 
 
 def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
     """What `write_tensors` wrote. Raises DamagedCheckpoint where the file holds anything else."""
     try:
-        # torch.save writes a zip archive with a CRC-32 of each tensor, and torch.load does not look at them.
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise zipfile.BadZipFile(f"the check sum of {damaged} is not that of its content")
+        _check_digest(path)
         content = torch.load(path, map_location=device, weights_only=True)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever zipfile, zlib, pickle and torch raise at bytes of no sense
+    except Exception as error:  # whatever the system, pickle and torch raise at bytes of no sense
         lines = str(error).splitlines() or [type(error).__name__]
         raise DamagedCheckpoint(f"{path} is damaged, or no checkpoint: {lines[0]}") from error
     if not isinstance(content, dict):
         raise DamagedCheckpoint(f"{path} is no checkpoint: it holds one {type(content).__name__}")
     return content
+
+
+def _check_digest(path: Path) -> None:
+    """Raises ValueError where a file does not end with the check sum of its content: torch.load would not notice."""
+    with path.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size - COMMENT_BYTES - 2
+        digest = hashlib.sha256()
+        while left > 0 and (part := file.read(min(left, 1 << 24))):
+            digest.update(part)
+            left -= len(part)
+        digest.update(bytes(2))
+        if file.read() != struct.pack("<H", COMMENT_BYTES) + COMMENT + digest.hexdigest().encode():
+            raise ValueError("its end is not the check sum of its content")
+
+
+class _Digesting(io.RawIOBase):
+    """Passes on what is written, and digests it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file, self.digest = file, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        return self._file.write(content)
