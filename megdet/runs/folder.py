@@ -29,6 +29,8 @@ PREVIOUS_CHECKPOINT = "checkpoint-previous.pt"
 UNUSED_CHECKPOINT = "checkpoint-not-used.pt"
 OWNER = "owner.json"
 LOCK = ".lock"
+RESERVE = ".reserve"
+RESERVE_BYTES = 1 << 18
 PICTURES = "pictures"
 SUBMISSION = "submission.json"
 MEETING = ".meeting.json"
@@ -39,6 +41,14 @@ GRADIENT_VARIANCE = "gradient_variance.json"
 
 ATTEMPT = "MEGDET_ATTEMPT"
 """Environment variable of ranks: the attempt that they are part of, as its launcher named it."""
+
+REMOVE = "remove it"
+WAYS_OUT = {
+    STATE: "launched again, the run goes on from its checkpoint",
+    PLAN: "launched again, it is written anew",
+    SUBMISSION: "cancel the run's job if it has one, and launch with sweep.on_existing=retry_failed",
+}
+"""What to do about a damaged file, by its name."""
 
 T = TypeVar("T")
 
@@ -122,15 +132,26 @@ class RunFolder:
     # Reading
 
     def read_plan(self) -> dict[str, Any]:
-        """plan.json as plain values. Raises UserError where it is damaged or missing."""
-        plan = self._read(PLAN, dict)
+        """plan.json as plain values. Raises UserError where it is damaged or missing, or lacks what is read of it."""
+        plan = self._read(PLAN, _plan_with_all)
         if plan is None:
             raise UserError(f"{self.path} is no run folder: it has no {PLAN}; name one of runs/")
         return plan
 
     def state(self) -> RunState | None:
-        """None where the run has not started. Raises UserError where the file is damaged."""
-        return self._read(STATE, RunState.from_json)
+        """None where the run has not started, or where the file is damaged, which `damage` says."""
+        try:
+            return self._read(STATE, RunState.from_json)
+        except UserError:
+            return None
+
+    def damage(self) -> str:
+        """What is wrong with state.json; empty where nothing is. A launcher goes on with such a run."""
+        try:
+            self._read(STATE, RunState.from_json)
+        except UserError as error:
+            return str(error)
+        return ""
 
     def failure(self) -> Failure | None:
         """None where nothing failed, or the file cannot be read: a failure must not hide behind another."""
@@ -185,8 +206,10 @@ class RunFolder:
             return parse(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path} is damaged ({error}); move the run folder away") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error}); {WAYS_OUT.get(name, REMOVE)}") from None
 
     # Owning and writing
 
@@ -287,6 +310,17 @@ class RunFolder:
         self.check_owner()
         replace_file(self.meeting, json_text(values))
 
+    def reserve_room(self) -> None:
+        """Keep room for the last words of an attempt that finds the disk full."""
+        self.check_owner()
+        if not (self.path / RESERVE).exists():
+            replace_file(self.path / RESERVE, secrets.token_hex(RESERVE_BYTES // 2))
+
+    def release_room(self) -> None:
+        """The attempt is over, or needs the room."""
+        self.check_owner()
+        (self.path / RESERVE).unlink(missing_ok=True)
+
     def forget_failure(self) -> None:
         self.check_owner()
         self.failure_file.unlink(missing_ok=True)
@@ -295,6 +329,19 @@ class RunFolder:
         """The run is this attempt's now, not that of a job that it was handed to before."""
         self.check_owner()
         self.submission_file.unlink(missing_ok=True)
+
+
+def _plan_with_all(values: Any) -> dict[str, Any]:
+    """A plan's values. Raises KeyError or TypeError where one is missing that readers of run folders count on."""
+    for place in (
+        "run_id", "experiment_id", "name", "commit", "dirty", "notes", "layout gpus", "schedule epochs",
+        "schedule steps_per_epoch", "config seed", "config batch", "config tracking experiment",
+        "config tracking enabled", "config tracking uri", "config cluster max_retries",
+    ):  # fmt: skip
+        found = values
+        for key in place.split():
+            found = found[key]
+    return dict(values)
 
 
 def run_folder(runs_dir: str | Path, run_id: str) -> RunFolder:

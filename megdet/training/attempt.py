@@ -141,6 +141,7 @@ class Attempt:
         # Before the evaluation, so that an attempt that ends there has lost no training.
         self._save()
         if self.recorder and epoch + 1 in (1, (epochs + 1) // 2, epochs):
+            self.folder.check_owner()
             draw_proposals_of(self.last_pass, self.folder, epoch=epoch + 1)
 
     def _after_step(self, step: Step, seconds: float) -> None:
@@ -199,6 +200,7 @@ class Attempt:
         )
         self.progress.epoch_done(epoch + 1, loss=totals.means()["loss"], metrics=metrics)
         if epoch + 1 == self.plan.schedule.epochs:
+            self.folder.check_owner()
             draw_detections_of(rows, self.folder, self.eval_loader.split)
 
     def _make_room(self, *, requeue: bool) -> ExitCode:

@@ -26,6 +26,7 @@ class Recorder:
         """`name` is for people. `step` is where the attempt's checkpoint stands; lines beyond it are written again."""
         self.folder, self.name = folder, name
         folder.forget_failure()
+        folder.reserve_room()
         before = folder.state() or state_by_journal(read_journal(folder))
         self._journal = Journal(folder)
         self._journal.drop_after(step)
@@ -107,6 +108,7 @@ class Recorder:
 
     def ended(self, status: Status, training: TrainingState, *, reason: str | None = None) -> None:
         """The attempt is over; waits a while for MLflow to take the rest."""
+        self.folder.release_room()
         self._journal.event(status, step=training.step, **({"reason": reason} if reason else {}))
         self._move_to(status, training, reason=reason, ended=now(), journal_bytes=self._journal.sync())
         self._journal.close()
