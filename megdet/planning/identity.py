@@ -17,7 +17,7 @@ from megdet.errors import UserError
 
 SEMANTIC = ("batch", "bn_size", "precision", "lr", "optimizer", "schedule", "model", "data", "eval")
 """The parts of a config that decide what is learned, with the seed, which tells the runs of an experiment apart."""
-PLACES = ("data.root", "data.train", "data.val", "data.workers")
+PLACES = ("data.root", "data.train", "data.val", "data.workers", "model.init_from")
 """Within them, what says only where and how."""
 UNORDERED = ("model.bn_in",)
 """Lists whose order means nothing."""
