@@ -18,6 +18,7 @@ from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import folder_of
 from megdet.runs.provenance import check_same_data
+from megdet.runs.starting_point import resolve_start
 from megdet.runs.status import Status
 from megdet.tracking.uri import absolute_uri, default_uri
 
@@ -104,6 +105,7 @@ def _resolved(config: Config, launcher: Launcher, data: DataResolver) -> Config:
     """The config with absolute paths and numbers of this machine, so that a plan runs from anywhere."""
     config = copy.deepcopy(launcher.resolve(config))
     config.data = data.resolve(config.data)
+    config.model = resolve_start(config.model, Path(config.runs_dir))
     if config.tracking.enabled:
         uri = config.tracking.uri
         config.tracking.uri = absolute_uri(uri) if uri else default_uri(Path.cwd())

@@ -33,7 +33,8 @@ def prepare(plan: Plan) -> None:
     data = config.data
     if data.name not in GENERATED:
         check_files(data)
-    ensure_weights(config.model.backbone.weights, config.model.backbone.name)
+    if config.model.init_from is None:
+        ensure_weights(config.model.backbone.weights, config.model.backbone.name)
     if data.name in GENERATED:
         assert data.train_images is not None and data.val_images is not None, "as planned"
         # Imported here: it brings numpy, which planning does without.
