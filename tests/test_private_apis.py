@@ -22,7 +22,7 @@ from torch.testing import assert_close
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "megdet"
-FOLDERS = ("data", "model", "training", "studies")
+FOLDERS = ("data", "model", "training", "trained", "studies")
 """Of the package: those that load torch."""
 
 

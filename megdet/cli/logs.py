@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from megdet.cli.runs import select_runs
+from megdet.cli.runs import select_run
 from megdet.errors import UserError
 from megdet.launchers.jobs import Jobs, job_of
 from megdet.runs.folder import RunFolder
@@ -36,11 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Print and perhaps follow a log; always 0."""
-    folders = select_runs([parsed.run_name])
-    if len(folders) > 1:
-        names = ", ".join(folder.name for folder in folders)
-        raise UserError(f"{parsed.run_name}: logs are of one run, and these are meant: {names}")
-    [folder] = folders
+    folder = select_run(parsed.run_name)
     path = _job_log(folder) if parsed.job else folder.log(parsed.rank)
     if not path.exists() and not parsed.follow:
         there = [file.name for file in folder.logs()]

@@ -17,6 +17,15 @@ def select_runs(words: Sequence[str]) -> list[RunFolder]:
     return list(dict.fromkeys(folder for word in words or [DEFAULT] for folder in _named(word)))
 
 
+def select_run(word: str) -> RunFolder:
+    """The one run folder that `word` names. Raises UserError where it names several."""
+    folders = select_runs([word])
+    if len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders)
+        raise UserError(f"{word}: one run is needed, and these are meant: {names}")
+    return folders[0]
+
+
 def _named(word: str) -> list[RunFolder]:
     path = Path(word)
     if RunFolder(path).exists:

@@ -163,6 +163,11 @@ class ModelSettings(Settings):
     """What tables call it."""
     bn_in: list[str] = setting(["backbone", "fpn"], Each(OneOf(("backbone", "fpn"))))
     """Where the norm goes when bn_size > 0."""
+    init_from: str | None = setting(None, Text())
+    """A run that has trained (its folder, or its name in `runs_dir` or the beginning of it): training begins from its
+    weights, heads that do not fit aside, and `backbone.weights` counts for nothing."""
+    init_sha256: str | None = setting(None, Name())
+    """What that run's checkpoint is known by; found out when planning. Given, it is checked."""
     norm: NormSettings = field(default_factory=NormSettings)
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     fpn: FPNSettings = field(default_factory=FPNSettings)
@@ -170,3 +175,10 @@ class ModelSettings(Settings):
     rpn: RPNSettings = field(default_factory=RPNSettings)
     roi_pool: RoIPoolSettings = field(default_factory=RoIPoolSettings)
     roi_heads: RoIHeadsSettings = field(default_factory=RoIHeadsSettings)
+
+    def check_together(self, prefix: str) -> None:
+        if self.init_sha256 is not None and self.init_from is None:
+            raise UserError(
+                f"{prefix}init_sha256={self.init_sha256} is of the run in {prefix}init_from, which is not given; name "
+                "the run, or leave both out"
+            )

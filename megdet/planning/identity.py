@@ -23,7 +23,7 @@ RECIPE = 2
 To be raised by whoever changes what is learned under the same settings (the numbers themselves, not their last bits):
 finished runs of before are then never taken for new ones. 2: exact BN statistics, anchors of fixed strides.
 """
-PLACES = ("data.root", "data.train", "data.val", "data.workers")
+PLACES = ("data.root", "data.train", "data.val", "data.workers", "model.init_from")
 """Within them, what says only where and how."""
 UNORDERED = ("model.bn_in",)
 """Lists whose order means nothing."""

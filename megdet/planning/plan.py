@@ -182,6 +182,8 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
     own_parts = list(_own_parts(asdict(config)))
     if own_parts:
         notes.append(f"parts of your own, imported by the ranks: {', '.join(own_parts)}")
+    if config.model.init_from is not None:
+        notes.append(f"training begins from the weights of {config.model.init_from}")
     if layout.sublinear:
         asked = "as asked" if config.sublinear is True else f"bn_size >= {SUBLINEAR_FROM_BN_SIZE}, as in the paper"
         notes.append(f"sublinear memory is on ({asked}): less memory, slower; the result is the same")

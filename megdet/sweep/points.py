@@ -18,6 +18,7 @@ from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import folder_of
 from megdet.runs.provenance import check_same_data
+from megdet.runs.starting_point import resolve_start
 from megdet.runs.status import Status
 from megdet.tracking.uri import absolute_uri, default_uri
 
@@ -84,8 +85,11 @@ def plan_points(
             stand = stands[folder_of(planned)]
             is_there = stand.status != Status.NEW and not stand.status.is_live
             try:
-                if is_there and one.config.sweep.on_existing != "force" and (facts := data.facts(planned.config.data)):
-                    check_same_data(folder_of(planned), facts.fingerprint)
+                if is_there and one.config.sweep.on_existing != "force":
+                    if facts := data.facts(planned.config.data):
+                        check_same_data(folder_of(planned), facts.fingerprint)
+                    if not stand.status.is_result:
+                        folder_of(planned).check_checkpoint_is_there()
                 points.append(Point(one, planned, stand.status, stand.why))
             except UserError as error:
                 points.append(Point(one, None, None, str(error)))
@@ -101,6 +105,7 @@ def _resolved(config: Config, launcher: Launcher, data: DataResolver) -> Config:
     """The config with absolute paths and numbers of this machine, so that a plan runs from anywhere."""
     config = copy.deepcopy(launcher.resolve(config))
     config.data = data.resolve(config.data)
+    config.model = resolve_start(config.model, Path(config.runs_dir))
     if config.tracking.enabled:
         uri = config.tracking.uri
         config.tracking.uri = absolute_uri(uri) if uri else default_uri(Path.cwd())
