@@ -45,13 +45,12 @@ class Detector(nn.Module):
 
     def forward(self, batch: ImageBatch) -> TrainingOutput | list[Detections]:
         features = self.backbone(self._normalised(batch))
-        image_size = (batch.images.shape[2], batch.images.shape[3])
-        proposals = self.rpn.propose(features, image_size, batch.sizes)
+        proposals = self.rpn.propose(features, batch.sizes)
         table = pyramid_rows(features)
         levels = features[: len(STRIDES)]
         if not self.training:
             return self.roi_heads.detect(levels, table, proposals, batch.sizes, batch.original_sizes)
-        rpn = self.rpn.losses(features, table, image_size, batch)
+        rpn = self.rpn.losses(features, table, batch)
         roi = self.roi_heads.losses(levels, table, proposals, batch)
         positive = roi.regions.positive
         return TrainingOutput(
@@ -72,8 +71,8 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def _normalised(self, batch: ImageBatch) -> Tensor:
-        """float32 [N, 3, H, W], channels last, of mean 0 and std 1 over ImageNet; 0 outside each image."""
-        images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        """[N, 3, H, W] in the weights' dtype, channels last, mean 0 and std 1 over ImageNet; 0 outside each image."""
+        images = batch.images.to(self.image_mean.dtype, memory_format=torch.channels_last).div_(255)
         images.sub_(self.image_mean).div_(self.image_std)
         for image, (height, width) in zip(images, batch.sizes, strict=True):
             image[:, height:].zero_()

@@ -17,8 +17,8 @@ from megdet.settings.rules import Each, Name, Number, OneOf, Settings, Text, Who
 
 STRIDES = (4, 8, 16, 32)
 """Of the backbone's four outputs, and of the pyramid levels that regions are pooled from."""
-PYRAMID_LEVELS = len(STRIDES) + 1
-"""The RPN has one level more, subsampled from the last."""
+PYRAMID_STRIDES = (*STRIDES, 2 * STRIDES[-1])
+"""Of the levels that the RPN proposes from: one more, subsampled from the last."""
 MOST_CHANNELS = 16384
 
 BACKBONES = ("resnet50", "resnet18", "tiny")
@@ -80,10 +80,10 @@ class AnchorSettings(Settings):
     """Height over width."""
 
     def check_together(self, prefix: str) -> None:
-        if len(self.sizes) != PYRAMID_LEVELS:
+        if len(self.sizes) != len(PYRAMID_STRIDES):
             raise UserError(
-                f"{prefix}sizes={self.sizes}: give {PYRAMID_LEVELS} sizes, one for each pyramid level "
-                f"(strides {', '.join(map(str, STRIDES))} and {2 * STRIDES[-1]})"
+                f"{prefix}sizes={self.sizes}: give {len(PYRAMID_STRIDES)} sizes, one for each pyramid level "
+                f"(strides {', '.join(map(str, STRIDES))} and {PYRAMID_STRIDES[-1]})"
             )
 
 
