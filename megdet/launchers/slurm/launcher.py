@@ -65,7 +65,9 @@ class SlurmLauncher:
         except SlurmError as error:
             if config.sweep.dry_run:
                 return self._on_the_papers(config, error)
-            raise UserError(NO_SLURM.format(f"Slurm does not say what there is ({error})")) from None
+            raise UserError(
+                NO_SLURM.format(f"Slurm does not say what there is ({str(error).splitlines()[-1]})")
+            ) from None
         return fit(config, found, partition=os.environ.get("SBATCH_PARTITION"))
 
     def check(self, plan: Plan) -> None:
@@ -97,7 +99,7 @@ class SlurmLauncher:
     def _on_the_papers(self, config: Config, error: SlurmError) -> Config:
         if not self._said_papers:
             print(
-                f"no Slurm here ({error}): planned for the paper's cluster, {PAPERS_NODES} nodes of "
+                f"no Slurm here ({str(error).splitlines()[-1]}): planned for the paper's cluster, {PAPERS_NODES} nodes of "
                 f"{PAPERS_GPUS_PER_NODE} GPUs (cluster=paper)",
                 file=sys.stderr,
                 flush=True,
@@ -108,6 +110,9 @@ class SlurmLauncher:
         cluster.nodes = PAPERS_NODES if cluster.nodes == "auto" else cluster.nodes
         cluster.gpus_per_node = PAPERS_GPUS_PER_NODE if cluster.gpus_per_node == "auto" else cluster.gpus_per_node
         return config
+
+    def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
+        return ()
 
     def preview(self, plans: Sequence[Plan]) -> str:
         """The scripts that would be submitted, as far as they can be known without asking Slurm."""
