@@ -94,18 +94,26 @@ def check_budget(plans: Sequence[Plan], limit: float | None) -> None:
     )
 
 
-def predict_all(plans: Iterable[Plan]) -> list[Prediction | None]:
-    """The predictions for what each run's folder says is left."""
-    predictors: dict[str, Predictor] = {}
-    predictions = []
-    for plan in plans:
+class Predictors:
+    """Predicts what each run's folder says is left; a folder of runs is read once."""
+
+    def __init__(self) -> None:
+        self._by_folder: dict[str, Predictor] = {}
+
+    def predict(self, plan: Plan) -> Prediction | None:
+        """None where there is nothing to go by."""
         runs = plan.config.runs_dir
-        if runs not in predictors:
-            predictors[runs] = Predictor(Path(runs))
+        if runs not in self._by_folder:
+            self._by_folder[runs] = Predictor(Path(runs))
         state = run_folder(runs, plan.run_id).state()
         goes_on = state is not None and plan.config.sweep.on_existing != "force"
-        predictions.append(predictors[runs].predict(plan, steps_done=state.step if state and goes_on else 0))
-    return predictions
+        return self._by_folder[runs].predict(plan, steps_done=state.step if state and goes_on else 0)
+
+
+def predict_all(plans: Iterable[Plan]) -> list[Prediction | None]:
+    """The predictions for what each run's folder says is left."""
+    predictors = Predictors()
+    return [predictors.predict(plan) for plan in plans]
 
 
 def _hours_by(runs: Sequence[_Measured], plan: Plan) -> float:
