@@ -146,6 +146,31 @@ def test_a_sweep_is_shown_as_a_table_with_what_cannot_be(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [], "a dry run writes nothing"
 
 
+@pytest.mark.parametrize("words", [[], ["-m", "batch=16,64,256", "bn_size=16,32"]], ids=["one run", "a sweep"])
+def test_a_laptop_is_promised_what_it_can_do(words: list[str], tmp_path: Path) -> None:
+    done = launch(tmp_path, *words, "sweep.dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert "Table 3" not in done.stdout and "256 hours" not in done.stdout
+    assert f"no GPU here: CPU processes stand in for GPUs, on {cores_in_words()}" in done.stdout
+    assert "r50_fpn on coco2017 is not meant for a CPU: about " in done.stdout and "experiment=demo" in done.stdout
+    demo = launch(tmp_path, "experiment=demo", "sweep.dry_run=true")
+    assert "no GPU here" in demo.stdout and "not meant" not in demo.stdout
+    cluster = launch(tmp_path, *words, "sweep.dry_run=true", "cluster=paper")
+    assert "Table 3" in cluster.stdout and "no GPU here" not in cluster.stdout
+
+
+def cores_in_words() -> str:
+    cores = len(os.sched_getaffinity(0))
+    return "1 core" if cores == 1 else f"{cores} cores"
+
+
+def test_what_runs_here_took_predicts_the_next_and_gpus_are_another_thing(tmp_path: Path) -> None:
+    assert launch(tmp_path, *SMALL).returncode == 0
+    assert "predicted from runs" in launch(tmp_path, *SMALL, "seed=1", "sweep.dry_run=true").stdout
+    on_gpus = launch(tmp_path, *SMALL, "seed=1", "sweep.dry_run=true", "cluster.gpus_per_node=1").stdout
+    assert "predicted" not in on_gpus and "no GPU" not in on_gpus
+
+
 def test_a_hundred_points_are_planned_in_seconds(tmp_path: Path) -> None:
     before = os.times()
     done = launch(tmp_path, "-m", "batch=range(16,1617,16)", "cluster=paper", "sweep.dry_run=true")

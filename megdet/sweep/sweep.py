@@ -47,6 +47,8 @@ def run_points(
     for repair in data.repairs:
         print(repair, file=sys.stderr, flush=True)
     _show(points)
+    for remark in launcher.remarks([point.plan for point in points if point.plan]):
+        print(remark, flush=True)
     invalid = [point for point in points if point.plan is None]
     if len(invalid) == len(points) or (invalid and sweep.on_invalid == "error"):
         return ExitCode.USER_ERROR
