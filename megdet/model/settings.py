@@ -13,7 +13,8 @@ from typing import Any
 from megdet.errors import UserError
 from megdet.model.weights import path_of
 from megdet.settings.own_part import OwnPart, check_own_name
-from megdet.settings.rules import Each, Name, Number, OneOf, Settings, Text, Whole, setting
+from megdet.settings.paths import PathText
+from megdet.settings.rules import Each, Name, Number, OneOf, Settings, Whole, setting
 
 STRIDES = (4, 8, 16, 32)
 """Of the backbone's four outputs, and of the pyramid levels that regions are pooled from."""
@@ -45,7 +46,7 @@ class BackboneSettings(Settings):
 
     name: str = setting("resnet50", Name())
     """resnet50, resnet18 or tiny."""
-    weights: str = setting("imagenet", Text())
+    weights: str = setting("imagenet", PathText())
     """imagenet (torchvision's file), none, or the path of a state dict."""
     frozen_stages: int = setting(2, Whole(most=5))
     """How many of stem, stage 1 .. 4 (in this order) are never trained."""

@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from megdet.errors import UserError
+from megdet.settings.paths import expanded
 
 IMAGENET_FILES = {"resnet50": "resnet50-0676ba61.pth", "resnet18": "resnet18-f37072fd.pth"}
 """torchvision's ImageNet-1k weights (v1); the name carries the first digits of the file's SHA-256."""
@@ -23,7 +24,7 @@ def path_of(weights: str, backbone: str) -> Path | None:
     if weights == "none":
         return None
     if weights != "imagenet":
-        return Path(weights).expanduser()
+        return expanded(weights)
     if backbone not in IMAGENET_FILES:
         raise UserError(
             f"model.backbone.weights=imagenet: there are no such weights for model.backbone.name={backbone} "
@@ -74,4 +75,4 @@ def _download(url: str, path: Path, timeout_s: float) -> str:
 def _torch_home() -> Path:
     """Where torch keeps downloads (torch.hub.get_dir without importing torch)."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))).expanduser()
+    return expanded(os.environ.get("TORCH_HOME", os.path.join(cache, "torch")))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from megdet.data.files import check_files
 from megdet.data.known import SHAPES
+from megdet.errors import UserError
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
@@ -15,20 +17,37 @@ from megdet.runs.folder import folder_of
 
 def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
     for plan in plans:
-        prepare(plan)
+        _ensure_files(plan)
+    for runs_dir in dict.fromkeys(plan.config.runs_dir for plan in plans):
+        _make_folder(runs_dir)
+    for plan in plans:
+        _generate_data(plan)
     if anew:
         for plan in plans:
             _put_aside(folder_of(plan).path)
     _prepare_tracking(plans)
 
 
-def prepare(plan: Plan) -> None:
-    """Generate or check data, and fetch weights. Raises UserError."""
-    config = plan.config
-    data = config.data
+def _make_folder(runs_dir: str) -> None:
+    try:
+        Path(runs_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"runs_dir={runs_dir} cannot be made ({error.strerror}); name another folder") from None
+    if not os.access(runs_dir, os.W_OK | os.X_OK):
+        raise UserError(f"runs_dir={runs_dir} may not be written to by you; name another folder")
+
+
+def _ensure_files(plan: Plan) -> None:
+    """Check data that is not generated, and fetch weights. Raises UserError."""
+    data, backbone = plan.config.data, plan.config.model.backbone
     if data.name != SHAPES:
         check_files(data)
-    ensure_weights(config.model.backbone.weights, config.model.backbone.name)
+    ensure_weights(backbone.weights, backbone.name)
+
+
+def _generate_data(plan: Plan) -> None:
+    """Draw the generated set where it is missing. Raises UserError where something else is in its place."""
+    data = plan.config.data
     if data.name == SHAPES:
         assert data.train_images is not None and data.val_images is not None, "as planned"
         # Imported here: it brings numpy, which planning does without.
