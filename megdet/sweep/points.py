@@ -15,6 +15,7 @@ from megdet.errors import UserError
 from megdet.launchers.interface import Launcher
 from megdet.launchers.jobs import stands_of
 from megdet.launchers.local.launcher import LocalLauncher
+from megdet.model.weights import identify_weights
 from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import folder_of
@@ -116,6 +117,7 @@ def _resolved(config: Config, launcher: Launcher, data: DataResolver) -> Config:
     config = copy.deepcopy(launcher.resolve(config))
     config.runs_dir = _usable(config.runs_dir)
     config.data = data.resolve(config.data)
+    config.model.backbone = identify_weights(config.model.backbone)
     if config.tracking.enabled:
         uri = config.tracking.uri
         try:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
-from megdet.model.weights import path_of
+from megdet.model.weights import path_of, sha256_of
 from megdet.planning.plan import Plan
 
 
@@ -19,11 +16,5 @@ def made_from(plan: Plan, *, data_sha256: str, pretrained: bool) -> dict[str, st
     backbone = plan.config.model.backbone
     weights = path_of(backbone.weights, backbone.name) if pretrained else None
     if weights:
-        found["weights_sha256"] = _sha256_of(weights)
+        found["weights_sha256"] = sha256_of(weights)
     return found
-
-
-def _sha256_of(path: Path) -> str:
-    """The first 12 hex digits of the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
