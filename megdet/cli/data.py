@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     from megdet.config.compose import compose
 
     data = compose(parsed.overrides).data
+    data.check("data.")
     if data.name in GENERATED and not Path(data.root).exists():
         raise UserError(f"data.root={data.root} is not there yet: data={data.name} is drawn when a run first needs it")
     files = check_files(data)

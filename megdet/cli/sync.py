@@ -79,7 +79,10 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _place(tracking: Mapping[str, Any], parsed: argparse.Namespace) -> tuple[str, str]:
-    uri = absolute_uri(parsed.uri or tracking["uri"] or default_uri(Path.cwd()))
+    if parsed.uri is not None:
+        uri = absolute_uri(parsed.uri)
+    else:
+        uri = absolute_uri(tracking["uri"] or default_uri(Path.cwd()))
     return uri, parsed.experiment or tracking["experiment"]
 
 
