@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import hydra
@@ -62,14 +63,16 @@ def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
             _refuse_unknown_keys(value, f"{prefix}{name}.")
 
 
-def compose(overrides: Sequence[str]) -> Config:
+def compose(overrides: Sequence[str], *, folders: Sequence[str] = ()) -> Config:
     """The experiment that overrides ask for, without a command line. Raises UserError.
 
+    `folders` have further options, as those of --config-dir do.
     A running Hydra is left as it was.
     """
     register_schema()
     own = own_conf()
-    search = [f"hydra.searchpath=['file://{own}']"] if own else []
+    places = [*map(str, filter(None, [own])), *(str(Path(folder).resolve()) for folder in folders)]
+    search = [f"hydra.searchpath={[f'file://{place}' for place in places]}"] if places else []
     at_work, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):

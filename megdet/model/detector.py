@@ -72,8 +72,8 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def _normalised(self, batch: ImageBatch) -> Tensor:
-        """float32 [N, 3, H, W], channels last, of mean 0 and std 1 over ImageNet; 0 outside each image."""
-        images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        """[N, 3, H, W] of the weights' dtype, channels last, of mean 0 and std 1 over ImageNet; outside the image 0."""
+        images = batch.images.to(self.image_mean.dtype, memory_format=torch.channels_last).div_(255)
         images.sub_(self.image_mean).div_(self.image_std)
         for image, (height, width) in zip(images, batch.sizes, strict=True):
             image[:, height:].zero_()

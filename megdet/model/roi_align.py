@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
 
+from megdet.model.rounding import at_least_float32
 from megdet.model.rows import RowSums, sum_rows
 
 _SAMPLES = 2  # sampling points per bin and axis
@@ -55,7 +56,7 @@ def _pool_per_level(
     for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         chosen = (levels == level).nonzero().squeeze(1)
         values = roi_align(feature, rois[chosen], resolution, 1.0 / stride, _SAMPLES, aligned=False)
-        pooled = pooled.index_copy(0, chosen, values.float())
+        pooled = pooled.index_copy(0, chosen, at_least_float32(values))
     return pooled.permute(0, 2, 3, 1).contiguous()
 
 

@@ -18,6 +18,7 @@ from megdet.data.size import Size
 from megdet.model.linear import linear
 from megdet.model.output import Detections, SampledRegions
 from megdet.model.roi_pool import build_roi_pool
+from megdet.model.rounding import at_least_float32
 from megdet.model.rpn import SMOOTH_L1_BETA
 from megdet.model.sampling import IGNORED, Stream, sample_balanced
 from megdet.model.settings import EvaluationSettings, RoIHeadsSettings, RoIPoolSettings
@@ -146,7 +147,7 @@ class RoIHeads(nn.Module):
         hidden = linear(pooled.flatten(1), head.fc6.weight, head.fc6.bias).relu_()
         hidden = linear(hidden, head.fc7.weight, head.fc7.bias).relu_()
         logits, deltas = self.box_predictor(hidden)
-        return logits.float(), deltas.float().unflatten(1, (-1, 4))
+        return at_least_float32(logits), at_least_float32(deltas).unflatten(1, (-1, 4))
 
     def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size, original_size: Size) -> Detections:
         region, label = (scores[:, 1:] > self.score_threshold).nonzero(as_tuple=True)

@@ -48,7 +48,8 @@ class _PyramidRows(torch.autograd.Function):
         ctx.shapes = [f.shape for f in features]  # type: ignore[attr-defined]
         ctx.dtypes = [f.dtype for f in features]  # type: ignore[attr-defined]
         rows = [f.shape[0] * f.shape[2] * f.shape[3] for f in features]
-        table = features[0].new_empty((sum(rows), channels), dtype=torch.float32)
+        dtype = torch.promote_types(features[0].dtype, torch.float32)
+        table = features[0].new_empty((sum(rows), channels), dtype=dtype)
         for part, feature in zip(table.split(rows), features, strict=True):
             n, c, h, w = feature.shape
             part.view(n, h, w, c).copy_(feature.permute(0, 2, 3, 1))
@@ -91,4 +92,5 @@ class _SumRows(torch.autograd.Function):
 def _bag_sums(table: Tensor, columns: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     if len(columns) == 0:
         return table.new_zeros((len(offsets) - 1, table.shape[1]))
+    weights = weights.to(table.dtype)
     return F.embedding_bag(columns, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)

@@ -20,6 +20,7 @@ from torchvision.ops import batched_nms, box_iou
 
 from megdet.data.batch import ImageBatch
 from megdet.data.size import Size
+from megdet.model.rounding import at_least_float32
 from megdet.model.rows import RowSums, sum_rows
 from megdet.model.sampling import IGNORED, Samples, Stream, sample_balanced
 from megdet.model.settings import AnchorSettings, RPNSettings
@@ -116,7 +117,7 @@ class RPN(nn.Module):
         conv = self._conv
         hidden = F.conv2d(feature, conv.weight.detach(), _some(conv.bias).detach(), padding=1).relu_()
         weight, bias = self._predictors()
-        out = F.linear(hidden.permute(0, 2, 3, 1), weight.detach(), bias.detach()).float()
+        out = at_least_float32(F.linear(hidden.permute(0, 2, 3, 1), weight.detach(), bias.detach()))
         logits, deltas = out.split((self.anchors.per_cell, 4 * self.anchors.per_cell), dim=-1)
         return logits.reshape(len(out), -1), deltas.reshape(len(out), -1, 4)
 
@@ -126,7 +127,7 @@ class RPN(nn.Module):
         cells, anchor = samples.candidate // per_cell, samples.candidate % per_cell
         around = sum_rows(table, _surroundings(cells, samples.image, features)).view(len(cells), 9 * table.shape[1])
         hidden = F.linear(around, self._conv.weight.permute(0, 2, 3, 1).flatten(1), self._conv.bias).relu()
-        out = F.linear(hidden, *self._predictors()).float()
+        out = at_least_float32(F.linear(hidden, *self._predictors()))
         row = torch.arange(len(cells), device=cells.device)
         return out[row, anchor], out[:, per_cell:].unflatten(1, (per_cell, 4))[row, anchor]
 
