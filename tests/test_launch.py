@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import megdet.launch
+
 LAUNCH = Path(__file__).parents[1] / "launch.py"
 SMALL = [
     "experiment=demo", "gpus=1", "batch=4", "bn_size=4", "data.train_images=8", "data.val_images=2",
@@ -71,6 +73,19 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], parts: l
     assert all(part in said for part in parts), said
     assert "Traceback" not in said and "HYDRA_FULL_ERROR" not in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_while_nothing_runs_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(megdet.launch, "launch", interrupted)
+    monkeypatch.setattr(sys, "argv", ["launch.py"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main changes it
+    assert megdet.launch.main([]) == 3
+    assert capsys.readouterr().err == "interrupted; the same command goes on\n"
 
 
 def test_a_traceback_can_be_asked_for(tmp_path: Path) -> None:
@@ -207,8 +222,11 @@ def test_a_sweeper_of_another_kind_trains_all_its_points(tmp_path: Path) -> None
     assert states == ["finished", "finished"]
 
 
-def test_another_sweeper_plans_all_its_points_in_a_dry_run(tmp_path: Path) -> None:
-    done = launch(tmp_path, "-m", "hydra/sweeper=basic", *SMALL, "seed=0,1,2", "sweep.dry_run=true")
+@pytest.mark.parametrize("launcher", ["basic", "local_parallel"])
+def test_another_sweeper_plans_all_its_points_in_a_dry_run(launcher: str, tmp_path: Path) -> None:
+    done = launch(
+        tmp_path, "-m", "hydra/sweeper=basic", f"hydra/launcher={launcher}", *SMALL, "seed=0,1,2", "sweep.dry_run=true"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert [seed for seed in range(3) if f"b4-bn4-normal-s{seed}-" in done.stdout] == [0, 1, 2], done.stdout
 

@@ -14,7 +14,7 @@ import pandas as pd
 from megdet.analysis.frames import RunFrames
 from megdet.analysis.setting_values import NOT_SET, setting_text
 from megdet.config.schema import Config
-from megdet.planning.identity import semantic_settings
+from megdet.planning.identity import RECIPE, semantic_settings, settings_in
 
 Asked = dict[str, str | None]
 """Settings as text; None: not set."""
@@ -89,7 +89,7 @@ def canonical(text: str | None) -> str:
 
 
 def _settings(config: Config) -> dict[str, str]:
-    return semantic_settings({"config": asdict(config)})
+    return semantic_settings({"config": asdict(config), "recipe": RECIPE})
 
 
 def _of_the_schema(ask: Mapping[str, Any]) -> list[str]:
@@ -114,7 +114,7 @@ def _semantic(key: str, value: Any) -> dict[str, str | None]:
     nested: Any = "" if value is None else value
     for part in reversed(key.split(".")):
         nested = {part: nested}
-    settings = semantic_settings({"config": nested})
+    settings = settings_in(nested)
     return {name: None if value is None else text for name, text in settings.items()}
 
 

@@ -12,7 +12,6 @@ from typing import Any, get_type_hints
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from megdet.config.locations import CONF, LAUNCH, own_conf
+from megdet.config.register import register
 from megdet.config.schema import Config
 from megdet.config.sweep_file import read_rows
 from megdet.errors import UserError
@@ -32,11 +32,6 @@ class Asked:
 
     overrides: tuple[str, ...]
     config: Config
-
-
-def register_schema() -> None:
-    """Make `Config` the base of `conf/config.yaml`, so that a mistyped key or a wrong type is an error."""
-    ConfigStore.instance().store(name="base_config", node=Config, provider="megdet")
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -69,15 +64,14 @@ def compose(overrides: Sequence[str], *, folders: Sequence[str] = ()) -> Config:
     `folders` have further options, as those of --config-dir do.
     A running Hydra is left as it was.
     """
-    register_schema()
+    register()
     own = own_conf()
     places = [*map(str, filter(None, [own])), *(str(Path(folder).resolve()) for folder in folders)]
     search = [f"hydra.searchpath={[f'file://{place}' for place in places]}"] if places else []
     at_work, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            # The sweeper is not needed, and its plugin not always in reach.
-            return to_config(hydra.compose("config", ["hydra/sweeper=basic", *search, *overrides]))
+            return to_config(hydra.compose("config", [*search, *overrides]))
     except HydraException as error:
         raise UserError(explain(error)) from error
     finally:
@@ -105,15 +99,11 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
     """
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
     refuse_launcher_settings(master.hydra.overrides.hydra)
+    refuse_doubles(overrides)
     swept = [o for o in overrides if o.is_sweep_override()]
     for override in swept:
         if not override.is_discrete_sweep():
             raise UserError(f"{override.input_line}: sweep over a list (1,2), a choice(), a range() or a glob()")
-        again = [o for o in overrides if o is not override and o.key_or_group == override.key_or_group]
-        if again:
-            raise UserError(
-                f"{override.input_line} and {again[0].input_line} both set {override.key_or_group}; keep one of them"
-            )
     groups = set(loader.list_groups(""))
     fixed = [str(o.input_line) for o in overrides if o not in swept]
     keys = [o.key_or_group for o in overrides]
@@ -144,6 +134,25 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
                 raise UserError(f"{row.place}: {error}") from error
             asked.append(Asked((*values, *own), config))
     return asked
+
+
+def compose_trial(loader: ConfigLoader, master: DictConfig, fixed: Sequence[str], chosen: Sequence[str]) -> Asked:
+    """The experiment of a trial: what a study leaves as it is, and what is `chosen` for the trial. Raises UserError."""
+    points = compose_points(loader, master, [*fixed, *chosen])
+    rows = points[0].config.sweep.rows
+    if rows is not None:
+        raise UserError(f"sweep.rows={rows} asks for a table, and a study looks for the best of one experiment")
+    return Asked(tuple(chosen), points[0].config)
+
+
+def refuse_doubles(overrides: Sequence[Override]) -> None:
+    """Raises UserError where a key that is swept is set once more: one of the two would be dropped."""
+    for override in (o for o in overrides if o.is_sweep_override()):
+        again = [o for o in overrides if o is not override and o.key_or_group == override.key_or_group]
+        if again:
+            raise UserError(
+                f"{override.input_line} and {again[0].input_line} both set {override.key_or_group}; keep one of them"
+            )
 
 
 def refuse_launcher_settings(hydra_overrides: Sequence[str]) -> None:

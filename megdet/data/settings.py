@@ -22,7 +22,7 @@ class SplitSettings(Settings):
 
 @dataclass
 class DataSettings(Settings):
-    """COCO 2017; `shapes`, which is generated where it is missing; or own images with COCO annotation files."""
+    """COCO 2017; `shapes` or `digits`, which are generated where missing; or own images with COCO annotation files."""
 
     name: str = setting("coco2017", Name())
     root: str = setting("data/coco2017", Text())

@@ -42,6 +42,7 @@ def settle(
         return Status.INTERRUPTED
     if codes[rank] <= 0 or not folder.failure_file.exists():
         reason = _reason(rank, codes[rank])
+        folder.release_room()
         folder.write_failure(Failure.of_death(rank, reason, log=folder.last_log_lines(rank)))
         folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=reason))
     return Status.FAILED

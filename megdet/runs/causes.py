@@ -76,6 +76,12 @@ CONFIG_OR_DATA = Cause(
         r"cluster\.setup failed", r"does not see any",
     ),
 )  # fmt: skip
+DAMAGED = Cause(
+    "damaged records",
+    "launch again: what is damaged is made anew from the journal and the checkpoints, or the message says what to put "
+    "back.",
+    _words(r"(state|submission|plan)\.json (is damaged|cannot be read)", r"metrics\.jsonl has \d+ of its"),
+)
 ERROR = Cause(
     "another error",
     "read the traceback in failure.json of the run folder; once it is mended, sweep.on_existing=retry_failed runs "
@@ -86,9 +92,9 @@ LOST = Cause(
     "see what its job said with `megdet logs RUN --job`; launching again goes on from the last checkpoint.",
 )
 
-BY_WORDS = (CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA)
+BY_WORDS = (DAMAGED, CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA)
 """In this order: the first that fits. A rank out of memory makes the others lose their connection to it."""
-IN_ORDER = (CUDA_MEMORY, HOST_MEMORY, NETWORK, NODE, TIME_LIMIT, CONFIG_OR_DATA, ERROR, LOST, DIVERGED)
+IN_ORDER = (CUDA_MEMORY, HOST_MEMORY, NETWORK, NODE, TIME_LIMIT, CONFIG_OR_DATA, DAMAGED, ERROR, LOST, DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def diagnose(
         # The run could not say why itself; the last lines around it may. A tracking server that is down is not why.
         said.append("\n".join(line for line in (*log, *job_log) if "mlflow" not in line.lower()))
     cause = known or _cause_of(failure, said)
-    if stand.status == Status.INTERRUPTED and cause not in (TIME_LIMIT, NODE):
+    if stand.status == Status.INTERRUPTED and cause not in (TIME_LIMIT, NODE, DAMAGED):
         return None
     if cause is ERROR and stand.status == Status.LOST:
         cause = LOST

@@ -85,8 +85,11 @@ def plan_points(
             stand = stands[folder_of(planned)]
             is_there = stand.status != Status.NEW and not stand.status.is_live
             try:
-                if is_there and one.config.sweep.on_existing != "force" and (facts := data.facts(planned.config.data)):
-                    check_same_data(folder_of(planned), facts.fingerprint)
+                if is_there and one.config.sweep.on_existing != "force":
+                    if facts := data.facts(planned.config.data):
+                        check_same_data(folder_of(planned), facts.fingerprint)
+                    if not stand.status.is_result:
+                        folder_of(planned).check_checkpoint_is_there()
                 points.append(Point(one, planned, stand.status, stand.why))
             except UserError as error:
                 points.append(Point(one, None, None, str(error)))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from megdet.data.files import check_files
-from megdet.data.known import SHAPES
+from megdet.data.known import GENERATED
+from megdet.errors import UserError
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
 
 
 def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
+    """Raises UserError where something that the plans need is not there, or the runs folder cannot be written."""
+    for runs_dir in {plan.config.runs_dir for plan in plans}:
+        _check_writable(Path(runs_dir))
     for plan in plans:
         prepare(plan)
     if anew:
@@ -26,22 +31,35 @@ def prepare(plan: Plan) -> None:
     """Generate or check data, and fetch weights. Raises UserError."""
     config = plan.config
     data = config.data
-    if data.name != SHAPES:
+    if data.name not in GENERATED:
         check_files(data)
     if config.model.init_from is None:
         ensure_weights(config.model.backbone.weights, config.model.backbone.name)
-    if data.name == SHAPES:
+    if data.name in GENERATED:
         assert data.train_images is not None and data.val_images is not None, "as planned"
         # Imported here: it brings numpy, which planning does without.
-        from megdet.data.shapes import generate_shapes
+        from megdet.data.generated import generate
 
-        generate_shapes(
+        generate(
+            data.name,
             Path(data.root),
             train_images=data.train_images,
             val_images=data.val_images,
             image_size=data.min_size,
             seed=0,
         )
+
+
+def _check_writable(runs_dir: Path) -> None:
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs_dir) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise UserError(
+            f"runs_dir={runs_dir} cannot be written ({error.strerror}); make room or mend its rights, or choose "
+            "another with runs_dir=FOLDER"
+        ) from None
 
 
 def _put_aside(folder: Path) -> None:

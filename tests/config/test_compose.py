@@ -15,7 +15,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from megdet.config.compose import compose as compose_config
-from megdet.config.compose import compose_one, compose_points, explain, register_schema, to_config
+from megdet.config.compose import compose_one, compose_points, explain, to_config
+from megdet.config.register import register
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.local.machine import Machine
@@ -31,7 +32,7 @@ def options_of(group: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _hydra() -> Iterator[None]:
-    register_schema()
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
