@@ -49,7 +49,7 @@ def runs_of_rows(frames: RunFrames, rows: Sequence[Asked | None], varied: Iterab
     """The runs that match each row, by seed; none for a row without an `ask` (None).
 
     A row that leaves out one of the `varied` settings, which others ask for, asks for its usual value: the default;
-    where no run has that, what most runs have that no row asks for.
+    where no run has that, what most runs have that no row asks for, or else what most have.
     """
     runs = frames.runs.sort_values(["seed", "run_id"])
     keys = [key for key in dict.fromkeys(key for row in rows for key in (*varied, *(row or ()))) if key != SEED]
@@ -68,8 +68,10 @@ def runs_of_rows(frames: RunFrames, rows: Sequence[Asked | None], varied: Iterab
 
 def _usual(key: str, there: Counter[str], asked: Sequence[str | None]) -> str:
     default = canonical(default_settings().get(key))
+    if default in there or not there:
+        return default
     others = sorted(there.keys() - set(map(canonical, asked)))
-    return max(others, key=lambda text: there[text]) if others and default not in there else default
+    return max(others or sorted(there), key=lambda text: there[text])
 
 
 @cache

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -74,14 +75,16 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
         raise UserError(explain(error, overrides)) from error
 
 
-def compose(overrides: Sequence[str]) -> Config:
+def compose(overrides: Sequence[str], *, folders: Sequence[str] = ()) -> Config:
     """The experiment that overrides ask for, without a command line. Raises UserError.
 
+    `folders` have further options, as those of --config-dir do.
     A running Hydra is left as it was.
     """
     register()
     own = own_conf()
-    search = [f"hydra.searchpath=['file://{own}']"] if own else []
+    places = [*map(str, filter(None, [own])), *(str(Path(folder).resolve()) for folder in folders)]
+    search = [f"hydra.searchpath={[f'file://{place}' for place in places]}"] if places else []
     at_work, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with composing(overrides), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
