@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check lint test-all coverage benchmarks clean slurm-up slurm-down
+.PHONY: help install demo test check lint test-all faults coverage benchmarks clean slurm-up slurm-down
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ lint: $(INSTALLED) ## format, style, types and the architecture's arrows
 
 test-all: $(INSTALLED) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: $(INSTALLED) ## break runs on purpose, and see that nothing is lost (minutes; MEGDET_KILLS=500 for more)
+	$(BIN)/python -m pytest -s tests/faults
 
 coverage: $(INSTALLED) ## how much of the code the quick tests reach, ranks and other processes included
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov

@@ -50,6 +50,9 @@ WAYS_OUT = {
 }
 """What to do about a damaged file, by its name."""
 
+STORE = "MEGDET_STORE"
+"""Environment variable of ranks on one machine: the file in which they meet."""
+
 T = TypeVar("T")
 
 
@@ -108,6 +111,11 @@ class RunFolder:
     @property
     def pictures(self) -> Path:
         return self.path / PICTURES
+
+    @property
+    def beats(self) -> Path:
+        """The ranks' signs of life."""
+        return self.path / ".beats"
 
     @property
     def submission_file(self) -> Path:

@@ -39,12 +39,20 @@ def record_failure(folder: RunFolder, rank: int, error: Exception) -> ExitCode:
         log.error("rank %d failed", rank, exc_info=error)
     failure = Failure.of_exception(error, rank=rank, reason=reason, log=folder.last_log_lines(rank))
     try:
-        folder.release_room()
-        if folder.write_first_failure(failure):
-            state = folder.state() or RunState(Status.FAILED, attempts=1, started=now())
-            folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=reason))
+        write_down(folder, failure)
     except LostOwnership as lost:
         log.error("%s", lost)
     except OSError as full:  # the disk, most likely: the launcher, which may be on another, sees the exit code
         log.error("what ended rank %d could not be written down: %s", rank, full)
     return code
+
+
+def write_down(folder: RunFolder, failure: Failure) -> None:
+    """Leave what ended a run, unless another rank was faster.
+
+    Raises LostOwnership where the folder is another attempt's, and OSError where the disk is full all the same.
+    """
+    folder.release_room()
+    if folder.write_first_failure(failure):
+        state = folder.state() or RunState(Status.FAILED, attempts=1, started=now())
+        folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=failure.reason))
