@@ -20,10 +20,10 @@ from benchmarks.start_up import seconds_of
 
 STOCK = """
 import hydra
-from megdet.config.compose import register_schema
+from megdet.config.register import register
 from megdet.config.locations import CONF
 
-register_schema()
+register()
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(config):

@@ -19,6 +19,7 @@ Where it runs (never what is learned)
   sublinear        activation checkpointing: less memory, slower; auto: from bn_size 32
   cluster          what there is to run on
   hydra/launcher   submitit_slurm: jobs of a Slurm cluster; local_parallel: as many runs at a time as fit here
+  hydra/sweeper    optuna, with -m: Optuna looks for the settings with the highest mmAP
 
 Choose with group=option; the files are in {conf}, and files of yours in ./conf add to them
 {groups}
@@ -36,18 +37,17 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from megdet.config.compose import compose_one, explain, refuse_launcher_settings, register_schema
+from megdet.config.compose import compose_one, composing, refuse_launcher_settings
 from megdet.config.locations import CONF, own_conf
+from megdet.config.register import LAUNCHERS, SWEEPERS, register
 from megdet.errors import ExitCode, UserError, outlive_closed_pipes
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def launch(composed: DictConfig) -> float:
-    """One experiment: ends the program, or gives its final mmAP to another sweeper than ours (Optuna, say).
+    """One experiment: ends the program, or gives its final mmAP to a sweeper of another package.
 
     Our own sweeps (-m) go through hydra_plugins/megdet_sweeper instead.
     """
@@ -83,7 +83,7 @@ def launch(composed: DictConfig) -> float:
 
 def help_text(command: str) -> str:
     """This file's docstring with the options of each group; Hydra's own would take a second to list them."""
-    options: dict[str, set[str]] = {}
+    options = {"hydra/launcher": set(LAUNCHERS), "hydra/sweeper": set(SWEEPERS)}
     for folder in filter(None, (CONF, own_conf())):
         for file in folder.glob("*/**/*.yaml"):
             options.setdefault(str(file.parent.relative_to(folder)), set()).add(file.stem)
@@ -107,22 +107,23 @@ def main(arguments: Sequence[str] | None = None, *, command: str = "python launc
     traceback_wanted = os.environ.get(FULL_ERROR, "0").lower() not in ("", "0", "false", "no")
     # Hydra would print its errors itself and exit with 1; told so, it raises them.
     os.environ[FULL_ERROR] = "1"
-    register_schema()
+    register()
     try:
-        launch()
-    except HydraException as error:
-        if traceback_wanted:
-            raise
-        print(explain(error), file=sys.stderr)
-        return ExitCode.USER_ERROR
+        with composing(words):
+            launch()
     except UserError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.USER_ERROR
-    except ValueError as error:
-        if traceback_wanted or not _is_of_hydra(error):
+        if traceback_wanted and error.__cause__ is not None:
             raise
         print(error, file=sys.stderr)
         return ExitCode.USER_ERROR
+    except KeyboardInterrupt:  # while no run is under way: while it plans, or makes tables and figures
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except SystemExit as ending:
+        # Hydra ends the program itself in places, with 1: `--cfg job --package nope`.
+        if ending.code == 1 and not isinstance(ending.code, ExitCode):
+            return ExitCode.USER_ERROR
+        raise
     return ExitCode.OK
 
 
@@ -134,9 +135,3 @@ def _name_unused(own: Path) -> None:
         more = f" and {len(hidden) - 3} more" if len(hidden) > 3 else ""
         named = ", ".join(hidden[:3]) + more
         print(f"not used: {named}; megdet has files of the same names, so rename yours", file=sys.stderr)
-
-
-def _is_of_hydra(error: ValueError) -> bool:
-    """Whether Hydra itself raised it: flags that exclude each other, an unknown shell."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return os.path.dirname(hydra.__file__) in frames[-1].filename

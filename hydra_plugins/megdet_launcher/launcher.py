@@ -1,7 +1,7 @@
 """`hydra/launcher=submitit_slurm` and `local_parallel`: thin adapters, for Hydra finds launchers only in here.
 
-Our own sweeper hands whole sweeps to `megdet.sweep.sweep`. These classes are for other sweepers (Optuna and its
-like), which hand over a few points at a time and want a number back: the final mmAP.
+Our own sweeper hands whole sweeps to `megdet.sweep.sweep`. These classes are for sweepers of other packages, which
+hand over a few points at a time and want a number back: the final mmAP.
 
 Hydra imports this file at every start: everything that takes time is imported when a sweep begins.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -29,7 +28,7 @@ class _PlanningLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from megdet.config.compose import Asked, to_config
         from megdet.launchers.named import launcher_named
-        from megdet.sweep.objective import final_mmap
+        from megdet.sweep.objective import final_mmap, with_repeated
         from megdet.sweep.points import plan_points
         from megdet.sweep.sweep import run_points
 
@@ -41,10 +40,11 @@ class _PlanningLauncher(Launcher):
         launcher = launcher_named(self.NAME, asked[0].config)
         run_points(asked, launcher=launcher)
         returns = []
-        for number, point in enumerate(plan_points(asked, to_run_here=True, launcher=launcher)):
+        for number, point in enumerate(with_repeated(plan_points(asked, to_run_here=True, launcher=launcher))):
             result = JobReturn(overrides=job_overrides[number], cfg=composed[number], hydra_cfg=composed[number])
             try:
-                result.return_value = final_mmap(point)
+                # In a dry run nothing has run; the sweeper goes on to its next points.
+                result.return_value = 0.0 if asked[number].config.sweep.dry_run and point.plan else final_mmap(point)
                 result.status = JobStatus.COMPLETED
             except Exception as error:  # what a sweeper does about a failed point is its choice
                 result.return_value = error
@@ -69,12 +69,3 @@ class SubmititLocal(_PlanningLauncher):
     """submitit's own local executor: refused, with a word on what to use (`megdet.launchers.named`)."""
 
     NAME = "submitit_local"
-
-
-# Not a file in conf/, where it would be listed as a choice.
-ConfigStore.instance().store(
-    group="hydra/launcher",
-    name=SubmititLocal.NAME,
-    node={"_target_": f"{SubmititLocal.__module__}.{SubmititLocal.__qualname__}"},
-    provider="megdet",
-)

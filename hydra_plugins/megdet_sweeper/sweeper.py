@@ -1,4 +1,4 @@
-"""`launch.py -m`: Hydra finds sweepers only under this package, so this is a thin adapter to `megdet.config.compose`.
+"""`launch.py -m`: Hydra finds sweepers only under this package, so these are thin adapters to `megdet.sweep`.
 
 Hydra imports this file at every start: everything that takes time is imported when a sweep begins.
 """
@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
-
-TARGET = "hydra_plugins.megdet_sweeper.sweeper.MegdetSweeper"
-ConfigStore.instance().store(group="hydra/sweeper", name="megdet", node={"_target_": TARGET}, provider="megdet")
+from omegaconf import DictConfig, OmegaConf
 
 
-class MegdetSweeper(Sweeper):
-    """Composes every point of a sweep once and hands them over to be planned and run; ends the program."""
+class _PlanningSweeper(Sweeper):
+    """What both have in common. A sweep of theirs ends the program."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._loader = hydra_context.config_loader
         self._config = config
+        self._launcher_name = str(config.hydra.runtime.choices["hydra/launcher"])
+        # Hydra does so itself for a single run; ranks, here and on a cluster, inherit it.
+        os.environ.update({str(name): str(value) for name, value in config.hydra.job.env_set.items()})
+
+
+class MegdetSweeper(_PlanningSweeper):
+    """Composes every point of a sweep once and hands them over to be planned and run."""
 
     def sweep(self, arguments: list[str]) -> None:
         """`arguments` are the overrides of the command line, sweeps among them."""
@@ -31,11 +36,51 @@ class MegdetSweeper(Sweeper):
         from megdet.launchers.named import launcher_named
         from megdet.sweep.sweep import run_points
 
-        # Hydra does so itself for a single run; ranks, here and on a cluster, inherit it.
-        os.environ.update({str(name): str(value) for name, value in self._config.hydra.job.env_set.items()})
         asked = compose_points(self._loader, self._config, arguments)
-        launcher = launcher_named(self._config.hydra.runtime.choices["hydra/launcher"], asked[0].config)
+        launcher = launcher_named(self._launcher_name, asked[0].config)
         sys.exit(run_points(asked, launcher=launcher, arguments=arguments, conclude=_write_results))
+
+
+class OptunaSweeper(_PlanningSweeper):
+    """Hands over a few points at a time, chosen by Optuna from the results of those before."""
+
+    def __init__(self, sampler: DictConfig, **settings: Any) -> None:
+        self._sampler = sampler
+        self._settings = settings
+
+    def sweep(self, arguments: list[str]) -> None:
+        """`arguments` are the overrides of the command line; those that sweep say where to look."""
+        from hydra.errors import HydraException
+        from hydra.utils import instantiate
+
+        from megdet.config.compose import compose_trial
+        from megdet.config.search_space import search_space
+        from megdet.config.study import StudySettings
+        from megdet.errors import UserError
+        from megdet.launchers.named import launcher_named
+        from megdet.sweep.study import check_installed, run_study
+
+        plain = OmegaConf.to_container(OmegaConf.create(self._settings))
+        settings = StudySettings(**plain)  # type: ignore[arg-type]
+        settings.check("hydra.sweeper.")
+        space = search_space(arguments, self._loader, ranges=settings.params)
+        check_installed()
+        try:
+            sampler = instantiate(self._sampler)
+        except HydraException as error:
+            raise UserError(f"hydra/sweeper/sampler: {error}") from error
+        hydra_own = [word for word in self._config.hydra.overrides.hydra if not word.startswith("hydra.mode=")]
+        sys.exit(
+            run_study(
+                space,
+                settings,
+                sampler,
+                compose=partial(compose_trial, self._loader, self._config),
+                launcher_for=partial(launcher_named, self._launcher_name),
+                arguments=[*hydra_own, *arguments],
+                conclude=_write_results,
+            )
+        )
 
 
 def _write_results(sweep_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A second set of runs beside the first in the same tables: other code, other data, another experiment."""
+"""`--against`: a second set of runs beside the first in the same tables."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from megdet.analysis.frames import FACTS, RunFrames, read_runs, select
 from megdet.analysis.setting_values import NOT_SET
 from megdet.analysis.table import Column, Kind, Table
 from megdet.errors import UserError
+from megdet.settings.paths import fault_of_path
+from megdet.settings.rules import shown
 from megdet.tracking.uri import without_password
 
 
@@ -26,16 +28,18 @@ def second_set(
     """What `--against` names: the first set of runs without it, and the second, of both those that are `wanted`.
 
     `name` is an experiment of `frames`, a tag or setting of theirs as KEY=VALUE (`precision=bf16`, `commit=c0ffee`), a
-    runs folder or an MLflow URI. What `name` itself says of the second set (its experiment, its `sweep=`) is wanted
-    of the first alone. UserError where it is none of these, or where a set has no run that is wanted.
+    runs folder or an MLflow URI. A filter that `name` sets for the second set (experiment, `sweep=`) applies to the
+    first alone. Raises UserError if `name` is none of these, or if a set has no matching run.
     """
+    if instead := fault_of_path(name):
+        raise UserError(f"--against {shown(name)}: use {instead}")
     key, equals, value = name.partition("=")
     named = _having(frames, key, value) if equals else pd.Series(False, frames.runs.index)
     named |= frames.runs["experiment"] == name
     said = key if equals else "experiment"
     first, second = frames.where(~named), frames.where(named)
     if not named.any():
-        if "://" not in name and not Path(name).is_dir():
+        if "://" not in name and not (name and Path(name).is_dir()):
             raise UserError(f"--against {name}: no such folder, experiment or KEY=VALUE; {_there(name, frames)}")
         first, second, said = frames, read_runs(name, epochs=epochs), ""
     if first.runs.empty:
@@ -48,7 +52,7 @@ def second_set(
 
 
 def _having(frames: RunFrames, key: str, value: str) -> pd.Series:
-    """Which runs have what is asked as KEY=VALUE; of a commit, its first characters are enough."""
+    """Which runs match KEY=VALUE; the first characters of a commit are enough."""
     return (
         frames.texts(key)
         .map(lambda own: value in own or (key == "commit" and value != "" and own[0].startswith(value)))
@@ -57,7 +61,7 @@ def _having(frames: RunFrames, key: str, value: str) -> pd.Series:
 
 
 def _there(name: str, frames: RunFrames) -> str:
-    """What could have been meant."""
+    """What the user may have meant."""
     key, equals, _ = name.partition("=")
     if not equals:
         return f"there is {', '.join(sorted(frames.runs['experiment'].unique()))}"
@@ -71,7 +75,7 @@ def _there(name: str, frames: RunFrames) -> str:
 
 
 def short_name(name: str) -> str:
-    """What `--against` names, as a column's heading shows it."""
+    """The name of the second set in column headings."""
     if "://" in name:
         parts = urlsplit(without_password(name))
         return parts.netloc or Path(parts.path).name
@@ -79,12 +83,12 @@ def short_name(name: str) -> str:
 
 
 def nearest(group: Group, others: Sequence[Group]) -> Group:
-    """Of the groups of the second set, the one that differs from `group` in the fewest settings, then the largest."""
+    """The group of the second set that differs from `group` in the fewest settings; the largest of several."""
     return min(others, key=lambda other: (len(differences(group, other)), -len(other.runs)))
 
 
 def differences(group: Group, other: Group) -> list[str]:
-    """What two groups of runs do not have in common, as text: `precision bf16` (not fp32)."""
+    """How two groups of runs differ, as text: `precision bf16` (not fp32)."""
     first, second = group.constant, other.constant
     keys = sorted(first.keys() | second.keys())
     found = [
@@ -160,6 +164,6 @@ def _mean(cell: Cell) -> float | None:
 
 
 def naming_left_out(table: Table, groups: Sequence[Group], *, name: str) -> Table:
-    """`table` with what `--against` named too but has no place in it: neither beside these runs nor beside others."""
+    """`table` with a note on runs of the second set that match no group of the first."""
     left = [f"{len(group.runs)} of {name} ({group.title.replace('; ', ', ')})" for group in groups]
     return replace(table, shown="; ".join([table.shown, *(f"not shown: {text}" for text in left)]))

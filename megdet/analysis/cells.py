@@ -1,4 +1,4 @@
-"""What stands in a table's cells, and how numbers are written there."""
+"""The cells of a table, and how their numbers are written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Format = Callable[[Sequence[float]], str]
 
 @dataclass(frozen=True)
 class Seeds:
-    """A number over the seeds of a row, or why there is none."""
+    """A number averaged over the seeds of a row, or why there is none."""
 
     values: tuple[float, ...]
     """Of each run that has one."""
@@ -50,12 +50,12 @@ def seeds_of(runs: pd.DataFrame, values: Iterable[float], *, name: str = "mmAP")
 
 
 def decimals(digits: int) -> Format:
-    """With so many digits after the point."""
+    """A format with that many digits after the point."""
     return lambda values: _mean_text(values, digits)
 
 
 def signed(form: Format) -> Format:
-    """A difference of numbers that are written so: with its sign, if anything is left of it."""
+    """A format for differences of such numbers: with a sign, unless it rounds to zero."""
 
     def text(values: Sequence[float]) -> str:
         shown = form([abs(values[0])])
@@ -65,7 +65,7 @@ def signed(form: Format) -> Format:
 
 
 def hours(values: Sequence[float]) -> str:
-    """As in the paper from an hour on, with three digits below."""
+    """One decimal from an hour on, as in the paper; three digits below."""
     mean = fmean(values)
     if mean >= 1:
         return _mean_text(values, 1)
@@ -73,18 +73,18 @@ def hours(values: Sequence[float]) -> str:
 
 
 def three_digits(values: Sequence[float]) -> str:
-    """A number of unknown size."""
+    """Three significant digits, for a number of unknown size."""
     mean = fmean(values)
     return _mean_text(values, _digits_for_three(mean) if mean else 0)
 
 
 def as_is(values: Sequence[float]) -> str:
-    """A count or a setting."""
+    """A count or a setting, unchanged."""
     return f"{values[0]:g}" if isinstance(values[0], float) else str(values[0])
 
 
 def notes_on(runs: pd.DataFrame, *, shown: bool) -> tuple[str, ...]:
-    """What a row's cells do not say of its runs: the status of those without a value. `shown`: others have one."""
+    """The status of runs without a value, which the row's cells do not show. `shown`: some runs have one."""
     if runs.empty:
         return ()
     shown = shown or bool(runs["status"].isin(["finished", "diverged"]).any())

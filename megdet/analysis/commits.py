@@ -1,4 +1,4 @@
-"""Of which code the runs of a table are: said plainly where it is not one code, as committed."""
+"""Which code trained the runs of a table: said where it was several commits, or uncommitted changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from megdet.runs.provenance import ARROW
 
 
 def with_commits(table: Table) -> Table:
-    """`table` with what sets its runs' code apart: in its heading, and in the notes of the rows."""
+    """`table` with the commits of its runs where they differ: in the heading and in the rows' notes."""
     if table.runs.empty:
         return table
     runs = table.runs.drop_duplicates(["run_id", "commits"])
@@ -30,7 +30,7 @@ def with_commits(table: Table) -> Table:
 
 
 def of_several_commits(runs: pd.DataFrame) -> bool:
-    """Whether more than one commit trained the runs, or a run among them."""
+    """Whether more than one commit trained the runs, or one of the runs."""
     return len({commit for commits in runs["commits"] for commit in commits}) > 1
 
 

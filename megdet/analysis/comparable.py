@@ -1,4 +1,4 @@
-"""Which runs may stand in one table: those that differ in nothing but what the table varies."""
+"""Which runs may share a table: those that differ only in what the table varies."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Group:
 
     @property
     def heading(self) -> str:
-        """Which runs a table shows, and what to think of their differences from the paper."""
+        """Which runs a table shows, and whether they can be compared with the paper's."""
         unlike = self._unlike
         if not unlike:
             return self.title
@@ -58,12 +58,12 @@ class Group:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of data and model, all that there are: `data coco2017`."""
+        """The data sets and models of the runs: `data coco2017`."""
         return [f"{key} {', '.join(sorted(self.runs[key].astype(str).unique()))}" for key in ("data", "model")]
 
     @cached_property
     def constant(self) -> dict[str, str]:
-        """The settings that all of them share, as text."""
+        """The settings that all runs share, as text."""
         return settings_of(self.runs.iloc[0], _constant(self.frames.settings, self.varied))
 
     @cached_property
@@ -99,8 +99,8 @@ class Group:
 def comparable_groups(frames: RunFrames, varied: Sequence[str] = KEY) -> list[Group]:
     """The runs in groups that agree in every setting but the `varied`, and in the files that they learned from.
 
-    First is what is like the paper, last what is of other data or of another model. Within a group a name means one
-    thing: runs of a rarer variant (the schedule `normal` with other epochs) are a group of their own.
+    Groups like the paper's come first, those with other data or another model last. Within a group a name means one
+    thing: runs of a rarer variant (the schedule `normal` with other epochs) form a separate group.
     """
     runs = frames.runs
     if runs.empty:
@@ -129,7 +129,7 @@ def _known_contents(sha256: pd.Series, part: pd.Series) -> pd.Series:
 
 
 def _rare_variants(frames: RunFrames, varied: Sequence[str], part: pd.Series) -> pd.Series:
-    """For each run, what of its varied names is not as most runs of its part have it; empty where all is usual."""
+    """For each run, how its named settings differ from those of most runs with the same names; empty if they do not."""
     rare = pd.Series("", frames.runs.index)
     for name in varied:
         below = [key for key in frames.settings if key.startswith(f"{name}.") and key not in varied]
@@ -176,6 +176,6 @@ def _schedule_text(name: str, schedule: Mapping[str, str], others: Sequence[Mapp
 
 
 def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]], *, but: str = "") -> list[str]:
-    """What sets `own` apart from any of `others`, itself among them: `precision bf16`."""
+    """How `own` differs from any of `others` (which include it): `precision bf16`."""
     keys = [key for key in sorted(set().union(*others)) if key.partition(".")[0] != but]
     return [f"{key} {own.get(key, NOT_SET)}" for key in keys if len({other.get(key) for other in others}) > 1]

@@ -24,6 +24,8 @@ from megdet.analysis.run_folders import from_run_folders
 from megdet.analysis.setting_values import setting_text, typed
 from megdet.errors import UserError
 from megdet.runs.journal import COCO_METRICS
+from megdet.settings.paths import expanded, fault_of_path
+from megdet.settings.rules import shown
 from megdet.tracking.uri import default_uri
 
 EPOCHS = ("mmAP", "loss", "lr", "train_s", "eval_s")
@@ -81,7 +83,7 @@ class RunFrames:
         return replace(self, runs=runs, epochs=epochs, steps=steps)
 
     def split(self, part: pd.Series) -> list[RunFrames]:
-        """The runs apart, by what `part` says of each run."""
+        """The runs split by the value of `part` for each run."""
         runs = dict(list(self.runs.groupby(part, sort=False)))
         epochs, steps = (dict(list(frame.groupby(frame["run"].map(part)))) for frame in (self.epochs, self.steps))
         nothing = self.epochs.iloc[:0], self.steps.iloc[:0]
@@ -126,7 +128,9 @@ def read_runs(source: str | None = None, *, epochs: Sequence[str] = EPOCHS, step
 
         records = from_mlflow(source, epochs=epochs, steps=steps)
     else:
-        records = from_run_folders(Path(source), steps=steps)
+        if instead := fault_of_path(source):
+            raise UserError(f"--from {shown(source)}: use {instead}")
+        records = from_run_folders(expanded(source), steps=steps)
     return frames_of(records, epochs=epochs, steps=steps)
 
 
@@ -152,9 +156,9 @@ def frames_of(records: Records, *, epochs: Iterable[str] = EPOCHS, steps: Iterab
 
 
 def select(frames: RunFrames, **wanted: str | None) -> RunFrames:
-    """The runs of a sweep, experiment, model, data set, ... as wanted, each once; None: any. UserError if none is left.
+    """The runs of the wanted sweep, experiment, model, data set, ..., each once; None: any. UserError if none is left.
 
-    Of a run that MLflow has in several experiments it is the newest.
+    If MLflow has a run in several experiments, the newest counts.
     """
     for name, value in wanted.items():
         if value is not None:
@@ -168,7 +172,7 @@ def select(frames: RunFrames, **wanted: str | None) -> RunFrames:
 
 
 def settings_of(run: Mapping[str, Any], settings: Iterable[str]) -> dict[str, str]:
-    """What a run has set, as text."""
+    """The settings of a run, as text."""
     return {key: setting_text(run[key]) for key in settings if not (run[key] is None or run[key] != run[key])}
 
 

@@ -1,4 +1,4 @@
-r"""Tables as LaTeX that compiles and fits the page, whatever is in their cells."""
+r"""Tables as LaTeX that compiles and fits the page, whatever the cells hold."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def latex(tables: Sequence[Table]) -> str:
 
 
 def _parts(table: Table, label: str) -> list[str]:
-    """A table environment for each page of it; what is to be said of its rows is below the last."""
+    """A table environment for each page; notes follow the last."""
     texts = table.texts(NOT_RUN)
     shown = texts.map(_tex).mask(table.best(), lambda text: r"\textbf{" + text + "}")
     shown.columns = [_heading(column, place) for place, column in enumerate(table.columns)]
@@ -59,7 +59,7 @@ def _parts(table: Table, label: str) -> list[str]:
 
 
 def _pages(texts: pd.DataFrame) -> list[list[int]]:
-    """The rows of each page; one at least."""
+    """The rows of each page, at least one."""
     pages: list[list[int]] = [[]]
     height = 0
     for row, cells in texts.iterrows():
@@ -100,7 +100,7 @@ def _alignment(texts: pd.DataFrame) -> str:
 
 
 def _heading(column: Column, place: int) -> str:
-    """The name of a column; whose number it is, as `(paper)`, on a line of its own."""
+    """A column's heading; `(paper)` stands on a second line."""
     if not column.whose:
         return _tex(column.heading)
     name = column.heading.removesuffix(f" ({column.whose})")
@@ -127,7 +127,7 @@ def _tex(text: str) -> str:
 
 
 def _character(character: str) -> str:
-    """One character in what every LaTeX engine reads; its code point where there is no such thing."""
+    """One character as every LaTeX engine reads it; its code point if LaTeX has no command for it."""
     if character in _TEX:
         return _TEX[character]
     if character.isascii():

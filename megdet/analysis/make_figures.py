@@ -1,4 +1,4 @@
-"""The paper's figures, and some more, of whatever runs exist.
+"""Figures of the paper, and a few more, from whatever runs exist.
 
     python analysis/make_figures.py                           the runs in ./runs, all figures, into results/
     python analysis/make_figures.py --figure bn_size --figure loss

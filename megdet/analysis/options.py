@@ -1,4 +1,4 @@
-"""The options that the programs in `analysis/` share: where the runs are, which of them are wanted, where to write."""
+"""The options that the programs in `analysis/` share: where the runs are, which runs are wanted, where to write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def wanted_of(parsed: argparse.Namespace) -> dict[str, str]:
 
 @contextmanager
 def writing_to(out: Path, *, kind: str) -> Iterator[None]:
-    """Around all that writes to `--out`, a `file` or a `folder`: UserError where that cannot be."""
+    """Context for writing to `--out`, a `file` or a `folder`: failures become UserError."""
     try:
         yield
     except OSError as error:
@@ -42,7 +42,7 @@ def writing_to(out: Path, *, kind: str) -> Iterator[None]:
 
 
 def write_text(out: Path, text: str) -> None:
-    """Write the file `--out`, and say so; folders on the way are made. UserError where that cannot be."""
+    """Write the file `--out` and say so; missing folders are made. Raises UserError if that fails."""
     with writing_to(out, kind="file"):
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")

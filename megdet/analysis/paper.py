@@ -1,4 +1,4 @@
-"""What the paper's tables and figures say of their rows, from `sweeps/`."""
+"""The numbers of the paper's tables and figures, from `sweeps/`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from functools import cache
 
 from megdet.analysis.asked import Asked, asked_settings, default_settings
 from megdet.analysis.rows import KEY, RowKey
-from megdet.analysis.table_spec import RowSpec, TableSpec, read_spec, read_yaml
+from megdet.analysis.table_spec import RowSpec, TableSpec, read_spec
 from megdet.config.locations import SWEEPS
+from megdet.config.sweep_file import read_sweep_file
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RatioTable:
 def paper_spec(name: str) -> TableSpec:
     """One of the paper's sweep files, such as `table3`.
 
-    Its rows ask for all of KEY, the default where the file does not say.
+    Its rows ask for every setting of KEY, by default the schema's value.
     """
     spec = read_spec(SWEEPS / f"{name}.yaml")
     rows = (row if row.asked is None else replace(row, asked=_usual() | row.asked) for row in spec.rows)
@@ -66,7 +67,7 @@ def paper_rows(*names: str) -> tuple[PaperRow, ...]:
 @cache
 def ratio_table() -> RatioTable:
     """Table 1: its file has the paper's numbers by epoch."""
-    content = read_yaml(SWEEPS / "table1.yaml")
+    content = read_sweep_file(SWEEPS / "table1.yaml")
     rows = (
         RatioRow(key_of_asked(_usual() | asked_settings(row["ask"])), row["label"], row["paper"])
         for row in content["rows"]
@@ -86,7 +87,7 @@ def _usual() -> dict[str, str | None]:
 
 
 def key_of_asked(asked: Asked) -> RowKey:
-    """The row of what a row of the paper asks for."""
+    """The key of the row that a row of the paper asks for."""
     batch, bn_size, schedule, scale = (asked[key] for key in KEY)
     return int(batch or 0), int(bn_size or 0), str(schedule), float(scale or 1)
 

@@ -10,17 +10,17 @@ import yaml  # type: ignore[import-untyped]
 from megdet.analysis.asked import default_settings
 from megdet.analysis.paper import paper_rows
 from megdet.config.locations import CONF
-from megdet.planning.identity import semantic_settings
+from megdet.planning.identity import settings_in
 
 
 @cache
 def paper_settings(schedule: str) -> Mapping[str, str]:
     """What the paper's runs with this schedule would have set, as text.
 
-    Without any `schedule.*` where the paper has no schedule of that name.
+    Leaves out `schedule.*` if the paper has no schedule of that name.
     """
     found = {key: text for key, text in default_settings().items() if not f"{key}.".startswith("schedule.")}
     if any(row.key[2] == schedule for row in paper_rows("table2", "table3")):
         content = yaml.safe_load((CONF / "schedule" / f"{schedule}.yaml").read_text())
-        found |= semantic_settings({"config": {"schedule": content}})
+        found |= settings_in({"schedule": content})
     return found

@@ -1,4 +1,4 @@
-"""Which runs a table was made of: ids, commits and hashes, as a table below it."""
+"""The runs behind a table, with ids, commits and hashes, as a table below it."""
 
 from __future__ import annotations
 

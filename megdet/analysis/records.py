@@ -1,4 +1,4 @@
-"""What is read of runs, from wherever they are, before it becomes data frames."""
+"""Runs as they are read from folders or MLflow, before they become data frames."""
 
 from __future__ import annotations
 

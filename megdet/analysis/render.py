@@ -59,7 +59,7 @@ def _markdown_line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _md(text: str) -> str:
-    r"""What Markdown would take for a table's border, for HTML, code or emphasis gets a \ before it."""
+    r"""Escapes what Markdown would read as a table's border, HTML, code or emphasis."""
     return re.sub(r"([\\|<`*])", r"\\\1", " ".join(text.splitlines()))
 
 
@@ -75,13 +75,13 @@ def _html(table: Table) -> str:
 
 
 def _no_formula(text: str) -> str:
-    """A text that a spreadsheet would compute gets a quote before it; a number is none."""
+    """Puts a quote before text that a spreadsheet would compute; numbers stay as they are."""
     text = text.replace("\r", " ")  # it would end the row
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") and not re.match(r"[+-]\d", text) else text
 
 
 def _legends(tables: Sequence[Table]) -> list[str]:
-    """What the cells mean, each said once."""
+    """The legend of the cells, each sentence once."""
     return list(dict.fromkeys(table.legend for table in tables if table.legend))
 
 

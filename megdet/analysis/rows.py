@@ -25,7 +25,7 @@ def key_of(run: pd.Series) -> RowKey:
 
 
 def place_of(key: RowKey) -> tuple[bool, str, int, int, float]:
-    """What rows are sorted by: the normal schedule first, then batch, BN size, and the full learning rate first."""
+    """Sort key of rows: normal schedule first, then batch, BN size, full learning rate first."""
     batch, bn_size, schedule, scale = key
     return schedule != "normal", schedule, batch, bn_size, -scale
 
@@ -45,5 +45,5 @@ def bn_label(bn_size: int) -> str:
 
 
 def row_name(key: RowKey) -> str:
-    """A row's name where its BN size is not in a column of its own: `256 (long), BN 16`."""
+    """A row's name where BN size has no column: `256 (long), BN 16`."""
     return f"{label_of(key)}, {bn_label(key[1])}"

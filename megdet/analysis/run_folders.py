@@ -1,4 +1,4 @@
-"""Runs as their folders have them: the truth, complete or not."""
+"""Runs read from their folders, complete or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the studies of trained runs left in their folders: other BN statistics, the gradient's variance."""
+"""Results of the studies of trained runs: other BN statistics, the gradient's variance."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def gradient_variances(frames: RunFrames) -> pd.DataFrame:
 
 
 def studied_rows(studied: pd.DataFrame, frames: RunFrames) -> Iterator[tuple[RowKey, float, pd.DataFrame]]:
-    """What was found in each row, with the columns of its runs; apart what is `early`."""
+    """The findings by row, with the columns of its runs; `early` ones apart."""
     if len(studied):
         for key, of_row in by_row(with_runs(studied, frames.runs)).items():
             for early, part in of_row.groupby("early"):
@@ -47,7 +47,7 @@ def studied_rows(studied: pd.DataFrame, frames: RunFrames) -> Iterator[tuple[Row
 
 
 def with_runs(studied: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """What was found, with the columns of its runs."""
+    """The findings, with the columns of their runs."""
     return studied.merge(runs, left_on="run", right_index=True, suffixes=("", " of the run"))
 
 
@@ -57,7 +57,7 @@ def studied_label(key: RowKey, early: float) -> str:
 
 
 def early_text(key: RowKey, early: float, part: pd.DataFrame, file: str) -> str:
-    """What to say of a row that is not of its runs' last weights; empty where it is."""
+    """A remark for a row that was studied before its runs ended; else empty."""
     if not early:
         return ""
     last = part["schedule.epochs"].iloc[0]

@@ -1,4 +1,4 @@
-"""A table: a data frame of cells, and columns that know what they are."""
+"""A table: a data frame of cells, and columns with their kind."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """The name with its unit and whose number it is: `Time (h) (paper)`. The column of the frame."""
+        """Name, unit and source: `Time (h) (paper)`. Also the column of the frame."""
         return self.name + "".join(f" ({text})" for text in (self.unit, self.whose) if text)
 
     @property
@@ -62,7 +62,7 @@ class Column:
         return "paper" if self.kind is Kind.PAPER else self.of
 
     def text(self, cell: Cell) -> str:
-        """The cell as a reader sees it; empty where nothing is there."""
+        """The cell as a reader sees it; empty if there is nothing."""
         if isinstance(cell, Seeds):
             return cell.text(self.format)
         if cell is None or cell != cell:
@@ -150,7 +150,7 @@ def mean_of(cell: Cell) -> float | None:
 
 
 def notes_of(table: Table) -> list[tuple[str, str]]:
-    """What the notes say, each after the rows that it is of; those that all rows with runs share are of `all runs`."""
+    """The notes, each with the rows that it concerns; `all runs` if it concerns all."""
     noted: dict[str, list[int]] = {}
     for place, notes in enumerate(table.notes):
         for note in notes:

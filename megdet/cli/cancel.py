@@ -1,4 +1,4 @@
-"""`megdet cancel`: stop runs, wherever they are."""
+"""`megdet cancel`: stop runs, queued or running."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""`megdet cluster`: what there is to run on."""
+"""`megdet cluster`: what the cluster has."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from megdet.config.cluster import ClusterSettings
 from megdet.errors import UserError
 
 SUMMARY = "show what Slurm has to run on; --write: a file to start from"
@@ -30,10 +31,12 @@ def run(parsed: argparse.Namespace) -> int:
     """Show, and write if asked to; always 0. Raises UserError where Slurm does not answer or the file exists."""
     from megdet.launchers.slurm.client import SlurmClient, SlurmError
     from megdet.launchers.slurm.discovery import discover
+    from megdet.launchers.slurm.limits import read_limits
     from megdet.launchers.slurm.site_file import site_file
 
     try:
-        found = discover(SlurmClient().call)
+        call = SlurmClient().call
+        found = read_limits(call).within(discover(call), ClusterSettings())
     except SlurmError as error:
         raise UserError(f"Slurm does not say what there is ({error}); ask on a login node of the cluster") from None
     for shape in found.shapes:

@@ -1,4 +1,4 @@
-"""`megdet sync`: MLflow gets what it has not."""
+"""`megdet sync`: send to MLflow what it lacks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Mirror every run and the sweeps they are part of; where to is the plan's choice unless it is given here."""
+    """Mirror every run and its sweeps to the plan's tracking URI, or to the one given here."""
     reachable: dict[tuple[str, str], bool] = {}
     done: Counter[str] = Counter()
     last: dict[str, RunFolder] = {}
@@ -79,12 +79,15 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _place(tracking: Mapping[str, Any], parsed: argparse.Namespace) -> tuple[str, str]:
-    uri = absolute_uri(parsed.uri or tracking["uri"] or default_uri(Path.cwd()))
+    if parsed.uri is not None:
+        uri = absolute_uri(parsed.uri)
+    else:
+        uri = absolute_uri(tracking["uri"] or default_uri(Path.cwd()))
     return uri, parsed.experiment or tracking["experiment"]
 
 
 def push_last_state(folder: RunFolder) -> None:
-    """Tell MLflow how a run ended whose ranks could not do so themselves, if it is tracked."""
+    """Push how a run ended to MLflow, if it is tracked and its ranks could not."""
     tracking = folder.read_plan()["config"]["tracking"]
     if tracking["enabled"] and tracking["uri"]:
         mirror(folder, tracking["uri"], tracking["experiment"])

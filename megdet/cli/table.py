@@ -1,4 +1,4 @@
-"""The table of runs, for `status`: where each stands, how far it is, what it got."""
+"""The table of `megdet status`: state, progress and result of each run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Progress(NamedTuple):
 
 
 def table_of(stands: Mapping[RunFolder, Stand], *, live_first: bool = False) -> Group:
-    """The table of runs and where they stand, under a line of counts.
+    """The table of runs, under a line that counts them by status.
 
     `live_first`: runs that are under way come first, for a screen that may not hold them all.
     """
@@ -100,7 +100,7 @@ def _stands_still(folder: RunFolder) -> str:
 
 @lru_cache(maxsize=4096)
 def _progress(folder: RunFolder, stamp: tuple[int, int]) -> Progress:
-    """Of the journal as it was at `stamp`: read again only when it has changed."""
+    """The progress in a journal; cached until its `stamp` changes."""
     lines = read_journal(folder)
     epochs = [line for line in lines if line["kind"] == "epoch"]
     speeds = [line.get("images_per_s") for line in lines[-50:] if line["kind"] == "step"]

@@ -1,9 +1,10 @@
-"""`megdet wait`: until no run is under way, for scripts."""
+"""`megdet wait`: return once no run is under way, for scripts."""
 
 from __future__ import annotations
 
 import argparse
 
+from megdet.cli.numbers import seconds
 from megdet.cli.runs import select_runs
 from megdet.cli.sync import push_last_state
 
@@ -19,11 +20,11 @@ never started.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="default: all of ./runs")
-    parser.add_argument("--every", type=float, default=3.0, metavar="S", help="seconds between looks (3)")
+    parser.add_argument("--every", type=seconds, default=3.0, metavar="S", help="seconds between looks (3)")
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Wait; 0, or 1 where a run came to no result."""
+    """Wait; 0, or 1 if a run has no result."""
     from megdet.launchers.jobs import stands_of
     from megdet.launchers.watch import watch
 

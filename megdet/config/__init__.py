@@ -1,1 +1,1 @@
-"""What a user may write, and how it becomes one `Config`."""
+"""The settings that a user can write, and how they become one `Config`."""

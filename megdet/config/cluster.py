@@ -1,4 +1,4 @@
-"""The settings of a cluster: what there is, and what its scheduler wants to know."""
+"""The settings of a cluster: its hardware, and what its scheduler needs to know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the files that come with megdet lie, and how this megdet is called."""
+"""Where megdet's own files are, and the name of its command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PACKAGE = Path(megdet.__file__).resolve().parent
 
 
 def _shipped(name: str) -> Path:
-    """A wheel has the folder inside the package; a checkout has it beside the package."""
+    """In a wheel the folder is inside the package, in a checkout beside it."""
     inside = PACKAGE / name
     return inside if inside.is_dir() else PACKAGE.parent / name
 

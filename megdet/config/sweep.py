@@ -9,7 +9,7 @@ from megdet.settings.rules import Flag, Number, OneOf, Settings, Text, setting
 
 @dataclass
 class SweepSettings(Settings):
-    """Which points a sweep (`launch.py -m`) has besides its grid, and how it treats them."""
+    """Which points a sweep (`launch.py -m`) has besides its grid, and how they are treated."""
 
     rows: str | None = setting(None, Text())
     """Rows to run instead of one point, each with every combination of the grid: table1, table2, table3, figure1,

@@ -19,21 +19,24 @@ from megdet.runs.status import Stand
 
 
 class Launcher(Protocol):
-    """Starts planned runs, somewhere."""
+    """Starts planned runs."""
 
     def resolve(self, config: Config) -> Config:
         """The config with `auto` as the number of the place. Raises UserError."""
 
     def check(self, plan: Plan) -> None:
-        """Raises UserError where there is no room for a plan."""
+        """Raises UserError if a plan does not fit."""
+
+    def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
+        """What a reader of the plans should know of the place; a line each."""
 
     def preview(self, plans: Sequence[Plan]) -> str:
-        """What would be handed over, for a reader of a dry run; may be empty."""
+        """What a dry run prints about the jobs; may be empty."""
 
     def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
-        """Start plans, and wait for them and those that are under way already where that is wished.
+        """Start plans; if asked to, wait for them and for those that are already under way.
 
-        `mirror` is to be called for each run whose ranks could not tell their end themselves.
+        Calls `mirror` for each run whose ranks could not record their end.
         """
 
 
@@ -41,21 +44,21 @@ class Job(Protocol):
     """A started run, as its launcher knows it."""
 
     def stand(self) -> Stand:
-        """Where the run stands: its own word (state.json) joined with what the launcher knows."""
+        """The status of the run: its state.json joined with what the launcher knows."""
 
     def cancel(self) -> None:
         """Ask it to stop; training that is under way writes a checkpoint. Raises UserError where that fails."""
 
     @property
     def log(self) -> Path | None:
-        """What was said around the ranks; None where nothing is kept but their own logs."""
+        """The job's own log; None if there are only the ranks' logs."""
 
     def cause(self) -> Cause | None:
-        """What ended the run, where the launcher knows that better than the ranks, which only see each other go."""
+        """What ended the run, if the launcher knows better than the ranks."""
 
 
 class JobFinder(Protocol):
-    """Finds a launcher's jobs. Kept for repeated looks, it may remember what not to ask again."""
+    """Finds a launcher's jobs. It may cache answers between calls."""
 
     def find(self, folders: Sequence[RunFolder]) -> dict[RunFolder, Job]:
         """The jobs of runs that this launcher has started, with one question for all of them."""

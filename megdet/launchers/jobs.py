@@ -1,4 +1,4 @@
-"""Where runs stand, whichever launcher has started them: each launcher is asked once for all of its runs."""
+"""The status of runs of any launcher: each launcher is asked once for all of its runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from megdet.runs.status import Stand, Status
 
 @dataclass(frozen=True)
 class Look:
-    """Runs as they stood when their launchers were asked."""
+    """The status of runs at one moment."""
 
     _jobs: Mapping[RunFolder, Job]
 
@@ -47,7 +47,7 @@ class Look:
     def diagnosis(self, folder: RunFolder, stand: Stand | None = None) -> Diagnosis | None:
         """Why a run came to no result; None where it did.
 
-        `stand`: where the run stands, for who knows more of it.
+        `stand`: the run's status, if the caller already has it.
         """
         try:
             job = self.job(folder)
@@ -58,13 +58,13 @@ class Look:
 
 
 class Jobs:
-    """Looks at runs again and again; what a launcher's finder has learnt in one look it knows in the next."""
+    """Asks launchers repeatedly; their finders keep what they have learnt."""
 
     def __init__(self) -> None:
         self._finders: dict[str, JobFinder] = {}
 
     def look_at(self, folders: Sequence[RunFolder]) -> Look:
-        """One question to each launcher; damaged folders are left for who asks about them."""
+        """Ask each launcher once; damaged folders raise only when asked about."""
         by_launcher: dict[str, list[RunFolder]] = {}
         for folder in folders:
             with suppress(UserError, OSError):

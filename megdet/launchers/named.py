@@ -1,4 +1,4 @@
-"""All launchers by name: which one `hydra/launcher=` means, and which one has started a run."""
+"""All launchers by name: the one that `hydra/launcher=` names, and the one that started a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUBMITIT_LOCAL = (
 
 
 def launcher_named(name: str, config: Config) -> Launcher:
-    """Raises UserError for a launcher of another package: it would know nothing of plans."""
+    """Raises UserError for a launcher of another package, which would not know plans."""
     for package in LAUNCHERS.values():
         if name in package.NAMES:
             return package.make_launcher(name, config)

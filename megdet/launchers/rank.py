@@ -1,4 +1,4 @@
-"""The program of a rank, and what it finds in its environment: the same whoever starts it."""
+"""The program of a rank, and its environment: the same for every launcher."""
 
 from __future__ import annotations
 

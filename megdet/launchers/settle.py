@@ -1,4 +1,4 @@
-"""The end of a run whose ranks may not have lived to tell it."""
+"""How a run ended, if its ranks did not live to record it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def settle(
     stopped: bool,
     out_of_memory: bool = False,
 ) -> Status:
-    """How an attempt ended, written down where its ranks have not.
+    """Write down how an attempt ended, if its ranks have not.
 
     `before`: the state that the attempt found. `codes`: how each rank ended; negative: killed by that signal.
     `first_dead`: the rank that ended the others. `stopped`: whether the launcher was asked to stop. `out_of_memory`:

@@ -1,4 +1,4 @@
-"""Which code this is: its commit, and whether it differs from that."""
+"""The version of the code: its commit, and whether it has uncommitted changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ do not count: what they say is in the plan."""
 
 
 def code_version(checkout: Path | None = CHECKOUT) -> tuple[str, bool]:
-    """The commit of the code and whether the code differs from it, by new files too; `unknown` outside of git.
+    """The commit of the code and whether anything is changed or new; `unknown` outside of git.
 
     An installed wheel (`checkout` None) has its release instead of a commit: `v0.1.0`.
     """

@@ -1,6 +1,6 @@
 """Hours of a plan by the paper's Table 3: a small model fitted to its 20 training times (`planning.cost_fit`).
 
-It speaks of the paper's detector, data and GPUs, and of nothing else.
+It holds for the paper's detector, data and GPUs only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CostModel:
         return layout.accumulation * one_pass + all_reduce_s(layout)
 
     def hours(self, plan: Plan) -> float:
-        """Of the whole run."""
+        """Hours of the whole run."""
         return self.constant_hours + plan.schedule.steps * self.step_s(plan.layout) / 3600
 
 

@@ -144,7 +144,7 @@ def _plan(
 
 
 def _parts(plan: Plan) -> tuple[float, float, float, float]:
-    """Hours of the plan that each coefficient of the model stands for, were it 1."""
+    """Hours of the plan for each coefficient of the model, if it were 1."""
     layout, unit = plan.layout, CostModel(0, 0, 0, 0)
     steps_h = plan.schedule.steps / 3600
     base = unit.step_s(layout)

@@ -35,7 +35,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class LayoutRequest:
-    """What a layout must meet; None stands for `auto`, or for no limit."""
+    """The requirements on a layout; None stands for `auto` or no limit."""
 
     batch: int
     bn_size: int
@@ -51,7 +51,7 @@ class LayoutRequest:
 
     @property
     def capacity(self) -> int:
-        """GPUs of the whole cluster."""
+        """The number of GPUs of the whole cluster."""
         return self.nodes * self.gpus_per_node
 
     @property

@@ -1,4 +1,4 @@
-"""Why a request cannot be laid out, and what to ask for instead."""
+"""Why a request has no layout, and what to ask for instead."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _ways_out(request: LayoutRequest) -> list[str]:
 
 
 def _batches_near(request: LayoutRequest) -> range:
-    """The batches worth a try: whole numbers of BN batches and of the GPUs' images, not far from what is asked."""
+    """Batches to suggest: multiples of the BN batch and of the GPUs' images, near the one asked for."""
     on_gpus = (request.gpus or 1) * (request.images_per_gpu or 1)
     unit = math.lcm(request.bn_size or 1, on_gpus)
     reach = 2 * max(request.bn_size, on_gpus)

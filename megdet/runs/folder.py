@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from megdet.config.locations import LAUNCH
 from megdet.errors import UserError
+from megdet.runs.classes import Classes
 from megdet.runs.failure import LAST_LOG_LINES, Failure
 from megdet.runs.files import json_text, replace_file
 from megdet.runs.state import RunState
@@ -27,6 +28,7 @@ FAILURE = "failure.json"
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS_CHECKPOINT = "checkpoint-previous.pt"
 UNUSED_CHECKPOINT = "checkpoint-not-used.pt"
+CLASSES = "classes.json"
 OWNER = "owner.json"
 LOCK = ".lock"
 RESERVE = ".reserve"
@@ -178,6 +180,10 @@ class RunFolder:
             "it evaluates what is missing"
         )
 
+    def classes(self) -> Classes | None:
+        """None before the first attempt has begun. Raises UserError where the file is damaged."""
+        return self._read(CLASSES, Classes.from_json)
+
     def submission(self) -> dict[str, Any] | None:
         """What the launcher `launcher` noted of the job that it handed the run to; None where none was.
 
@@ -260,6 +266,10 @@ class RunFolder:
     def write_state(self, state: RunState) -> None:
         self.check_owner()
         replace_file(self.state_file, json_text(state.to_json()))
+
+    def write_classes(self, classes: Classes) -> None:
+        self.check_owner()
+        replace_file(self.path / CLASSES, json_text(classes.to_json()))
 
     def write_failure(self, failure: Failure) -> None:
         """Replace whatever failure there is."""

@@ -1,4 +1,4 @@
-"""What a rank knows of the job that it runs in.
+"""What a rank knows about its job.
 
 Each launcher has its own; training is handed one and knows no launcher.
 """
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class JobEnvironment(Protocol):
-    """The job that this process is a rank of, as far as training has to do with it."""
+    """The job of this process, as far as training needs to know it."""
 
     def edits_since_submission(self) -> list[str]:
         """What was edited between submission and start, such as `plan` or `code`; [] where nothing was."""

@@ -1,4 +1,4 @@
-"""The journal of a run: metrics.jsonl, a line for each thing that happened.
+"""The journal of a run: metrics.jsonl, a line for each event.
 
 It survives a crash at any moment: a line counts once its newline is written.
 """
@@ -23,6 +23,14 @@ COCO_METRICS = (
     "AR_1", "AR_10", "mmAR", "AR_small", "AR_medium", "AR_large",
 )  # fmt: skip
 """In the order of pycocotools' `stats`; mmAP is AP and mmAR is AR@100 at IoU .50:.05:.95."""
+
+OWN_COLUMNS = frozenset(
+    (
+        "kind", "time", "event", "step", "epoch", "lr", "loss", "grad_norm", "images_per_s", "train_s", "eval_s",
+        "peak_memory_gb", "bad_images", *COCO_METRICS,
+    )
+)  # fmt: skip
+"""What lines on steps and epochs have besides what the detector reports, whose names must be others."""
 
 KINDS = ("step", "epoch", "event")
 """Of the journal's lines."""

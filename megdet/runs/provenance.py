@@ -1,4 +1,4 @@
-"""What a run was made from, over all its attempts: code, data and weights, as its journal has them."""
+"""The code, data and weights behind a run, over all its attempts, from its journal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARROW = " → "
 
 @dataclass(frozen=True)
 class Provenance:
-    """Of the attempts whose work is in the result."""
+    """Code, data and weights of the attempts whose work is in the result."""
 
     commits: tuple[str, ...]
     """Of the code that trained it, one after the other."""
@@ -85,5 +85,5 @@ def _attempts(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _changes(values: Iterable[str]) -> tuple[str, ...]:
-    """The values in their order, those that repeat the one before left out."""
+    """The values in order, without repeats of the one before."""
     return tuple(value for value, _ in groupby(values))

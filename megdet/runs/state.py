@@ -1,4 +1,4 @@
-"""state.json: how far a run has come, in its own words."""
+"""state.json: how far a run has come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run stands: one word for it, the same in files, code, MLflow, tables and on the terminal."""
+"""The status of a run: one word, the same in files, code, MLflow, tables and on the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Where a run stands, from `new` to `lost`."""
+    """The status of a run, from `new` to `lost`."""
 
     NEW = "new"
     """Planned, never started."""
@@ -39,13 +39,13 @@ class Status(StrEnum):
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the run stopped without a result and without an error of its own."""
+        """Whether the run stopped without a result and without an error."""
         return self in (Status.INTERRUPTED, Status.CANCELLED, Status.LOST)
 
 
 @dataclass(frozen=True)
 class Stand:
-    """Where a run stands and, in a line, why."""
+    """The status of a run, with the reason in a line."""
 
     status: Status
     why: str = ""

@@ -25,7 +25,7 @@ SWEEP = "sweep.json"
 
 @dataclass(frozen=True)
 class Sweep:
-    """What was asked for in one command with -m."""
+    """The runs of one command with -m."""
 
     sweep_id: str
     """8 hex digits over the ids of its runs."""
@@ -67,7 +67,7 @@ def record_sweep(
     experiment: str,
     settings: Mapping[str, str],
 ) -> Path:
-    """Write down a sweep; its folder. What was asked for before keeps its name and the time it was first asked for."""
+    """Record a sweep; returns its folder. A known sweep keeps its name and first time."""
     digest = hashlib.sha256("\n".join(sorted(run_ids)).encode()).hexdigest()[:8]
     folder = runs_dir / SWEEPS / digest
     launched = datetime.now(UTC).isoformat(timespec="seconds")
@@ -83,7 +83,7 @@ def record_sweep(
 
 
 def sweep_folders(runs_dir: Path) -> list[Path]:
-    """The folders of the sweeps of a runs folder, the one first asked for first; damaged ones are said and left out."""
+    """The folders of the sweeps in a runs folder, oldest first; damaged ones are left out, with a line on stderr."""
     launched: dict[Path, str] = {}
     for path in (runs_dir / SWEEPS).glob(f"*/{SWEEP}"):
         try:
@@ -94,5 +94,5 @@ def sweep_folders(runs_dir: Path) -> list[Path]:
 
 
 def sweeps_of(run_folder: RunFolder) -> list[Path]:
-    """The folders of the sweeps that a run is part of, the one that first asked for it first."""
+    """The folders of the sweeps that a run belongs to, oldest first."""
     return [folder for folder in sweep_folders(run_folder.path.parent) if run_folder.name in Sweep.read(folder).run_ids]

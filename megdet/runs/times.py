@@ -1,4 +1,4 @@
-"""The time as every file of a run has it."""
+"""The time format of all run files."""
 
 from __future__ import annotations
 

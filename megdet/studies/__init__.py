@@ -1,1 +1,1 @@
-"""What looks into trained runs."""
+"""Studies of trained runs."""

@@ -36,7 +36,7 @@ from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.planning.plan import Plan
 from megdet.runs.folder import BN_STUDY
-from megdet.studies.trained import TrainedRun
+from megdet.studies.studied_run import StudiedRun
 from megdet.training.evaluate import detect
 from megdet.training.metrics import coco_metrics
 
@@ -51,7 +51,7 @@ class BNStudy:
 
     def __init__(self, folder: Path) -> None:
         """Raises UserError where the folder has no checkpoint, or one of a training without BN."""
-        run = TrainedRun(folder)
+        run = StudiedRun(folder)
         if run.plan.config.bn_size == 0:
             raise UserError(f"{folder.name} was trained with frozen BN (bn_size=0): it has no statistics of its own")
         self.run = run
@@ -63,7 +63,7 @@ class BNStudy:
         return self._score(self.detector, self.eval_loader, "running average")
 
     def images_of(self, images: int | None) -> int:
-        """So many training images in whole optimizer steps: rounded up; None: IMAGES, at most an epoch.
+        """The number of training images, rounded up to whole optimizer steps; None: IMAGES, at most an epoch.
 
         UserError where there are not so many.
         """
@@ -81,7 +81,7 @@ class BNStudy:
             return self._score(self.detector, self.eval_loader, f"precise, {images} images")
 
     def groups(self, size: int) -> dict[str, float | None]:
-        """With the own statistics of each `size` evaluation images (fewer where the padded size changes)."""
+        """With statistics of each group of `size` evaluation images (fewer where the padded size changes)."""
         loader = _with_images_per_gpu(self.eval_loader, size, self.plan)
         with self._statistics_kept():
             return self._score(_GroupNormalised(self.detector), loader, f"groups of {size}")

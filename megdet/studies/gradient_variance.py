@@ -37,7 +37,7 @@ from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.runs.folder import GRADIENT_VARIANCE
-from megdet.studies.trained import TrainedRun
+from megdet.studies.studied_run import StudiedRun
 
 GROUPS = (1, 2, 4, 8, 16)
 """k: gradients in a mean."""
@@ -64,7 +64,7 @@ class GroupMeans:
         self._in_partial = 0
 
     def add(self, vector: Tensor) -> None:
-        """Take the next vector of the epoch; every k of them make a group."""
+        """Add the next vector of the epoch; every k of them form a group."""
         self._partial = vector.clone() if self._partial is None else self._partial + vector
         self._in_partial += 1
         if self._in_partial == self.k:
@@ -75,7 +75,7 @@ class GroupMeans:
             self._partial, self._in_partial = None, 0
 
     def end_epoch(self) -> None:
-        """What has not become a group is left out."""
+        """Drop the vectors that do not fill a group."""
         if self._epoch_groups > 1 and self._total is not None:
             centre = float((self._total / self._epoch_groups).double().square().sum())
             self._squares += self._epoch_squares - self._epoch_groups * centre
@@ -95,7 +95,7 @@ class Spread:
         self._previous: Tensor | None = None
 
     def add(self, vector: Tensor) -> None:
-        """Take the next vector; each is used in one distance, so that the distances are independent."""
+        """Add the next vector; each is used in one distance, so that the distances are independent."""
         if self._previous is None:
             self._previous = vector.clone()
         else:
@@ -176,7 +176,7 @@ def gradients_of(
 
 
 def verdict(found: Mapping[int, Mapping[str, float]]) -> str:
-    """A sentence on whether the variance falls as 1/k, as far as the largest k can tell: within two standard errors."""
+    """A sentence on whether the variance falls as 1/k: at the largest k, within two standard errors."""
     k = max(found)
     ratio, error = found[k]["ratio"], found[k]["error"]
     measured = f"at k = {k}, k x Var(mean) / Var is {ratio:.2f} ± {error:.2f}"
@@ -204,7 +204,7 @@ def main() -> int:
     try:
         if arguments.batches < FEWEST:
             raise UserError(f"--batches {arguments.batches}: a variance needs {FEWEST} gradients or more")
-        run = TrainedRun(arguments.run)
+        run = StudiedRun(arguments.run)
         batches = track(
             run.bn_batches(arguments.batches), "gradients", total=arguments.batches, console=console, transient=True
         )

@@ -1,6 +1,8 @@
-"""The number that a run is judged by, for sweepers that look for the best."""
+"""The objective of a run, for sweepers that optimise."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from megdet.errors import UserError
 from megdet.runs.folder import folder_of
@@ -17,3 +19,9 @@ def final_mmap(point: Point) -> float:
         return 0.0
     epochs = [line for line in read_journal(folder_of(point.plan)) if line["kind"] == "epoch"]
     return float(epochs[-1]["mmAP"] or 0.0)
+
+
+def with_repeated(points: Sequence[Point]) -> list[Point]:
+    """The points, and in place of one that repeats another that other: they are one run with one result."""
+    by_run = {point.plan.run_id: point for point in points if point.plan and point.status}
+    return [by_run[point.plan.run_id] if point.plan else point for point in points]

@@ -1,4 +1,4 @@
-"""What will be run and what will not, for a reader: the table of a sweep, a few lines for a single run."""
+"""What a reader sees before a start: a table for a sweep, a few lines for a single run."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def describe(point: Point) -> None:
 
 
 def _reasons(points: Sequence[Point]) -> dict[str, list[int]]:
-    """What there is to say of points, each thing once, with the numbers of the points that it concerns."""
+    """The remarks on points, each once, with the numbers of the points that it concerns."""
     reasons: dict[str, list[int]] = {}
     for number, point in enumerate(points, start=1):
         if point.why:
@@ -96,7 +96,7 @@ def _cells(point: Point) -> list[str]:
 
 
 def _costs(points: Sequence[Point]) -> dict[int, Prediction]:
-    """What is left to do of the points that are no result yet, by their number."""
+    """The predictions for points without a result, by point number."""
     left = {n: point.plan for n, point in enumerate(points, start=1) if point.plan and not _is_over(point)}
     return {n: cost for n, cost in zip(left, predict_all(left.values()), strict=True) if cost}
 
@@ -112,7 +112,7 @@ def _cost_cells(point: Point, cost: Prediction | None) -> tuple[str, str]:
 
 
 def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
-    """A line on what the runs to do are predicted to take; nothing where there is nothing to do."""
+    """A line with the predicted cost of all runs to do; empty if there are none."""
     to_do = [number for number, point in enumerate(points, start=1) if _is_to_do(point)]
     known = [costs[number] for number in to_do if number in costs]
     if not to_do:

@@ -69,7 +69,7 @@ def put_on_record(
 
 
 def push_sweep(folder: Path) -> bool:
-    """Tell MLflow what a sweep's folder and its runs say, if it is tracked. False, with a warning, if not."""
+    """Update the sweep's run in MLflow, if it is tracked. False, with a warning, if that failed."""
     sweep = Sweep.read(folder)
     if sweep.uri is None:
         return True

@@ -1,7 +1,7 @@
-"""From experiments asked for to runs: plan all, show them, leave out what cannot be or is done, hand over the rest.
+"""From experiments to runs: plan all, show them, skip invalid and finished ones, launch the rest.
 
 A single experiment is a sweep of one. Whatever can go wrong before training (layouts, data, weights, tracking)
-does so here, before anything starts. Where runs go is the launcher's business; all launchers share what is here.
+does so here, before anything starts. All launchers share this; only where runs go differs.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ def run_points(
     for repair in data.repairs:
         print(repair, file=sys.stderr, flush=True)
     _show(points)
+    for remark in launcher.remarks([point.plan for point in points if point.plan]):
+        print(remark, flush=True)
     invalid = [point for point in points if point.plan is None]
     if len(invalid) == len(points) or (invalid and sweep.on_invalid == "error"):
         return ExitCode.USER_ERROR
@@ -93,7 +95,7 @@ def _start(points: Sequence[Point], plans: Sequence[Plan], launcher: Launcher) -
 
 
 def _mirror(plan: Plan) -> None:
-    """The last state of a run whose ranks could not tell MLflow themselves any more."""
+    """Push the last state of a run whose ranks ended before they could."""
     tracking = plan.config.tracking
     if tracking.enabled and tracking.uri:
         from megdet.tracking.mirror import mirror

@@ -24,7 +24,7 @@ def absolute_uri(uri: str, *, kept: bool = True) -> str:
 
     `kept`: whether it will stand in files, where a password must not.
     """
-    if urlsplit(uri).scheme.partition("+")[0] not in SCHEMES:
+    if not _can_be_opened(uri):
         raise UserError(
             f"{without_password(uri)!r} is neither a tracking server nor a database; use http://HOST:PORT or "
             "sqlite:////ABSOLUTE/PATH/mlflow.db, or leave it out"
@@ -80,6 +80,19 @@ def artifact_location(uri: str) -> str | None:
 def without_password(uri: str) -> str:
     """`uri` as it may be shown; the name of a variable is no secret."""
     return _PASSWORD.sub(lambda found: found[0] if _secret(found).startswith("$") else f"{_before(found)}***", uri)
+
+
+def _can_be_opened(uri: str) -> bool:
+    """Whether a client could try: a known scheme, a host and a port that are ones."""
+    try:
+        parts = urlsplit(uri)
+        has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # http://[::1, http://host:port
+        return False
+    scheme = parts.scheme.partition("+")[0]
+    if scheme == "sqlite":
+        return not parts.netloc and parts.path.strip("/") != ""
+    return scheme in SCHEMES and (has_host or scheme not in ("http", "https"))
 
 
 def sqlite_path(uri: str) -> Path | None:

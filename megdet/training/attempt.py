@@ -13,6 +13,7 @@ from megdet.data.data_set import read_data
 from megdet.data.loader import check_bad_images
 from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
+from megdet.runs.classes import Classes
 from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment, NoJob
 from megdet.runs.provenance import check_same_data
@@ -30,6 +31,7 @@ from megdet.training.precision import use_precision
 from megdet.training.progress import RunProgress
 from megdet.training.provenance import made_from
 from megdet.training.resume import going_on, put_unused_aside
+from megdet.training.starting_point import start_from_run
 from megdet.training.state import TrainingState
 from megdet.training.stop_signals import StopSignals
 from megdet.training.totals import EpochTotals, Step
@@ -77,7 +79,13 @@ class Attempt:
         )
         checkpoint = self.going_on.checkpoint
         self.pretrained = checkpoint is None
+        split = self.eval_loader.split
+        self.classes = Classes.of(split.category_ids, split.category_names)
         self.detector = detector_of(plan, ranks, pretrained=self.pretrained)
+        self.anew: list[str] = []
+        """Heads that the run of `model.init_from` has no weights for."""
+        if self.pretrained and plan.config.model.init_from is not None:
+            self.anew = start_from_run(self.detector, plan.config.model, self.classes)
         self.last_pass = LastPass(self.detector)
         self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
@@ -105,9 +113,13 @@ class Attempt:
         if self.recorder:
             facts = self.data.facts
             made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
+            self.folder.write_classes(self.classes)
             self.recorder.started(self.state, made_from=made)
             for what in self.going_on.found:
                 self.recorder.note("not_as_it_was_left", step=self.state.step, what=what)
+            if self.anew:
+                what = f"{', '.join(self.anew)}: they do not fit those of {self.plan.config.model.init_from}"
+                self.recorder.note("heads_start_anew", step=self.state.step, what=what)
             for what in facts.repairs:
                 self.recorder.note("data_repaired", step=self.state.step, what=what)
             for what in self.job.edits_since_submission():

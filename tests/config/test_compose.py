@@ -15,7 +15,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from megdet.config.compose import compose as compose_config
-from megdet.config.compose import compose_one, compose_points, explain, register_schema, to_config
+from megdet.config.compose import compose_one, compose_points, explain, to_config
+from megdet.config.register import register
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.local.machine import Machine
@@ -31,7 +32,7 @@ def options_of(group: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _hydra() -> Iterator[None]:
-    register_schema()
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
@@ -166,8 +167,8 @@ def test_numbers_and_auto_and_null_keep_their_types() -> None:
         ("modle=r50_fpn", ["modle", "model"]),
         ("model=r51_fpn", ["model=r51_fpn", "r50_fpn", "r18_fpn, r50_fpn, tiny"]),
         ("experiment=demmo", ["experiment=demmo", "demo"]),
-        ("batch=many", ["batch=many", "Integer"]),
-        ("lr.scale=half", ["lr.scale=half", "Float"]),
+        ("batch=many", ["batch=many", "a whole number"]),
+        ("lr.scale=half", ["lr.scale=half", "a number above 0"]),
         ("gpus=2.5", ["gpus=2.5"]),
         ("batch=[", ["batch=["]),
         ("+bath=16", ["+bath", "batch"]),

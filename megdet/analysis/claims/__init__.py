@@ -1,1 +1,1 @@
-"""What the paper claims, and whether runs bear it out."""
+"""The paper's claims, judged by runs."""

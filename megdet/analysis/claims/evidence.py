@@ -1,4 +1,4 @@
-"""What runs say about the rows of the paper's tables: means over seeds, and confidence intervals of differences."""
+"""Evidence on the paper's rows: means over seeds, and confidence intervals of differences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the runs of one row have of something, one value for each seed."""
+    """One measure of one row: a value for each seed."""
 
     key: RowKey
     values: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""The claims of the paper (arXiv:1711.07240) on batch size, BN size and schedule, and what would bear each out."""
+"""The claims of the paper (arXiv:1711.07240) on batch size, BN size and schedule, each with its test."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _cgbn_rows() -> list[RowKey]:
 
 
 def _large_cgbn_rows() -> list[RowKey]:
-    """Of the normal schedule, from batch 16 on, with BN over 16 or 32 images: those the paper calls of one level."""
+    """Normal schedule, batch 16 and more, BN over 16 or 32 images: the rows that the paper calls one level."""
     return [key for key in _cgbn_rows() if key[0] >= 16 and key[1] in (16, 32) and key[2] == "normal"]
 
 

@@ -24,7 +24,7 @@ LEGEND = (
 
 
 def make(group: Group | None) -> Table | None:
-    """Every claim of CLAIMS, judged by a group's runs; None without a group."""
+    """A row for each of CLAIMS, judged by a group's runs; None without a group."""
     if not group:
         return None
     evidence = Evidence(group)

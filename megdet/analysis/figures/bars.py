@@ -1,4 +1,4 @@
-"""A bar of ours and one of the paper's for each row, side by side."""
+"""Bar charts of ours and the paper's, side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Length:
-    """How long a bar is, what stands at its end, and how far its seeds spread to both sides."""
+    """The length of a bar, the text at its end, and the spread over seeds."""
 
     value: float
     text: str

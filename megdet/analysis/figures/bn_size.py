@@ -54,7 +54,7 @@ def draw(group: Group) -> Figure | None:
 
 
 def _seeds(by_size: Mapping[int, list[float]]) -> str:
-    """How many seeds a batch's points have, if it is not one."""
+    """The number of seeds behind a batch's points, unless it is one."""
     counts = sorted({len(mmAPs) for mmAPs in by_size.values()})
     if not counts or counts[-1] == 1:
         return ""
@@ -79,6 +79,6 @@ def _draw(axes: Axes, values: Values, labels: Mapping[int, str], *, title: str) 
 
 
 def _steps_aside(values: Values, batch: int, size: int) -> float:
-    """From the tick of a BN size, such that all batches of that size are in the middle around it."""
+    """Offsets from a BN size's tick, so that the batches of that size are centred on it."""
     there = sorted(other for other, by_size in values.items() if size in by_size)
     return there.index(batch) - (len(there) - 1) / 2

@@ -75,7 +75,7 @@ def draw_curves(axes: Axes, curves: Mapping[RowKey, Curve], styles: Mapping[RowK
 
 
 def marks_text(curves: Mapping[RowKey, Curve]) -> str:
-    """What a title says of the marks of these curves, over epochs and besides."""
+    """What a title says about the marks of these curves."""
     marks = {
         "dashed: the learning rate drops": bool(drops_of(runs_of(curves))),
         "band: standard deviation over seeds": any(curve.mean["spread"].any() for curve in curves.values()),
@@ -90,7 +90,7 @@ def runs_of(curves: Mapping[RowKey, Curve]) -> pd.DataFrame:
 
 
 def fit_hours(axes: Axes, curves: Mapping[RowKey, Curve]) -> None:
-    """Hours along the x axis; logarithmic where a run takes many times as long as another."""
+    """Label the x axis in hours; logarithmic if some runs take many times as long as others."""
     from matplotlib.ticker import MaxNLocator
 
     ends = [curve.mean["hours"].iloc[-1] for curve in curves.values() if len(curve.mean)]

@@ -1,4 +1,4 @@
-"""Many rows in one figure: how they are split over panels that can be read, and how each is drawn there."""
+"""Many rows in one figure: how they are split over readable panels, and the style of each."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def styles_by_batch(keys: Iterable[RowKey]) -> dict[RowKey, Style]:
 
 
 def _share_a_panel(keys: Sequence[RowKey]) -> bool:
-    """Whether these rows are few, trained with BN, and told apart by their styles."""
+    """Whether these rows are few enough, trained with BN, and have different styles."""
     looks = {(batch, schedule, scale) for batch, _, schedule, scale in keys}
     return len(looks) == len(keys) <= FEW and all(map(_bn_size, keys))
 
@@ -65,7 +65,7 @@ def _bn_size(key: RowKey) -> int:
 
 
 def _variant(key: RowKey) -> tuple[bool, str, float]:
-    """Of the schedule and the lr.scale; `normal` at its full learning rate comes first."""
+    """The line style for schedule and lr.scale; `normal` at its full learning rate comes first."""
     return key[2] != "normal", key[2], -key[3]
 
 

@@ -1,4 +1,4 @@
-"""Pictures that runs leave in their folders, as parts of a figure."""
+"""Pictures from run folders, as parts of a figure."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def save_small(png: Path) -> None:
 
 
 def hide(axes: Axes) -> None:
-    """No frame and no ticks: of a picture, or of a place without one."""
+    """Hide frame and ticks of the axes."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
 def height_of(paths: Sequence[Path]) -> float:
-    """Inches of the highest of a row of pictures as `show` draws them."""
+    """The height in inches of the tallest of a row of pictures, as `show` draws them."""
     return max(WIDTH * min(1.0, _ratio(path)) for path in paths)
 
 

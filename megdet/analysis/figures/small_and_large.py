@@ -83,7 +83,7 @@ def small_and_large(keys: Collection[RowKey], drawn: Collection[RowKey]) -> list
 
 
 def _usual(key: RowKey) -> tuple[bool, bool, int]:
-    """What to prefer among rows as far apart: the normal schedule, the full learning rate, BN over more images."""
+    """Sort key among rows equally far apart: normal schedule, full learning rate, BN over more images first."""
     return key[2] == "normal", key[3] == 1, key[1]
 
 

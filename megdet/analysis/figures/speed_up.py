@@ -70,7 +70,7 @@ def draw(group: Group) -> Figure | None:
 
 
 def base_of(points: Sequence[Point]) -> Point:
-    """The point that speed-ups are against."""
+    """The point that speed-ups are relative to."""
     return next((point for point in points if point.key == BASE), points[0])
 
 
@@ -99,7 +99,7 @@ def _draw(axes: Axes, points: Sequence[Point], sizes: Sequence[int], *, name: st
 
 
 def labels_of(points: Sequence[Point]) -> list[tuple[int, float, str]]:
-    """GPUs, speed-up and text (the batches) of each label; points that all but lie on each other share one."""
+    """GPUs, speed-up and text (the batches) of each label; points that nearly coincide share one."""
     near: list[list[Point]] = []
     for point in sorted(points, key=lambda point: (point.gpus, point.hours)):
         first = near[-1][0] if near else None

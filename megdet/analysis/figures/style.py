@@ -30,14 +30,14 @@ def line_style(place: int) -> tuple[str, str, str]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches; pyplot is not used: no display and no global state."""
+    """An empty figure of a size in inches, without pyplot: no display and no global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def dress(*all_axes: Axes) -> None:
-    """Grid and frame alike on all axes."""
+    """Give axes the grid and frame that all figures have."""
     for axes in all_axes:
         axes.grid(alpha=0.25)
         axes.set_axisbelow(True)
@@ -45,7 +45,7 @@ def dress(*all_axes: Axes) -> None:
 
 
 def over_epochs(axes: Axes) -> None:
-    """Epochs along the x axis: whole numbers."""
+    """Label the x axis in whole epochs."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
@@ -53,7 +53,7 @@ def over_epochs(axes: Axes) -> None:
 
 
 def entitle(figure: Figure, title: str, group: Group, runs: pd.DataFrame) -> None:
-    """What the figure shows, of which group; and the code of the `runs` in it, where it is not one, as committed."""
+    """Set the title: what the figure shows, of which group, and the commits of the `runs` where they differ."""
     texts = (title, group.title, _code_text(runs))
     figure.suptitle("\n".join(line for text in texts if text for line in _lines(text, figure)), fontsize=9)
 
@@ -67,7 +67,7 @@ def _code_text(runs: pd.DataFrame) -> str:
 
 
 def _lines(text: str, figure: Figure) -> list[str]:
-    """As many characters a line as fit; broken after a semicolon where that is possible."""
+    """The text broken into lines that fit, after a semicolon if possible."""
     most = int(14.5 * figure.get_figwidth())
     parts = "; ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in text.split("; "))
     lines = textwrap.wrap(parts, most, break_long_words=False, break_on_hyphens=False)
@@ -94,7 +94,7 @@ def legend_beside(axes: Axes, *, title: str) -> None:
 
 
 def panel_height(entries: int) -> float:
-    """Inches of a panel of many, such that a legend of `entries` beside it fits."""
+    """The height in inches of a panel with room for a legend of `entries` beside it."""
     return max(1.8, 0.6 + 0.19 * entries)
 
 
@@ -114,7 +114,7 @@ def gpus_label(gpus: int) -> str:
 
 
 def seeds_label(runs: pd.DataFrame) -> str:
-    """What a legend says of a row's runs, after its name: how many seeds, how many of them diverged or are not over."""
+    """What a legend adds to a row's name: the number of seeds, and how many diverged or are not over."""
     diverged = (runs["status"] == "diverged").sum()
     unfinished = len(runs) - (runs["status"] == "finished").sum() - diverged
     if len(runs) == 1:

@@ -1,1 +1,1 @@
-"""The sections of a report that are neither a table nor a figure of the paper."""
+"""The sections of a report besides the paper's tables and figures."""

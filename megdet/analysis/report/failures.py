@@ -1,4 +1,4 @@
-"""Why runs came to no result, by cause, with what to do: what `megdet why` prints."""
+"""Why runs have no result, by cause, and what to do: the same as `megdet why`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each run was planned as, and how far it has come."""
+"""The plan of each run, and how far the run has come."""
 
 from __future__ import annotations
 

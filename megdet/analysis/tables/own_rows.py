@@ -1,4 +1,4 @@
-"""Rows of ours that a table of the paper does not have."""
+"""Our rows beyond those of the paper's table."""
 
 from __future__ import annotations
 

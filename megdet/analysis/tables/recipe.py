@@ -1,4 +1,4 @@
-"""What a table is, before it has runs: how it is made, and what it needs."""
+"""A kind of table: how it is made, and what it needs."""
 
 from __future__ import annotations
 

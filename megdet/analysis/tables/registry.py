@@ -1,4 +1,4 @@
-"""All tables that can be asked for by name. A new one is a module with a RECIPE, and its name in this list."""
+"""All tables by name. A new one is a module with a RECIPE, and its name in this list."""
 
 from __future__ import annotations
 

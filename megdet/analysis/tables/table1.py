@@ -55,7 +55,7 @@ def make(group: Group | None) -> Table | None:
 
 
 def _epochs_of(runs: pd.DataFrame, wanted: list[int]) -> set[int]:
-    """The epochs at which runs that the paper has not are shown: the paper's, and the last of the schedule."""
+    """The epochs shown for runs that the paper does not have: the paper's, and the schedule's last."""
     last = int(runs["schedule.epochs"].max())
     shown = {epoch for epoch in wanted if epoch_beside(epoch, last) is not None}
     return shown if any(epoch_beside(epoch, last) == last for epoch in shown) else shown | {last}

@@ -1,4 +1,4 @@
-"""Runs of this machine as their launcher knows them: by the lock of their folder."""
+"""Runs of this machine, known by the lock on their folder."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LocalJob:
 
 
 class LocalJobs:
-    """The jobs of this machine; there is nobody to ask but their folders."""
+    """The jobs of this machine, found by their folders alone."""
 
     def find(self, folders: Sequence[RunFolder]) -> dict[RunFolder, Job]:
         return {folder: LocalJob(folder) for folder in folders if folder.state_file.exists() or is_locked(folder)}

@@ -1,4 +1,4 @@
-"""This machine, one run after the other: what is launched where nothing else is said."""
+"""The default launcher: this machine, one run after the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from megdet.runs.status import Status
 
 
 class LocalLauncher:
-    """Each run has the whole machine; a run that is interrupted ends the sweep."""
+    """Each run gets the whole machine; an interrupted run ends the sweep."""
 
     def __init__(self, machine: Machine | None = None, *, run: Callable[[Plan], Status] | None = None) -> None:
         """`machine`: this one. `run`: how one run is run; by `run_local`."""
@@ -32,6 +32,9 @@ class LocalLauncher:
 
     def check(self, plan: Plan) -> None:
         self.machine.check(plan)
+
+    def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
+        return self.machine.remarks(plans)
 
     def preview(self, plans: Sequence[Plan]) -> str:
         return ""

@@ -1,4 +1,4 @@
-"""One launcher at a time in a run folder, and how others see it: a lock that ends with its holder, however it ends."""
+"""The lock of a run folder: one launcher at a time, released when its holder ends, however it ends."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def locked(folder: RunFolder, *, patience_s: float) -> Iterator[int]:
 
 
 def is_locked(folder: RunFolder) -> bool:
-    """Whether a launcher, or a rank of one, is at work in a run folder, which may be read-only."""
+    """Whether a launcher or a rank of one works in a run folder, which may be read-only."""
     try:
         lock = os.open(folder.lock, os.O_RDONLY)
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def is_locked(folder: RunFolder) -> bool:
 
 
 def holder_of(folder: RunFolder) -> Holder | None:
-    """Who holds a folder's lock, which is held; None where that is not said."""
+    """Who holds a folder's lock; None if the lock does not say."""
     try:
         return Holder(**json.loads(folder.lock.read_text()))
     except (OSError, ValueError, TypeError):

@@ -42,7 +42,7 @@ NO_SLURM = (
     "run here"
 )
 
-_BUSY = re.compile(
+BUSY = re.compile(
     r"timed out|Unable to contact|Connection refused|Resource temporarily unavailable|try again|temporarily|"
     r"Zero Bytes|Communication connection failure|Transport endpoint",
     re.IGNORECASE,
@@ -88,7 +88,7 @@ def dispatch(
         except SlurmError as error:
             if _TOO_MANY.search(str(error)):
                 raise SubmitLimit(str(error)) from None
-            if not _BUSY.search(str(error)):
+            if not BUSY.search(str(error)):
                 raise UserError(f"Slurm does not take the job: {error}\nsweep.dry_run=true shows its script") from None
             if pause_s is None:
                 raise

@@ -113,7 +113,7 @@ def test_submitit_s_own_local_launcher_is_refused_with_what_to_use(words: list[s
 
 
 def test_another_sweeper_may_choose_the_points(tmp_path: Path) -> None:
-    """Hydra's own stands for Optuna and its like: it hands over points, and is told how each came out."""
+    """Hydra's own stands for those of other packages: it hands over points, and is told how each came out."""
     words = ["-m", *SMALL, "hydra/sweeper=basic", "hydra/launcher=local_parallel"]
     done = launch(tmp_path, *words, "seed=0,1")
     assert done.returncode == 0, done.stdout + done.stderr
