@@ -52,6 +52,7 @@ def test_what_is_retried_is_no_error_of_the_code() -> None:
     retried = {cause.name for cause in causes.IN_ORDER if cause.retried}
     assert retried == {
         "network between ranks (NCCL or gloo)", "node failure", "its ranks never began", "killed from outside",
+        "no progress",
     }  # fmt: skip
 
 

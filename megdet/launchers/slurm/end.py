@@ -97,7 +97,8 @@ def _what_ended_it(failure: Failure | None, code: int, *, began: bool, said: Seq
     """
     rank, first_code = first_to_end(said)
     code = first_code or code
-    if failure and not (code > KILLED and cause_of(failure) is NETWORK):
+    spoke = code in (ExitCode.RUN_FAILED, ExitCode.USER_ERROR)
+    if failure and (spoke or cause_of(failure) is not NETWORK):
         return None, ""
     # The ranks that were left only lost their connection to the one that was killed.
     if any(HOST_MEMORY.pattern and HOST_MEMORY.pattern.search(line) for line in said):
