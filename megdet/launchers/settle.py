@@ -49,9 +49,11 @@ def settle(
         folder.release_room()
         folder.write_failure(Failure.of_death(rank, reason, log=folder.last_log_lines(rank)))
         folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=reason))
-    elif before and state.attempts == before.attempts:
-        # It failed before its first word: the state that is there is an earlier attempt's.
-        state = replace(state, status=Status.FAILED, attempts=before.attempts + 1, ended=now(), reason=failure.reason)
+    elif (before and state.attempts == before.attempts) or state.status != Status.FAILED:
+        # It failed before its first word, and the state is an earlier attempt's; or rank 0 was just saving, and has
+        # written that it runs after another rank had failed.
+        attempts = before.attempts + 1 if before else 1
+        state = replace(state, status=Status.FAILED, attempts=attempts, ended=now(), reason=failure.reason)
         folder.write_state(state)
     return Status.FAILED
 

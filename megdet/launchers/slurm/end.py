@@ -71,9 +71,11 @@ def end(
             return code
     if reason:
         fail(owned, state or next_state(folder), reason, rank=rank)
-    elif failure and state is None:
-        # It failed before its first word: the state that is there is an earlier attempt's.
-        owned.write_state(replace(next_state(folder), status=Status.FAILED, ended=now(), reason=failure.reason))
+    elif failure and (state is None or state.status != Status.FAILED):
+        # It failed before its first word, and the state is an earlier attempt's; or rank 0 was just saving, and has
+        # written that it runs after another rank had failed.
+        state = state or next_state(folder)
+        owned.write_state(replace(state, status=Status.FAILED, ended=now(), reason=failure.reason))
     return code
 
 
