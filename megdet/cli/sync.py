@@ -58,7 +58,7 @@ def run(parsed: argparse.Namespace) -> int:
             tracking = {"uri": sweep.uri or places[folder][0], "experiment": sweep.experiment}
             sweeps.setdefault(sweep_folder, _place(tracking, parsed))
     for place in dict.fromkeys([*places.values(), *sweeps.values()]):  # a server that is down is asked once
-        reachable[place] = prepare(*place)
+        reachable[place] = prepare(*place, patience_s=None)
     # Sweeps first: their runs are hung below them.
     for sweep_folder, place in sweeps.items():
         if not (reachable[place] and mirror_sweep(sweep_folder, *place)):

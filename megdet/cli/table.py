@@ -15,12 +15,13 @@ from rich.text import Text
 
 from megdet.errors import UserError
 from megdet.launchers.watch import STYLES
+from megdet.runs.beats import read_beats
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
 from megdet.runs.status import Stand, Status
 
-QUIET_AFTER_S = 3600
-"""A run that writes nothing for this long may hang; the table says so."""
+QUIET_AFTER_S = 120.0
+"""A run of which a rank makes no progress for this long may hang; the table says so, and its watchdog will act."""
 
 COLUMNS = ("run", "status", "epoch", "step", "mmAP", "hours", "left", "why")
 """`hours` of training so far, `left` at the present speed."""
@@ -66,9 +67,8 @@ def _cells(folder: RunFolder, stand: Stand) -> tuple[str, ...]:
         return folder.name, stand.status, f"0/{epochs}", "", "", "", "", stand.why
     done = _progress(folder, _stamp(folder.journal))
     why = stand.why
-    quiet_s = time.time() - (done.time or folder.state_file.stat().st_mtime)
-    if stand.status == Status.RUNNING and quiet_s > QUIET_AFTER_S:
-        why = f"nothing written for {quiet_s / 3600:.1f} h: does it hang? ({why})"
+    if stand.status == Status.RUNNING and (still := _stands_still(folder)):
+        why = f"{still} ({why})"
     left = ""
     if stand.status == Status.RUNNING and done.images_per_s:
         steps = plan["schedule"]["steps_per_epoch"] * epochs
@@ -83,6 +83,19 @@ def _cells(folder: RunFolder, stand: Stand) -> tuple[str, ...]:
         left,
         why,
     )
+
+
+def _stands_still(folder: RunFolder) -> str:
+    """Which rank has made no step for how long, and what it does; empty where all is well."""
+    beats = read_beats(folder)
+    if not beats:
+        return ""
+    seen_at, beat = min(beats, key=lambda found: min(found[0], found[1].progress_at))
+    still_s = time.time() - min(seen_at, beat.progress_at)
+    if still_s < QUIET_AFTER_S:
+        return ""
+    minutes = f"{still_s / 60:.0f} min" if still_s < 2 * 3600 else f"{still_s / 3600:.1f} h"
+    return f"no step for {minutes}: rank {beat.rank} {beat.phase}"
 
 
 @lru_cache(maxsize=4096)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from megdet.errors import ExitCode
+from megdet.runs.causes import NETWORK, cause_of
 from megdet.runs.failure import Failure
 from megdet.runs.folder import RunFolder
 from megdet.runs.state import RunState
@@ -43,16 +44,24 @@ def settle(
             folder.write_state(replace(state, status=Status.INTERRUPTED, ended=now(), reason=reason))
         return Status.INTERRUPTED
     failure = folder.failure()
-    if codes[rank] <= 0 or failure is None:
+    if codes[rank] <= 0 or failure is None or _is_echo(failure, rank, codes[rank]):
         reason = _reason(rank, codes[rank], out_of_memory=out_of_memory)
         folder.release_room()
         folder.write_failure(Failure.of_death(rank, reason, log=folder.last_log_lines(rank)))
         folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=reason))
-    elif before and state.attempts == before.attempts:
-        # It failed before its first word: the state that is there is an earlier attempt's.
-        state = replace(state, status=Status.FAILED, attempts=before.attempts + 1, ended=now(), reason=failure.reason)
+    elif (before and state.attempts == before.attempts) or state.status != Status.FAILED:
+        # It failed before its first word, and the state is an earlier attempt's; or rank 0 was just saving, and has
+        # written that it runs after another rank had failed.
+        attempts = before.attempts + 1 if before else 1
+        state = replace(state, status=Status.FAILED, attempts=attempts, ended=now(), reason=failure.reason)
         folder.write_state(state)
     return Status.FAILED
+
+
+def _is_echo(failure: Failure, rank: int, code: int) -> bool:
+    """Whether a rank only complains of the connection to one that went before it, without a word."""
+    spoke = code in (ExitCode.RUN_FAILED, ExitCode.USER_ERROR)
+    return failure.rank != rank and not spoke and cause_of(failure) is NETWORK
 
 
 def blame(code: int) -> int:

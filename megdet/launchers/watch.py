@@ -86,9 +86,10 @@ def _watch_lines(folders: Sequence[RunFolder], poll_s: float) -> list[Stand]:
     said: list[str] = [""] * len(folders)
     while True:
         for number, (folder, stand) in enumerate(zip(folders, stands, strict=True)):
-            if stand.status != said[number]:
-                said[number] = stand.status
-                print(f"{folder.name}: {stand.status}" + (f" ({stand.why})" if stand.why else ""), flush=True)
+            line = f"{folder.name}: {stand.status}" + (f" ({stand.why})" if stand.why else "")
+            if line != said[number]:  # also where it waits for another reason now: it may be one that never goes away
+                said[number] = line
+                print(line, flush=True)
         if over:
             return stands
         time.sleep(poll_s)

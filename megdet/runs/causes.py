@@ -87,6 +87,13 @@ NEVER_BEGAN = Cause(
     _words(r"its ranks never began", r"Unable to create step", r"task launch failed"),
     retried=True,
 )
+HUNG = Cause(
+    "no progress",
+    "failure.json says which rank stood still, and where: storage that does not answer, a stopped process, a node that "
+    "is gone. Launching again goes on from the last checkpoint; cluster.timeout_min=N waits longer.",
+    _words(r"rank \d+ (made no progress|has not been heard of) for"),
+    retried=True,
+)
 KILLED = Cause(
     "killed from outside",
     "somebody or the system ended a rank: the kernel's log (dmesg) says so where it was for memory, and then "
@@ -116,13 +123,13 @@ LOST = Cause(
     "see what its job said with `megdet logs RUN --job`; launching again goes on from the last checkpoint.",
 )
 
-BY_WORDS = (DAMAGED, CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA, NEVER_BEGAN)
+BY_WORDS = (DAMAGED, HUNG, CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA, NEVER_BEGAN)
 """In this order: the first that fits. A rank out of memory makes the others lose their connection to it."""
 BY_SIGNAL = (KILLED, CRASHED)
 """Where no words say more."""
 IN_ORDER = (
-    CUDA_MEMORY, HOST_MEMORY, KILLED, CRASHED, NETWORK, NODE, NEVER_BEGAN, TIME_LIMIT, CONFIG_OR_DATA, DAMAGED, ERROR,
-    LOST, DIVERGED,
+    CUDA_MEMORY, HOST_MEMORY, KILLED, CRASHED, HUNG, NETWORK, NODE, NEVER_BEGAN, TIME_LIMIT, CONFIG_OR_DATA, DAMAGED,
+    ERROR, LOST, DIVERGED,
 )  # fmt: skip
 
 ERRORS_OF_CODE = frozenset({

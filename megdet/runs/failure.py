@@ -10,6 +10,7 @@ from megdet.errors import UserError
 from megdet.runs.times import now
 
 LAST_LOG_LINES = 40
+NO_PROGRESS = "NoProgress"
 RANK_DIED = "RankDied"
 """Stands for the error of a rank that could not say anything any more."""
 
@@ -41,6 +42,11 @@ class Failure:
     def of_death(cls, rank: int | None, reason: str, *, log: tuple[str, ...]) -> Failure:
         """What a launcher says of a rank that died without a word."""
         return cls(rank, RANK_DIED, reason, "", log, now())
+
+    @classmethod
+    def of_hang(cls, rank: int, reason: str, *, stack: str, log: tuple[str, ...]) -> Failure:
+        """What a watchdog says of a rank that makes no progress; `stack` is where the one that says it stands."""
+        return cls(rank, NO_PROGRESS, reason, stack, log, now())
 
     @property
     def says_why(self) -> bool:

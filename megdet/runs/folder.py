@@ -52,6 +52,9 @@ WAYS_OUT = {
 }
 """What to do about a damaged file, by its name."""
 
+STORE = "MEGDET_STORE"
+"""Environment variable of ranks on one machine: the file in which they meet."""
+
 T = TypeVar("T")
 
 
@@ -110,6 +113,11 @@ class RunFolder:
     @property
     def pictures(self) -> Path:
         return self.path / PICTURES
+
+    @property
+    def beats(self) -> Path:
+        """The ranks' signs of life."""
+        return self.path / ".beats"
 
     @property
     def submission_file(self) -> Path:

@@ -20,6 +20,7 @@ from megdet.runs.provenance import Provenance, provenance_of
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.tracking.client import (
+    PATIENCE_S,
     client_of,
     experiment_id_of,
     locked,
@@ -89,7 +90,7 @@ class Mirror:
         """Ask for a push; returns at once. Requests made while one is under way become one."""
         self._wanted.set()
 
-    def close(self, timeout_s: float = 60.0) -> bool:
+    def close(self, timeout_s: float = PATIENCE_S) -> bool:
         """Push a last time and wait for it; True if MLflow then has everything."""
         self._closing = True
         self._wanted.set()

@@ -64,7 +64,7 @@ def detector_of(plan: Plan, ranks: Ranks, *, pretrained: bool = True) -> Detecto
     """
     config, layout = plan.config, plan.layout
     assert config.data.num_classes is not None, "as planned"
-    group = bn_group_of(ranks.rank, world_size=ranks.world_size, bn_group=layout.bn_group)
+    group = bn_group_of(ranks.rank, world_size=ranks.world_size, bn_group=layout.bn_group, timeout=ranks.timeout)
     detector = build_detector(
         config.model,
         config.eval,

@@ -22,7 +22,6 @@ import pytest
 from mlflow import MlflowClient
 
 from megdet import cli
-from megdet.cli import table
 from megdet.cli.runs import select_runs
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
@@ -31,6 +30,7 @@ from megdet.errors import UserError
 from megdet.launchers.local.lock import is_locked
 from megdet.launchers.slurm.submission import Submission
 from megdet.planning.plan import make_plan
+from megdet.runs.beats import Beat, write_beat
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal
 from megdet.runs.state import RunState
@@ -138,15 +138,13 @@ def test_status_lists_every_run_with_its_state_progress_and_result(
     assert "1 finished" in out and "1 new" in out
 
 
-def test_a_running_run_that_has_gone_quiet_is_pointed_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_running_run_that_has_gone_quiet_is_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fabricate_run(tmp_path, {}, status="running", epochs=1)
-    now = time.time()
-    monkeypatch.setattr(table.time, "time", lambda: now + 3 * 3600)
+    then = time.time() - 3 * 3600
+    write_beat(owned(folder), Beat("test", 0, step=7, phase="evaluating", progress_at=then, limit_s=600.0))
     with locked(folder):
         cli.main(["status", str(tmp_path)])
-    assert "nothing written for 3.0 h" in capsys.readouterr().out
+    assert "no step for 3.0 h: rank 0 evaluating" in capsys.readouterr().out
 
 
 def test_status_shows_the_hours_left_at_the_present_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,7 @@ def test_what_is_retried_is_no_error_of_the_code() -> None:
     retried = {cause.name for cause in causes.IN_ORDER if cause.retried}
     assert retried == {
         "network between ranks (NCCL or gloo)", "node failure", "its ranks never began", "killed from outside",
+        "no progress",
     }  # fmt: skip
 
 
@@ -160,3 +161,26 @@ def test_memory_that_slurm_says_was_too_little_is_not_tried_again(
     diagnosis = Jobs().look_at([planned_run]).diagnosis(planned_run)
     assert diagnosis is not None and diagnosis.cause is causes.HOST_MEMORY
     assert not (tmp_path / "asked").exists()
+
+
+def test_a_failure_is_not_hidden_by_a_rank_that_was_just_saving(plan: Plan, tmp_path: Path) -> None:
+    body = """
+        run.write_failure(Failure(1, "ImportError", "ImportError: no such package"))
+        state("running")
+        sys.exit(1)
+    """
+    assert run_local(plan, program=write_program(tmp_path / "rank.py", body), machine=ONE_CORE) == Status.FAILED
+    assert stand_of(folder_of(plan)).why == "ImportError: no such package" and attempts_of(plan) == 1
+
+
+def test_a_failure_in_a_job_is_not_hidden_by_a_rank_that_was_just_saving(
+    planned_run: RunFolder, command: Command
+) -> None:
+    submit(planned_run)
+    owned = begin(planned_run)
+    complain(owned, "ImportError", "ImportError: no such package")
+    word(owned, Status.RUNNING)
+    assert end(attempt(), planned_run, 1, submission=NAME) == 1
+    state = planned_run.state()
+    assert state is not None
+    assert (state.status, state.reason, state.attempts) == (Status.FAILED, "ImportError: no such package", 1)

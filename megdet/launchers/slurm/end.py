@@ -71,9 +71,11 @@ def end(
             return code
     if reason:
         fail(owned, state or next_state(folder), reason, rank=rank)
-    elif failure and state is None:
-        # It failed before its first word: the state that is there is an earlier attempt's.
-        owned.write_state(replace(next_state(folder), status=Status.FAILED, ended=now(), reason=failure.reason))
+    elif failure and (state is None or state.status != Status.FAILED):
+        # It failed before its first word, and the state is an earlier attempt's; or rank 0 was just saving, and has
+        # written that it runs after another rank had failed.
+        state = state or next_state(folder)
+        owned.write_state(replace(state, status=Status.FAILED, ended=now(), reason=failure.reason))
     return code
 
 
@@ -97,7 +99,8 @@ def _what_ended_it(failure: Failure | None, code: int, *, began: bool, said: Seq
     """
     rank, first_code = first_to_end(said)
     code = first_code or code
-    if failure and not (code > KILLED and cause_of(failure) is NETWORK):
+    spoke = code in (ExitCode.RUN_FAILED, ExitCode.USER_ERROR)
+    if failure and (spoke or cause_of(failure) is not NETWORK):
         return None, ""
     # The ranks that were left only lost their connection to the one that was killed.
     if any(HOST_MEMORY.pattern and HOST_MEMORY.pattern.search(line) for line in said):
