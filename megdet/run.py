@@ -12,11 +12,7 @@ import sys
 from pathlib import Path
 
 from megdet.errors import ExitCode
-from megdet.launchers.jobs import job_environment_of
-from megdet.planning.plan import Plan
 from megdet.runs.folder import ATTEMPT, LostOwnership, RunFolder
-from megdet.training.attempt import Attempt
-from megdet.training.distributed import Ranks
 from megdet.training.ending import record_failure, start_log
 from megdet.training.stop_signals import StopSignals
 
@@ -26,13 +22,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m megdet.run", description="Runs one rank of a planned run.")
     parser.add_argument("plan", type=Path, help="the run's plan.json; its folder is the run's")
     path: Path = parser.parse_args().plan.resolve()
-    ranks = Ranks.from_environment()
-    folder = RunFolder(path.parent).owned_by(_attempt(ranks))
-    start_log(folder, ranks.rank)
+    rank = int(os.environ.get("RANK", "0"))
+    folder = RunFolder(path.parent).owned_by(_attempt())
+    start_log(folder, rank)
     stop = StopSignals()
     try:
-        if ATTEMPT not in os.environ and ranks.rank == 0:
-            folder.claim(_attempt(ranks))
+        if ATTEMPT not in os.environ and rank == 0:
+            folder.claim(_attempt())
+        # Imported here, with the log open: a node whose torch or driver is broken says so in failure.json.
+        from megdet.launchers.jobs import job_environment_of
+        from megdet.planning.plan import Plan
+        from megdet.training.attempt import Attempt
+        from megdet.training.distributed import Ranks
+
+        ranks = Ranks.from_environment()
         plan = Plan.from_json(path.read_text())
         plan.check_ranks(ranks.world_size)
         ranks.check_device()
@@ -43,12 +46,13 @@ def main() -> int:
         print(error, file=sys.stderr, flush=True)
         return ExitCode.INTERRUPTED
     except Exception as error:
-        return record_failure(folder, ranks.rank, error)
+        return record_failure(folder, rank, error)
 
 
-def _attempt(ranks: Ranks) -> str:
+def _attempt() -> str:
     """The launcher's name for this attempt; started by hand, a name that all of its ranks come to."""
-    by_hand = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}" if ranks.world_size > 1 else str(os.getpid())
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    by_hand = str(os.getpid()) if alone else f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     return os.environ.get(ATTEMPT, f"by-hand-{by_hand}")
 
 

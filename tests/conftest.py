@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from megdet.data.shapes import generate_shapes
+from megdet.data.generated import generate
 
 TRAIN_IMAGES, VAL_IMAGES = 32, 8
 
@@ -29,5 +29,5 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """32 training and 8 validation images of 64 px, as real JPEGs in COCO's layout."""
     root = tmp_path_factory.mktemp("shapes") / "set"
-    generate_shapes(root, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, image_size=64, seed=0)
+    generate("shapes", root, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, image_size=64, seed=0)
     return root

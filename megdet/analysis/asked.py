@@ -14,7 +14,7 @@ import pandas as pd
 from megdet.analysis.frames import RunFrames
 from megdet.analysis.setting_values import NOT_SET, setting_text
 from megdet.config.schema import Config
-from megdet.planning.identity import semantic_settings
+from megdet.planning.identity import RECIPE, semantic_settings, settings_in
 
 Asked = dict[str, str | None]
 """Settings as text; None: not set."""
@@ -49,7 +49,7 @@ def runs_of_rows(frames: RunFrames, rows: Sequence[Asked | None], varied: Iterab
     """The runs that match each row, by seed; none for a row without an `ask` (None).
 
     A row that leaves out one of the `varied` settings, which others ask for, asks for its usual value: the default;
-    where no run has that, what most runs have that no row asks for.
+    where no run has that, what most runs have that no row asks for, or else what most have.
     """
     runs = frames.runs.sort_values(["seed", "run_id"])
     keys = [key for key in dict.fromkeys(key for row in rows for key in (*varied, *(row or ()))) if key != SEED]
@@ -68,8 +68,10 @@ def runs_of_rows(frames: RunFrames, rows: Sequence[Asked | None], varied: Iterab
 
 def _usual(key: str, there: Counter[str], asked: Sequence[str | None]) -> str:
     default = canonical(default_settings().get(key))
+    if default in there or not there:
+        return default
     others = sorted(there.keys() - set(map(canonical, asked)))
-    return max(others, key=lambda text: there[text]) if others and default not in there else default
+    return max(others or sorted(there), key=lambda text: there[text])
 
 
 @cache
@@ -87,7 +89,7 @@ def canonical(text: str | None) -> str:
 
 
 def _settings(config: Config) -> dict[str, str]:
-    return semantic_settings({"config": asdict(config)})
+    return semantic_settings({"config": asdict(config), "recipe": RECIPE})
 
 
 def _of_the_schema(ask: Mapping[str, Any]) -> list[str]:
@@ -112,7 +114,7 @@ def _semantic(key: str, value: Any) -> dict[str, str | None]:
     nested: Any = "" if value is None else value
     for part in reversed(key.split(".")):
         nested = {part: nested}
-    settings = semantic_settings({"config": nested})
+    settings = settings_in(nested)
     return {name: None if value is None else text for name, text in settings.items()}
 
 

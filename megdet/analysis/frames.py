@@ -24,6 +24,8 @@ from megdet.analysis.run_folders import from_run_folders
 from megdet.analysis.setting_values import setting_text, typed
 from megdet.errors import UserError
 from megdet.runs.journal import COCO_METRICS
+from megdet.settings.paths import expanded, fault_of_path
+from megdet.settings.rules import shown
 from megdet.tracking.uri import default_uri
 
 EPOCHS = ("mmAP", "loss", "lr", "train_s", "eval_s")
@@ -126,7 +128,9 @@ def read_runs(source: str | None = None, *, epochs: Sequence[str] = EPOCHS, step
 
         records = from_mlflow(source, epochs=epochs, steps=steps)
     else:
-        records = from_run_folders(Path(source), steps=steps)
+        if instead := fault_of_path(source):
+            raise UserError(f"--from {shown(source)}: use {instead}")
+        records = from_run_folders(expanded(source), steps=steps)
     return frames_of(records, epochs=epochs, steps=steps)
 
 

@@ -62,7 +62,7 @@ def _tables(parsed: argparse.Namespace) -> list[Table]:
     recipes = [_recipe(parsed.table)] if parsed.table else list(PAPER_TABLES.values())
     epochs = [name for recipe in recipes for name in recipe.epochs]
     runs = read_runs(parsed.source, epochs=epochs)
-    if parsed.against:
+    if parsed.against is not None:
         runs, second = second_set(parsed.against, runs, wanted=wanted_of(parsed), epochs=epochs)
         made = tables_of(runs, recipes, against=second, name=short_name(parsed.against))
     else:

@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from megdet.analysis.asked import default_settings
 from megdet.analysis.paper import paper_rows
 from megdet.config.locations import CONF
-from megdet.planning.identity import semantic_settings
+from megdet.planning.identity import settings_in
 
 
 @cache
@@ -22,5 +22,5 @@ def paper_settings(schedule: str) -> Mapping[str, str]:
     found = {key: text for key, text in default_settings().items() if not f"{key}.".startswith("schedule.")}
     if any(row.key[2] == schedule for row in paper_rows("table2", "table3")):
         content = yaml.safe_load((CONF / "schedule" / f"{schedule}.yaml").read_text())
-        found |= semantic_settings({"config": {"schedule": content}})
+        found |= settings_in({"schedule": content})
     return found

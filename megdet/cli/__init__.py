@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from megdet import __version__
-from megdet.cli import cancel, cluster, logs, status, sync, wait, why
+from megdet.cli import cancel, cluster, evaluate, export, logs, predict, status, sync, wait, why
 from megdet.cli.doors import DOORS, complete
 from megdet.errors import UserError, outlive_closed_pipes
 
@@ -25,6 +25,7 @@ EPILOG = """\
   megdet why                   what went wrong, by cause, and what to do
   megdet cancel 'b16-*'        stop some; launching them again goes on from their checkpoints
   megdet wait && megdet tables
+  megdet predict b256-bn16 photos   what its detector finds in images; eval scores it, export hands it on
 
 `megdet COMMAND --help` says more.
 """
@@ -47,6 +48,9 @@ COMMANDS: dict[str, Command] = {
     "why": why,
     "logs": logs,
     "cancel": cancel,
+    "predict": predict,
+    "eval": evaluate,
+    "export": export,
     "sync": sync,
     "cluster": cluster,
 }

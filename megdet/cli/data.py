@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet.data.files import DataFiles, check_files
-from megdet.data.known import SHAPES
+from megdet.data.known import GENERATED
 from megdet.data.settings import DataSettings
 from megdet.errors import UserError
 
@@ -45,8 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     from megdet.config.compose import compose
 
     data = compose(parsed.overrides).data
-    if data.name == SHAPES and not Path(data.root).exists():
-        raise UserError(f"data.root={data.root} is not there yet: data=shapes is drawn when a run first needs it")
+    data.check("data.")
+    if data.name in GENERATED and not Path(data.root).exists():
+        raise UserError(f"data.root={data.root} is not there yet: data={data.name} is drawn when a run first needs it")
     files = check_files(data)
     found = _read(data, files)
     splits = {"training": found.train, "validation": found.val}

@@ -8,7 +8,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from megdet.cli.runs import select_runs
+from megdet.cli.numbers import count
+from megdet.cli.runs import select_run
 from megdet.errors import UserError
 from megdet.launchers.jobs import Jobs, job_of
 from megdet.runs.folder import RunFolder
@@ -28,19 +29,15 @@ LOOK_EVERY_S = 5.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_name", metavar="RUN", help="one run")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run is over")
-    parser.add_argument("-n", "--lines", type=int, default=40, metavar="N", help="the last N lines (40)")
+    parser.add_argument("-n", "--lines", type=count, default=40, metavar="N", help="the last N lines (40)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--rank", type=int, default=0, metavar="K", help="of this rank (0)")
+    which.add_argument("--rank", type=count, default=0, metavar="K", help="of this rank (0)")
     which.add_argument("--job", action="store_true", help="of its job: what was said around the ranks")
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Print and perhaps follow a log; always 0."""
-    folders = select_runs([parsed.run_name])
-    if len(folders) > 1:
-        names = ", ".join(folder.name for folder in folders)
-        raise UserError(f"{parsed.run_name}: logs are of one run, and these are meant: {names}")
-    [folder] = folders
+    folder = select_run(parsed.run_name)
     path = _job_log(folder) if parsed.job else folder.log(parsed.rank)
     if not path.exists() and not parsed.follow:
         there = [file.name for file in folder.logs()]

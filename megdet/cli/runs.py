@@ -8,6 +8,8 @@ from pathlib import Path
 
 from megdet.errors import UserError
 from megdet.runs.folder import PLAN, RunFolder, run_folders
+from megdet.settings.paths import expanded, fault_of_path
+from megdet.settings.rules import shown
 
 DEFAULT = "runs"
 
@@ -17,8 +19,19 @@ def select_runs(words: Sequence[str]) -> list[RunFolder]:
     return list(dict.fromkeys(folder for word in words or [DEFAULT] for folder in _named(word)))
 
 
+def select_run(word: str) -> RunFolder:
+    """The one run folder that `word` names. Raises UserError where it names several."""
+    folders = select_runs([word])
+    if len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders)
+        raise UserError(f"{word}: one run is needed, and these are meant: {names}")
+    return folders[0]
+
+
 def _named(word: str) -> list[RunFolder]:
-    path = Path(word)
+    if instead := fault_of_path(word):
+        raise UserError(f"{shown(word)}: use {instead}")
+    path = expanded(word)
     if RunFolder(path).exists:
         return [RunFolder(path)]
     if path.is_dir() or word == DEFAULT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from megdet.cli.numbers import seconds
 from megdet.cli.runs import select_runs
 
 SUMMARY = "list runs and where they stand; --watch: live"
@@ -23,7 +24,7 @@ PIPE_WIDTH = 240
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="default: all of ./runs")
     parser.add_argument("-w", "--watch", action="store_true", help="go on until no run is under way, or Ctrl-C")
-    parser.add_argument("--every", type=float, default=5.0, metavar="S", help="seconds between looks (5)")
+    parser.add_argument("--every", type=seconds, default=5.0, metavar="S", help="seconds between looks (5)")
 
 
 def run(parsed: argparse.Namespace) -> int:

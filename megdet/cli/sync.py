@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet.cli.runs import select_runs
+from megdet.errors import UserError
 from megdet.runs.folder import RunFolder
 from megdet.runs.sweep_folder import Sweep, sweeps_of
 from megdet.tracking.client import browse_hint, prepare
@@ -41,8 +42,14 @@ def run(parsed: argparse.Namespace) -> int:
     done: Counter[str] = Counter()
     last: dict[str, RunFolder] = {}
     left = 0
-    folders = select_runs(parsed.runs)
-    places = {folder: _place(folder.read_plan()["config"]["tracking"], parsed) for folder in folders}
+    folders, places = [], {}
+    for folder in select_runs(parsed.runs):
+        try:
+            places[folder] = _place(folder.read_plan()["config"]["tracking"], parsed)
+            folders.append(folder)
+        except UserError as error:
+            left += 1
+            print(f"not pushed: {error}", file=sys.stderr)
     sweeps: dict[Path, tuple[str, str]] = {}
     for folder in folders:
         for sweep_folder in sweeps_of(folder):
@@ -72,7 +79,10 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _place(tracking: Mapping[str, Any], parsed: argparse.Namespace) -> tuple[str, str]:
-    uri = absolute_uri(parsed.uri or tracking["uri"] or default_uri(Path.cwd()))
+    if parsed.uri is not None:
+        uri = absolute_uri(parsed.uri)
+    else:
+        uri = absolute_uri(tracking["uri"] or default_uri(Path.cwd()))
     return uri, parsed.experiment or tracking["experiment"]
 
 

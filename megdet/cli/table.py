@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from megdet.errors import UserError
 from megdet.launchers.watch import STYLES
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
@@ -48,7 +49,10 @@ def table_of(stands: Mapping[RunFolder, Stand], *, live_first: bool = False) -> 
     if live_first:
         rows.sort(key=lambda row: not row[1].status.is_live)
     for folder, stand in rows:
-        cells = _cells(folder, stand)
+        try:
+            cells = _cells(folder, stand)
+        except (UserError, OSError) as error:
+            cells = (folder.name, stand.status, "", "", "", "", "", f"{stand.why}; {error}".removeprefix("; "))
         styles = ("", STYLES.get(stand.status, "")) + len(cells[2:]) * ("",)
         table.add_row(*(Text(cell, style) for cell, style in zip(cells, styles, strict=True)))
     counts = Counter(stand.status for stand in stands.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from megdet.cli.numbers import count
 from megdet.cli.runs import select_runs
 
 SUMMARY = "why runs failed, by cause, and what to do"
@@ -16,7 +17,7 @@ log lines of one run of each group, and what to do.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="default: all of ./runs")
-    parser.add_argument("-n", "--lines", type=int, default=5, metavar="N", help="log lines shown of each group (5)")
+    parser.add_argument("-n", "--lines", type=count, default=5, metavar="N", help="log lines shown of each group (5)")
 
 
 def run(parsed: argparse.Namespace) -> int:

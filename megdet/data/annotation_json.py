@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from megdet.data.regular_file import open_regular
 from megdet.errors import UserError
 
+T = TypeVar("T")
 MISSING = msgspec.UNSET
 """The value of a key that an entry does not have."""
 
@@ -39,6 +40,12 @@ class AnnotationEntry(msgspec.Struct, gc=False):
     iscrowd: Any = MISSING
 
 
+class ImageList(msgspec.Struct):
+    """Of a file that may have no annotations, as COCO has them for its test images."""
+
+    images: list[ImageEntry]
+
+
 class AnnotationLists(msgspec.Struct):
     images: list[ImageEntry]
     categories: list[CategoryEntry]
@@ -64,13 +71,30 @@ def read_lists(path: Path) -> AnnotationLists:
     """
     content = _bytes_of(path)
     try:
-        if not content.isascii():
-            content.decode()  # what is skipped would not be looked at
-        lists = msgspec.json.decode(content, type=AnnotationLists)
+        lists = _decoded(content, AnnotationLists)
         _refuse_repeated_lists(path, content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} {_fault(content, error)}") from error
     return lists
+
+
+def read_image_list(path: Path) -> list[ImageEntry]:
+    """The list `images` of a file, whatever else it has. Raises UserError where there is none."""
+    content = _bytes_of(path)
+    try:
+        return _decoded(content, ImageList).images
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"{path} cannot be used: it needs a list `images`, as COCO's files have it ({error})"
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} {_fault(content, error)}") from error
+
+
+def _decoded(content: bytes, lists: type[T]) -> T:
+    if not content.isascii():
+        content.decode()  # what is skipped would not be looked at
+    return msgspec.json.decode(content, type=lists)
 
 
 def _bytes_of(path: Path) -> bytes:

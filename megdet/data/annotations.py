@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megdet.data.annotation_json import MISSING, read_lists
+from megdet.data.annotation_json import MISSING, read_image_list, read_lists
 from megdet.data.boxes import fit_boxes, read_boxes
 from megdet.data.entries import MAX_ID, Entries, number, shown
 from megdet.errors import UserError
@@ -79,6 +79,34 @@ def read_annotations(path: Path | str) -> Annotations:
     """Read and check a file. Raises UserError."""
     with _without_collector():
         return _read(Path(path))
+
+
+def read_images(path: Path | str) -> Annotations:
+    """The images of a file that may have neither annotations nor categories, without them. Raises UserError."""
+    path = Path(path)
+    with _without_collector():
+        ids, names, sizes = _read_images(Entries(path, "images", read_image_list(path)))
+    return of_images_alone(path, ids, names, sizes)
+
+
+def of_images_alone(
+    path: Path, image_ids: NDArray[np.int64], file_names: tuple[str, ...], sizes: NDArray[np.int64]
+) -> Annotations:
+    """Images in which nothing is annotated, and no class is known."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return Annotations(
+        path=path,
+        image_ids=image_ids,
+        file_names=file_names,
+        sizes=sizes,
+        category_ids=nothing,
+        category_names=(),
+        owner=nothing,
+        labels=nothing,
+        boxes=np.zeros((0, 4)),
+        areas=np.zeros(0),
+        crowds=np.zeros(0, dtype=np.bool_),
+    )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from megdet.data.entries import shown
 from megdet.data.files import DataFiles, check_files
 from megdet.data.fingerprint import fingerprint
 from megdet.data.image_folder import ABSENT, file_sizes
-from megdet.data.known import SHAPES
+from megdet.data.known import GENERATED
 from megdet.data.settings import DataSettings
 from megdet.errors import UserError
 
@@ -178,7 +178,7 @@ def check_against(data: DataSettings, files: DataFiles, facts: DataFacts) -> Non
                 f"data.{name}={asked}, but {path}{split} has {found} {what}. Set data.{name}={found}, or use "
                 "data=custom, which asks the files"
             )
-    if data.name != SHAPES and data.fingerprint not in (None, facts.fingerprint):
+    if data.name not in GENERATED and data.fingerprint not in (None, facts.fingerprint):
         raise UserError(
             f"data.fingerprint={data.fingerprint}, but the content of {files.train_annotations} and "
             f"{files.val_annotations} with their images is {facts.fingerprint}: not the data that was planned with. "

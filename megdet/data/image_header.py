@@ -16,6 +16,8 @@ from megdet.data.size import Size
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "AVIF", "PPM", "TGA")
 """Formats of pictures; Pillow knows more, some of which start other programs (EPS) or are documents."""
+ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
+"""The EXIF tag, and its values that exchange height and width."""
 Image.init()  # else Pillow looks for some of them only after a first failure
 
 
@@ -45,6 +47,13 @@ def read_header(path: Path | str) -> ImageHeader:
     """The header of an image file. Raises UnreadableImage; never blocks."""
     with image_errors(), open_regular(path) as file:
         return header_of(file)
+
+
+def upright_size(path: Path | str) -> Size:
+    """The size of an image as people see it, turned as EXIF says. Raises UnreadableImage; never blocks."""
+    with image_errors(), open_regular(path) as file, Image.open(file, formats=FORMATS) as picture:
+        is_turned = picture.getexif().get(ORIENTATION) in QUARTER_TURNS
+        return (picture.width, picture.height) if is_turned else (picture.height, picture.width)
 
 
 def header_of(file: BinaryIO) -> ImageHeader:

@@ -6,11 +6,11 @@ COCO = "coco2017"
 COCO_COUNTS = (118287, 5000, 80)
 """Training images, validation images and categories of COCO 2017."""
 
-SHAPES = "shapes"
-SHAPES_VERSION = 1
-"""Of the generator (`megdet.data.shapes`): to be raised when the same settings would give another set."""
+GENERATED = {"shapes": 1, "digits": 1}
+"""The sets that megdet generates, each by the module of its name, with the version of that module: to be raised when
+the same settings would give another set."""
 
 
-def generated_as() -> str:
+def generated_as(name: str) -> str:
     """What the content of a generated set is known by, its own settings aside."""
-    return f"{SHAPES}-{SHAPES_VERSION}"
+    return f"{name}-{GENERATED[name]}"

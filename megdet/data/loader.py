@@ -115,11 +115,14 @@ def _resized_sizes(split: CocoSplit, min_size: int, max_size: int) -> list[Size]
     return [resized_size(size, min_size=min_size, max_size=max_size) for size in split.sizes]
 
 
-def _record_bad(unreadable: dict[str, str], bad_images: dict[str, str], use: str, most: int, folder: Path) -> None:
+def _record_bad(
+    unreadable: dict[str, str], bad_images: dict[str, str], use: str, most: int, folder: Path, *, say: bool = True
+) -> None:
     """Add the files of a pass that could not be read to `bad_images`. Raises UserError beyond `most`."""
     for name, reason in unreadable.items():
         if name not in bad_images:
-            _log.warning("cannot read %s image %s: %s", use, name, reason)
+            if say:
+                _log.warning("cannot read %s image %s: %s", use, name, reason)
             bad_images[name] = reason
     check_bad_images(bad_images, most=most, folder=folder)
 
@@ -284,8 +287,10 @@ class EvalLoader:
         workers: int,
         pin_memory: bool,
         max_bad_images: int,
+        say_bad: bool = True,
     ) -> None:
-        self.split = split
+        """`say_bad`: whether each file that cannot be read is a line of the log at once."""
+        self.split, self.say_bad = split, say_bad
         self.workers, self.pin_memory, self.max_bad_images = workers, pin_memory, max_bad_images
         self.resized = _resized_sizes(split, min_size, max_size)
         self.reader = _PixelReader(split, min_size=min_size, max_size=max_size)
@@ -311,7 +316,8 @@ class EvalLoader:
         passes = [[request] for request in self.requests]
         pixels = _pixels(self.reader, passes, workers=self.workers, pin_memory=self.pin_memory)
         for request, loaded in zip(self.requests, pixels, strict=True):
-            _record_bad(loaded.unreadable, self.bad_images, "evaluation", self.max_bad_images, self.split.folder)
+            most, folder = self.max_bad_images, self.split.folder
+            _record_bad(loaded.unreadable, self.bad_images, "evaluation", most, folder, say=self.say_bad)
             yield ImageBatch(
                 images=loaded.images[0],
                 sizes=[self.resized[index] for index in request.indices],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from megdet.data.files import DataFiles, check_files, files_of
-from megdet.data.known import COCO, COCO_COUNTS, SHAPES, generated_as
+from megdet.data.known import COCO, COCO_COUNTS, GENERATED, generated_as
 from megdet.data.settings import DataSettings
 from megdet.errors import UserError
+from megdet.settings.paths import expanded
 
 if TYPE_CHECKING:
     from megdet.data.data_set import DataFacts
@@ -24,7 +25,7 @@ class DataResolver:
     def resolve(self, data: DataSettings) -> DataSettings:
         """The same with absolute places, and with `train_images`, `val_images`, `num_classes` and `fingerprint` set.
 
-        COCO 2017 and the generated set are known by their names and counts, so they can be planned without the files.
+        COCO 2017 and generated sets are known by their names and counts, so they can be planned without the files.
         Where files are there, they are read and checked. Of any other data the fingerprint is part of what is asked.
 
         Raises:
@@ -32,13 +33,14 @@ class DataResolver:
         """
         data.check("data.")
         data = _with_absolute_places(data)
-        if data.name == SHAPES:
-            if data.fingerprint not in (None, generated_as()):
+        if data.name in GENERATED:
+            drawn = generated_as(data.name)
+            if data.fingerprint not in (None, drawn):
                 raise UserError(
-                    f"data.fingerprint={data.fingerprint}, but this version of megdet draws {generated_as()}; "
+                    f"data.fingerprint={data.fingerprint}, but this version of megdet draws {drawn}; "
                     "check out the version that drew the other, or launch again without data.fingerprint"
                 )
-            data.fingerprint = generated_as()
+            data.fingerprint = drawn
             return data
         facts = self.facts(data)
         if facts is None:
@@ -56,7 +58,7 @@ class DataResolver:
         Raises:
             UserError: where the data is not what it should be.
         """
-        if data.name == SHAPES or files_of(data).missing():
+        if data.name in GENERATED or files_of(data).missing():
             return None
         # Imported here: it brings numpy, which a plan without the files does without.
         from megdet.data.data_set import check_against, read_files
@@ -83,12 +85,12 @@ class DataResolver:
 
 def _with_absolute_places(data: DataSettings) -> DataSettings:
     data = copy.deepcopy(data)
-    data.root = str(Path(data.root).expanduser().resolve())
+    data.root = os.path.realpath(expanded(data.root))
     for split in (data.train, data.val):
         for name in ("annotations", "images"):
             place = getattr(split, name)
             if place is not None:
-                setattr(split, name, str(data.root / Path(place).expanduser()))
+                setattr(split, name, str(data.root / expanded(place)))
     return data
 
 

@@ -1,38 +1,24 @@
-"""A generated detection data set in COCO's own format: real JPEGs, real instances_*.json, no download.
+"""`data=shapes`: six classes of drawn shapes of any colour, size (COCO's small, medium and large) and rotation.
 
-Six classes of shapes of any colour, size (COCO's small, medium and large) and rotation, on textured
-grounds; occlusion, crowd regions, images without objects, both orientations, and among the training images
-the odd kinds of JPEG that COCO has: grey, CMYK, EXIF-rotated. The same seed gives the same set.
+On textured grounds; with occlusion, crowd regions, images without objects, both orientations, and among the training
+images the odd kinds of JPEG that COCO has: grey, CMYK, EXIF-rotated.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
-import sys
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from megdet.data.files import coco_files
-from megdet.data.known import SHAPES_VERSION
-from megdet.errors import UserError
+from megdet.data.generated import Mask, PaintedObject, Painting, Pixels
 
-Mask = NDArray[np.bool_]
-Pixels = NDArray[np.float32]
+SUPERCATEGORY = "shape"
+LEAST_SIZE = 48
 
-MARKER = "shapes.json"
-_ORIENTATION = 0x0112  # the EXIF tag
-# How a viewer must turn the stored pixels (EXIF 2.32, 4.6.4), and the turn that stores them so.
-_STORED_TURN = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 # Square root of the area in pixels, how often. COCO: small < 32^2 <= medium < 96^2 <= large.
@@ -80,106 +66,11 @@ _SHAPES = (  # ids with gaps, as in COCO
     _Shape(8, "ring", lambda x, y: np.abs(np.hypot(x, y) - 0.78) <= 0.22, math.pi * (1 - 0.56**2)),
     _Shape(13, "star", _star, 5 * 0.5 * math.sin(math.pi / 5)),
 )
+CATEGORIES = tuple((shape.category_id, shape.name) for shape in _SHAPES)
 
 
-def generate_shapes(root: Path, *, train_images: int, val_images: int, image_size: int, seed: int) -> None:
-    """Make the set below `root`, in the folder layout of COCO 2017; nothing if it is there already.
-
-    `image_size` is the short side in pixels, the long one is up to 1.5 times that. The folder appears whole
-    or not at all. Raises UserError if `root` holds anything else, another set of shapes included.
-    """
-    settings = {
-        "format": SHAPES_VERSION,
-        "train_images": train_images,
-        "val_images": val_images,
-        "image_size": image_size,
-        "seed": seed,
-    }
-    if train_images < 1 or val_images < 1 or image_size < 48:
-        raise UserError(
-            f"data.train_images={train_images}, data.val_images={val_images}, image_size={image_size}: "
-            "shapes needs at least one image of each and an image_size of 48 pixels or more"
-        )
-    root = Path(root)
-    if _is_there(root, settings):
-        return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    folder = root.parent / f".{root.name}-{uuid.uuid4().hex[:12]}"
-    try:
-        files = coco_files(folder)
-        files.train_annotations.parent.mkdir(parents=True)
-        progress = _Progress(f"generating {root}", train_images + val_images)
-        for split, (images, annotations, count) in enumerate(
-            (
-                (files.train_images, files.train_annotations, train_images),
-                (files.val_images, files.val_annotations, val_images),
-            )
-        ):
-            images.mkdir()
-            content = _write_split(images, count, image_size, seed, split, progress)
-            annotations.write_text(json.dumps(content))
-        (folder / MARKER).write_text(json.dumps(settings))
-        try:
-            os.replace(folder, root)
-        except OSError:
-            # Somebody else was faster; _is_there says if theirs is the set that was asked for.
-            if not _is_there(root, settings):
-                raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_there(root: Path, settings: dict[str, int]) -> bool:
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    way_out = f"choose another data.root, or remove {root}"
-    try:
-        found = json.loads((root / MARKER).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"data.root={root} is in use, and not by a generated set (no {MARKER}); {way_out}") from error
-    if found != settings:
-        differ = [f"{k}={found.get(k)} (asked: {v})" for k, v in settings.items() if found.get(k) != v]
-        raise UserError(f"data.root={root} holds shapes with {', '.join(differ)}; {way_out}")
-    return True
-
-
-def _write_split(
-    folder: Path, count: int, image_size: int, seed: int, split: int, progress: _Progress
-) -> dict[str, Any]:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index in range(count):
-        rng = np.random.default_rng([seed, split, index])
-        image_id = 2 * index + 1 + split  # with gaps, and no id in both splits
-        file_name = f"{image_id:012d}.jpg"
-        pixels, objects = _paint(rng, image_size)
-        _save(pixels, folder / file_name, kind=index % 40 if split == 0 else 0)
-        height, width = pixels.shape[:2]
-        images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
-        for mask, shape, is_crowd in objects:
-            annotations.append(
-                {
-                    "id": 2 * len(annotations) + 1 + split,
-                    "image_id": image_id,
-                    "category_id": shape.category_id,
-                    "iscrowd": int(is_crowd),
-                    "bbox": _bounding_box(mask),
-                    "area": int(mask.sum()),
-                    "segmentation": {"size": [height, width], "counts": _run_lengths(mask)},
-                }
-            )
-        progress.advance()
-    return {
-        "info": {"description": "generated shapes", "seed": seed},
-        "licenses": [],
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": s.category_id, "name": s.name, "supercategory": "shape"} for s in _SHAPES],
-    }
-
-
-def _paint(rng: np.random.Generator, image_size: int) -> tuple[Pixels, list[tuple[Mask, _Shape, bool]]]:
-    """One image, float [h, w, 3] in 0..255, and the visible masks of what is annotated in it."""
+def paint(rng: np.random.Generator, image_size: int, *, training: bool) -> Painting:
+    """An image whose short side has `image_size` pixels, and the long one up to 1.5 times that."""
     long_side = int(image_size * rng.uniform(1.0, 1.5))
     height, width = (image_size, long_side) if rng.random() < 0.6 else (long_side, image_size)
     pixels = _ground(rng, height, width)
@@ -203,8 +94,8 @@ def _paint(rng: np.random.Generator, image_size: int) -> tuple[Pixels, list[tupl
     for number, (mask, shape, is_crowd) in enumerate(painted):
         visible: Mask = owner == number
         if visible.sum() > (1 - _MAX_HIDDEN) * mask.sum():
-            seen.append((visible, shape, is_crowd))
-    return np.clip(pixels, 0, 255), seen
+            seen.append(PaintedObject(visible, shape.category_id, is_crowd))
+    return Painting(np.clip(pixels, 0, 255), seen, odd_files=True)
 
 
 def _place(rng: np.random.Generator, taken: Mask, side_px: float) -> tuple[Mask, _Shape]:
@@ -273,52 +164,3 @@ def _fill(rng: np.random.Generator, pixels: Pixels, mask: Mask) -> None:
     slope = rng.uniform(-18, 18, size=2)
     shade = slope[0] * (rows / rows.max() - 0.5) + slope[1] * (columns / max(columns.max(), 1) - 0.5)
     pixels[mask] = colour + shade[:, None] + rng.normal(0, 6, size=(len(rows), 3))
-
-
-def _bounding_box(mask: Mask) -> list[int]:
-    """The tight box (x, y, width, height) around a mask."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return [
-        int(columns[0]),
-        int(rows[0]),
-        int(columns[-1] - columns[0] + 1),
-        int(rows[-1] - rows[0] + 1),
-    ]
-
-
-def _run_lengths(mask: Mask) -> list[int]:
-    """COCO's uncompressed RLE: lengths of runs of 0, 1, 0, … down the columns, the first run of zeros."""
-    flat = mask.flatten(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    runs: list[int] = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-    return [0, *runs] if flat[0] else runs
-
-
-def _save(pixels: Pixels, path: Path, *, kind: int) -> None:
-    """Write a JPEG; of 40 training images one is grey, one CMYK, and three are stored turned, with EXIF."""
-    picture = Image.fromarray(pixels.round().astype(np.uint8))
-    exif = Image.Exif()
-    if kind == 7:
-        picture = picture.convert("L")
-    elif kind == 17:
-        picture = picture.convert("CMYK")
-    elif kind in (23, 26, 28):
-        orientation = kind - 20
-        exif[_ORIENTATION] = orientation
-        picture = picture.transpose(_STORED_TURN[orientation])
-    picture.save(path, quality=92, exif=exif)
-
-
-class _Progress:
-    """A bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done = what, total, 0
-        self.shown = sys.stderr.isatty()
-
-    def advance(self) -> None:
-        self.done += 1
-        if self.shown and (self.done % 16 == 0 or self.done == self.total):
-            bar = "#" * (30 * self.done // self.total)
-            end = "\n" if self.done == self.total else ""
-            print(f"\r{self.what} [{bar:<30}] {self.done}/{self.total}", end=end, file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from megdet.errors import UserError
 from megdet.launchers.interface import Job, JobFinder
 from megdet.launchers.named import LAUNCHERS, launcher_of
 from megdet.runs.causes import Diagnosis, diagnose
-from megdet.runs.folder import RunFolder, last_lines
+from megdet.runs.folder import SUBMISSION, WAYS_OUT, RunFolder, last_lines
 from megdet.runs.job_environment import JobEnvironment
 from megdet.runs.status import Stand, Status
 
@@ -26,22 +26,33 @@ class Look:
         launcher_of(folder)
         job = self._jobs.get(folder)
         if job is None and folder.submission() is not None:
-            raise UserError(f"{folder.submission_file} is damaged: its job is not in it; move the run folder away")
+            raise UserError(f"{folder.submission_file} is damaged: its job is not in it; {WAYS_OUT[SUBMISSION]}")
         return job
 
     def stand(self, folder: RunFolder) -> Stand:
-        """Raises UserError for a damaged folder."""
-        state, job = folder.state(), self.job(folder)
+        """Where a run stands; a damaged file of one run is said there, and keeps no other run from being seen."""
+        state = folder.state()
         if state and state.status.is_result:
-            return Stand(state.status, state.reason or "")
-        return job.stand() if job else Stand(Status.NEW)
+            lost = folder.lost_records(state)
+            return Stand(Status.INTERRUPTED, lost) if lost else Stand(state.status, state.reason or "")
+        try:
+            job = self.job(folder)
+        except UserError as error:
+            # Whether it is under way is not known; started again, it takes the folder from whoever has it.
+            return Stand(Status.FAILED, str(error))
+        stand = job.stand() if job else Stand(Status.NEW)
+        damage = folder.damage()
+        return Stand(Status.INTERRUPTED, damage) if damage and not stand.status.is_live else stand
 
     def diagnosis(self, folder: RunFolder, stand: Stand | None = None) -> Diagnosis | None:
-        """Why a run came to no result; None where it did. Raises UserError for a damaged folder.
+        """Why a run came to no result; None where it did.
 
         `stand`: the run's status, if the caller already has it.
         """
-        job = self.job(folder)
+        try:
+            job = self.job(folder)
+        except UserError:
+            job = None  # its stand says it
         log = last_lines(job.log) if job and job.log else ()
         return diagnose(folder, stand or self.stand(folder), known=job.cause() if job else None, job_log=log)
 
@@ -66,18 +77,18 @@ class Jobs:
         return Look(jobs)
 
     def stands_of(self, folders: Sequence[RunFolder]) -> dict[RunFolder, Stand]:
-        """Where each run stands. Raises UserError for a damaged folder."""
+        """Where each run stands."""
         look = self.look_at(folders)
         return {folder: look.stand(folder) for folder in folders}
 
 
 def stands_of(folders: Sequence[RunFolder]) -> dict[RunFolder, Stand]:
-    """Where each run stands, for who looks once. Raises UserError for a damaged folder."""
+    """Where each run stands, for who looks once."""
     return Jobs().stands_of(folders)
 
 
 def stand_of(folder: RunFolder) -> Stand:
-    """Raises UserError for a damaged folder."""
+    """Where one run stands."""
     return stands_of([folder])[folder]
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 POLL_S = 3.0
 MISSING_POLLS = 3
-"""A job that its queue does not know this often in a row is lost; right after submission it may not know it yet."""
+"""A job that its queue does not know this often in a row is lost; right after submission it may not know it yet. So is
+a state.json that cannot be read this often: a network file system may lose sight of it for a moment."""
 
 STYLES = {
     Status.FINISHED: "green", Status.RUNNING: "cyan", Status.QUEUED: "blue", Status.REQUEUED: "blue",
@@ -60,7 +61,8 @@ class _Poll:
         stands = self._jobs.stands_of(self._folders)
         live = False
         for folder, stand in stands.items():
-            self._missing[folder] = self._missing[folder] + 1 if stand.status == Status.LOST else 0
+            unseen = stand.status == Status.LOST or bool(folder.damage())
+            self._missing[folder] = self._missing[folder] + 1 if unseen else 0
             live |= stand.status.is_live or 0 < self._missing[folder] < MISSING_POLLS
         return [stands[folder] for folder in self._folders], not live
 

@@ -7,7 +7,8 @@ images of a BN batch, so images count by their (padded) pixels and the result is
 from the joined batch. Each rank sends (mean, variance, pixel count) in one collective and
 all ranks combine them exactly (Chan et al. 1979), which keeps the precision of Algorithm 1's two passes:
 sums of squares would lose the variance of activations with a large mean. Backward is one all-reduce of
-(sum dy, sum dy * xhat).
+(sum dy, sum dy * xhat). What is summed and sent is float64 (`megdet.model.channel_sums`), rounded once at the end, so
+that a BN batch has the same statistics however it lies on ranks.
 
 torch.nn.SyncBatchNorm is not used because it refuses CPU tensors, has no BN batch smaller than a rank's share, and
 updates its running statistics once per forward pass, which makes them depend on the layout.
@@ -22,7 +23,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from megdet.model.channel_sums import channel_gradients, channel_moments
 from megdet.model.sublinear import BatchStatistics, current_tape
+from megdet.model.wide import wide_dtype
 
 
 class CrossGPUBatchNorm2d(nn.Module):
@@ -148,37 +151,21 @@ def update_running_statistics(model: nn.Module) -> None:
 def batch_statistics(x: Tensor, group: dist.ProcessGroup | None) -> BatchStatistics:
     """Mean, biased variance and pixel count of `x` [N, C, H, W] joined over the ranks of `group`; one all-gather."""
     channels = x.shape[1]
-    pixels = x.numel() // channels
-    mean, var = _local_statistics(x)
+    mean, var = channel_moments(x)
     # Filled on the device: a number sent there would have the host wait for the GPU, at every layer.
-    count = mean.new_full((1,), float(pixels))
-    if group is None:
-        return BatchStatistics(mean, var, count[0])
-    own = torch.cat([mean, var, count])
-    parts = own.new_empty(dist.get_world_size(group) * own.numel())
-    dist.all_gather_into_tensor(parts, own, group=group)
-    wide = parts.view(-1, own.numel()).double()
-    counts = wide[:, -1:]
-    total = counts.sum().clamp(min=1)
-    means, variances = wide[:, :channels], wide[:, channels:-1]
-    joint_mean = (counts * means).sum(0) / total
-    joint_var = (counts * (variances + (means - joint_mean).square())).sum(0) / total
-    return BatchStatistics(joint_mean.to(own.dtype), joint_var.to(own.dtype), total.to(own.dtype))
-
-
-def _local_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance [C] of this rank's pixels, in float32 at least; zeros where there are none."""
-    zeros = torch.zeros(x.shape[1], device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-    if x.numel() == 0:
-        return zeros, zeros
-    if x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous():
-        # Algorithm 1's two passes; torch's own kernel walks this memory format without vector instructions.
-        mean = x.mean((0, 2, 3))
-        deviation = torch.linalg.vector_norm(x - mean.view(1, -1, 1, 1), dim=(0, 2, 3))
-        return mean, deviation.square() / (x.numel() // x.shape[1])
-    # float32 averages make the kernel accumulate and answer in float32 also for half-precision input.
-    mean, var = torch.batch_norm_update_stats(x, zeros, torch.zeros_like(zeros), momentum=0.0)
-    return mean, var
+    pixels = mean.new_full((1,), float(x.numel() // channels))
+    if group is not None:
+        own = torch.cat([mean, var, pixels])
+        parts = own.new_empty(dist.get_world_size(group) * own.numel())
+        dist.all_gather_into_tensor(parts, own, group=group)
+        of_rank = parts.view(-1, own.numel())
+        means, variances, counts = of_rank.split([channels, channels, 1], dim=1)
+        pixels = counts.sum(0)
+        weights = counts / pixels.clamp(min=1)
+        mean = (weights * means).sum(0)
+        var = (weights * (variances + (means - mean).square())).sum(0)
+    dtype = wide_dtype(x.dtype)
+    return BatchStatistics(mean.to(dtype), var.to(dtype), pixels[0])
 
 
 class _Normalise(torch.autograd.Function):
@@ -206,21 +193,16 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = grads
         x, weight, mean, var, pixels = ctx.saved_tensors
-        invstd = torch.rsqrt(var + ctx.eps)
-        if x.numel():
-            _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
-                dy, x, weight, None, None, mean, invstd, True, ctx.eps, [False, True, True]
-            )
-        else:
-            dweight, dbias = torch.zeros_like(weight), torch.zeros_like(weight)
-        sums = torch.cat([dbias, dweight])
+        invstd = torch.rsqrt(var.double() + ctx.eps)
+        sum_dy, sum_dy_deviation = channel_gradients(dy, x, mean)
+        sums = torch.cat([sum_dy, sum_dy_deviation * invstd])
+        dbias, dweight = (values.to(weight.dtype, copy=True) for values in sums.chunk(2))  # this rank's own
         if ctx.group is not None:
             dist.all_reduce(sums, group=ctx.group)
         # dx = weight * invstd * (dy - sum(dy)/n - xhat * sum(dy*xhat)/n) = a * dy + b * (x - mean) + c
-        sum_dy, sum_dy_xhat = (sums / pixels).chunk(2)
-        a = weight * invstd
-        b = -a * invstd * sum_dy_xhat
-        c = -a * sum_dy
+        mean_dy, mean_dy_xhat = (sums / pixels).chunk(2)
+        scale = weight * invstd
+        a, b, c = (v.to(mean.dtype) for v in (scale, -scale * invstd * mean_dy_xhat, -scale * mean_dy))
         if x.numel() == 0:
             dx = torch.zeros_like(x)
         else:

@@ -17,14 +17,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 class BatchStatistics(NamedTuple):
-    """What normalises one BN batch; float32, on the device of its input."""
+    """What normalises one BN batch, on the device of its input; float32 for inputs of up to 32 bits."""
 
     mean: Tensor
     """[C]."""
     var: Tensor
     """[C], biased (divided by the number of pixels)."""
     pixels: Tensor
-    """Scalar: how many are behind the statistics, over all GPUs of the group."""
+    """float64 scalar: how many are behind the statistics, over all GPUs of the group."""
 
 
 class StatisticsTape:

@@ -17,7 +17,13 @@ from megdet.errors import UserError
 
 SEMANTIC = ("batch", "bn_size", "precision", "lr", "optimizer", "schedule", "model", "data", "eval")
 """The parts of a config that decide what is learned, with the seed, which tells the runs of an experiment apart."""
-PLACES = ("data.root", "data.train", "data.val", "data.workers")
+RECIPE = 2
+"""What all runs of this version learn by, besides their settings; part of every id.
+
+To be raised by whoever changes what is learned under the same settings (the numbers themselves, not their last bits):
+finished runs of before are then never taken for new ones. 2: exact BN statistics, anchors of fixed strides.
+"""
+PLACES = ("data.root", "data.train", "data.val", "data.workers", "model.init_from")
 """Within them, what says only where and how."""
 UNORDERED = ("model.bn_in",)
 """Lists whose order means nothing."""
@@ -43,13 +49,22 @@ def semantics_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def experiment_id_of(config: Config) -> str:
-    """12 hex digits over the semantics: the key of a table's row."""
-    return _digest(semantics_of(asdict(config)))[:12]
+    """12 hex digits over the recipe and the semantics: the key of a table's row."""
+    return _digest(_known_by_content(semantics_of(asdict(config))))[:12]
 
 
 def run_id_of(config: Config) -> str:
-    """The name and 8 hex digits over the semantics and the seed: the name of the run's folder."""
-    return f"{name_of(config)}-{_digest({**semantics_of(asdict(config)), 'seed': float(config.seed)})[:8]}"
+    """The name and 8 hex digits over the recipe, the semantics and the seed: the name of the run's folder."""
+    semantics = _known_by_content(semantics_of(asdict(config)))
+    return f"{name_of(config)}-{_digest({**semantics, 'seed': float(config.seed)})[:8]}"
+
+
+def _known_by_content(semantics: dict[str, Any]) -> dict[str, Any]:
+    """Without the path of a weights file whose content is known: a file that moved makes no other run."""
+    backbone = semantics["model"]["backbone"]
+    if "weights_sha256" in backbone:
+        del backbone["weights"]
+    return semantics
 
 
 def name_of(config: Config) -> str:
@@ -58,12 +73,26 @@ def name_of(config: Config) -> str:
     return f"b{config.batch}-bn{config.bn_size}-{config.schedule.name}{scale}-s{config.seed}"
 
 
+def recipe_of(plan: Mapping[str, Any]) -> int:
+    """The recipe of the megdet that made a plan.json; 1 where that did not say."""
+    recipe = plan.get("recipe", 1)
+    return recipe if isinstance(recipe, int) else 1
+
+
 def semantic_settings(plan: Mapping[str, Any]) -> dict[str, str]:
-    """The semantics of a plan.json as text by key: `batch`, `lr.scale`, `model` (its name), `model.rpn.nms`.
+    """Recipe and semantics of a plan.json as text by key: `recipe`, and as `settings_in` has them.
+
+    Raises UserError as `semantics_of` does.
+    """
+    return {"recipe": str(recipe_of(plan)), **settings_in(plan["config"])}
+
+
+def settings_in(config: Mapping[str, Any]) -> dict[str, str]:
+    """The semantics of a config as text by key: `batch`, `lr.scale`, `model` (its name), `model.rpn.nms`.
 
     Equal texts for equal meanings. Raises UserError as `semantics_of` does.
     """
-    return dict(_flat(semantics_of(plan["config"]), ""))
+    return dict(_flat(semantics_of(config), ""))
 
 
 def _canonical(value: Any, key: str) -> Any:
@@ -80,7 +109,7 @@ def _canonical(value: Any, key: str) -> Any:
 
 
 def _digest(semantics: Mapping[str, Any]) -> str:
-    text = json.dumps(semantics, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"recipe": RECIPE, **semantics}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

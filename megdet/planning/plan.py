@@ -14,7 +14,7 @@ from typing import Any
 
 from megdet.config.schema import MOST_IMAGES, Config, settings_from
 from megdet.errors import UserError
-from megdet.planning.identity import experiment_id_of, name_of, run_id_of, semantics_of
+from megdet.planning.identity import RECIPE, experiment_id_of, name_of, recipe_of, run_id_of, semantics_of
 from megdet.planning.layout import Layout, LayoutRequest, find_layout
 from megdet.planning.schedule import Schedule, make_schedule
 from megdet.planning.ways_out import refusal
@@ -37,8 +37,10 @@ class Plan:
     config: Config
     layout: Layout
     schedule: Schedule
+    recipe: int
+    """`megdet.planning.identity.RECIPE` of the code that planned it."""
     commit: str
-    """Of the code that planned it; `unknown` outside a git checkout."""
+    """Of that code; `unknown` outside a git checkout."""
     dirty: bool
     """Whether the code differed from that commit."""
     notes: tuple[str, ...]
@@ -130,6 +132,7 @@ def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -
         config=config,
         layout=layout,
         schedule=schedule,
+        recipe=RECIPE,
         commit=commit,
         dirty=dirty,
         notes=tuple(_notes(config, layout, schedule, dirty=dirty)),
@@ -150,6 +153,12 @@ def _config_in(values: Mapping[str, Any]) -> Config:
     config = values.get("config")
     if isinstance(config, Mapping):
         semantics_of(config)  # refuses plans whose settings had other names
+    if recipe_of(values) != RECIPE:
+        raise UserError(
+            f"plan {shown(values.get('run_id'))} was made by a megdet that learns by recipe {recipe_of(values)}, and "
+            f"this one learns by recipe {RECIPE}: the same settings give other numbers. Check out the commit that the "
+            "plan names to work with it, or launch the experiment again"
+        )
     return settings_from(Config, config)
 
 
@@ -173,6 +182,8 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
     own_parts = list(_own_parts(asdict(config)))
     if own_parts:
         notes.append(f"parts of your own, imported by the ranks: {', '.join(own_parts)}")
+    if config.model.init_from is not None:
+        notes.append(f"training begins from the weights of {config.model.init_from}")
     if layout.sublinear:
         asked = "as asked" if config.sublinear is True else f"bn_size >= {SUBLINEAR_FROM_BN_SIZE}, as in the paper"
         notes.append(f"sublinear memory is on ({asked}): less memory, slower; the result is the same")

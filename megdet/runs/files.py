@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,20 +20,40 @@ def replace_file(path: Path, text: str) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write what shall be at `path`: it gets there whole, at the end.
+def replacing(path: Path, *, before: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
+    """A file to write what shall be at `path`: it gets there whole, at the end, and then survives a loss of power.
 
-    The temporary file has a name of its own, so that two writers never share one.
+    The temporary file has a name of its own, so that two writers never share one. `before()` is called when it is
+    whole and has not replaced anything yet.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if before:
+            before()
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power, where the file system can do that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no such thing
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def short_sha256(path: Path) -> str:
+    """The first 12 hex digits of the SHA-256 of a file's content. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def json_text(values: Mapping[str, Any]) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from megdet.config.locations import LAUNCH
 from megdet.errors import UserError
+from megdet.runs.classes import Classes
 from megdet.runs.failure import LAST_LOG_LINES, Failure
 from megdet.runs.files import json_text, replace_file
 from megdet.runs.state import RunState
+from megdet.runs.status import Status
 
 if TYPE_CHECKING:
     from megdet.planning.plan import Plan
@@ -23,8 +26,13 @@ JOURNAL = "metrics.jsonl"
 STATE = "state.json"
 FAILURE = "failure.json"
 CHECKPOINT = "checkpoint.pt"
+PREVIOUS_CHECKPOINT = "checkpoint-previous.pt"
+UNUSED_CHECKPOINT = "checkpoint-not-used.pt"
+CLASSES = "classes.json"
 OWNER = "owner.json"
 LOCK = ".lock"
+RESERVE = ".reserve"
+RESERVE_BYTES = 1 << 18
 PICTURES = "pictures"
 SUBMISSION = "submission.json"
 MEETING = ".meeting.json"
@@ -35,6 +43,14 @@ GRADIENT_VARIANCE = "gradient_variance.json"
 
 ATTEMPT = "MEGDET_ATTEMPT"
 """Environment variable of ranks: the attempt that they are part of, as its launcher named it."""
+
+REMOVE = "remove it"
+WAYS_OUT = {
+    STATE: "launched again, the run goes on from its checkpoint",
+    PLAN: "launched again, it is written anew",
+    SUBMISSION: "cancel the run's job if it has one, and launch with sweep.on_existing=retry_failed",
+}
+"""What to do about a damaged file, by its name."""
 
 T = TypeVar("T")
 
@@ -82,6 +98,11 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     @property
+    def previous_checkpoint(self) -> Path:
+        """The one before the last; gone once the run has finished."""
+        return self.path / PREVIOUS_CHECKPOINT
+
+    @property
     def lock(self) -> Path:
         """Held by a launcher on this machine, and by its ranks."""
         return self.path / LOCK
@@ -113,15 +134,26 @@ class RunFolder:
     # Reading
 
     def read_plan(self) -> dict[str, Any]:
-        """plan.json as plain values. Raises UserError where it is damaged or missing."""
-        plan = self._read(PLAN, dict)
+        """plan.json as plain values. Raises UserError where it is damaged or missing, or lacks what is read of it."""
+        plan = self._read(PLAN, _plan_with_all)
         if plan is None:
             raise UserError(f"{self.path} is no run folder: it has no {PLAN}; name one of runs/")
         return plan
 
     def state(self) -> RunState | None:
-        """None where the run has not started. Raises UserError where the file is damaged."""
-        return self._read(STATE, RunState.from_json)
+        """None where the run has not started, or where the file is damaged, which `damage` says."""
+        try:
+            return self._read(STATE, RunState.from_json)
+        except UserError:
+            return None
+
+    def damage(self) -> str:
+        """What is wrong with state.json; empty where nothing is. A launcher goes on with such a run."""
+        try:
+            self._read(STATE, RunState.from_json)
+        except UserError as error:
+            return str(error)
+        return ""
 
     def failure(self) -> Failure | None:
         """None where nothing failed, or the file cannot be read: a failure must not hide behind another."""
@@ -129,6 +161,20 @@ class RunFolder:
             return self._read(FAILURE, Failure.from_json)
         except UserError:
             return None
+
+    def lost_records(self, state: RunState) -> str:
+        """Why a run that says that it has a result has none to show; empty where its journal is as long as it was."""
+        size = self.journal.stat().st_size if self.journal.exists() else 0
+        if state.journal_bytes is None or size >= state.journal_bytes:
+            return ""
+        return (
+            f"it has {state.status}, but {self.journal} has {size} of its {state.journal_bytes} bytes; launched again, "
+            "it evaluates what is missing"
+        )
+
+    def classes(self) -> Classes | None:
+        """None before the first attempt has begun. Raises UserError where the file is damaged."""
+        return self._read(CLASSES, Classes.from_json)
 
     def submission(self) -> dict[str, Any] | None:
         """What the launcher `launcher` noted of the job that it handed the run to; None where none was.
@@ -166,8 +212,10 @@ class RunFolder:
             return parse(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path} is damaged ({error}); move the run folder away") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error}); {WAYS_OUT.get(name, REMOVE)}") from None
 
     # Owning and writing
 
@@ -179,7 +227,16 @@ class RunFolder:
         """Make `attempt` the folder's owner; whoever owned it cannot write any more. The folder is made if need be."""
         self.path.mkdir(parents=True, exist_ok=True)
         replace_file(self.path / OWNER, json_text({"attempt": attempt}))
-        return self.owned_by(attempt)
+        owned = self.owned_by(attempt)
+        owned._reopen()
+        return owned
+
+    def _reopen(self) -> None:
+        """A result whose records are lost is none any more: the run goes on."""
+        state = self.state()
+        lost = self.lost_records(state) if state and state.status.is_result else ""
+        if state and lost:
+            self.write_state(replace(state, status=Status.INTERRUPTED, reason=lost, journal_bytes=None))
 
     def current_owner(self) -> str | None:
         """The attempt that owns the folder; None where nobody ever claimed it."""
@@ -202,6 +259,10 @@ class RunFolder:
         self.check_owner()
         replace_file(self.state_file, json_text(state.to_json()))
 
+    def write_classes(self, classes: Classes) -> None:
+        self.check_owner()
+        replace_file(self.path / CLASSES, json_text(classes.to_json()))
+
     def write_failure(self, failure: Failure) -> None:
         """Replace whatever failure there is."""
         self.check_owner()
@@ -222,9 +283,53 @@ class RunFolder:
             complete.unlink(missing_ok=True)
         return True
 
+    def keep_checkpoint(self) -> None:
+        """A new checkpoint is about to take the place of the last one, which becomes the previous one."""
+        self.check_owner()
+        if not self.checkpoint.exists():
+            return
+        kept = self.path / f".{PREVIOUS_CHECKPOINT}.{secrets.token_hex(4)}"
+        try:
+            os.link(self.checkpoint, kept)
+        except OSError:  # a file system without links
+            self.checkpoint.replace(kept)
+        kept.replace(self.previous_checkpoint)
+
+    def check_checkpoint_is_there(self) -> None:
+        """Raises UserError where the run has made steps and none of its checkpoints is left: it would begin anew."""
+        state = self.state()
+        there = self.checkpoint.exists() or self.previous_checkpoint.exists()
+        if state is not None and state.step > 0 and not there:
+            raise UserError(
+                f"{self.checkpoint} is missing, and the run has made {state.step} steps: put it back from a copy, or "
+                "begin the run anew with sweep.on_existing=force"
+            )
+
+    def forget_previous_checkpoint(self) -> None:
+        """The run has finished: its last checkpoint is all that anybody wants."""
+        self.check_owner()
+        self.previous_checkpoint.unlink(missing_ok=True)
+
+    def put_checkpoint_aside(self) -> None:
+        """The last checkpoint cannot be used and must not become the previous one; it is kept for who looks into it."""
+        self.check_owner()
+        if self.checkpoint.exists():
+            self.checkpoint.replace(self.path / UNUSED_CHECKPOINT)
+
     def write_meeting(self, values: Mapping[str, Any]) -> None:
         self.check_owner()
         replace_file(self.meeting, json_text(values))
+
+    def reserve_room(self) -> None:
+        """Keep room for the last words of an attempt that finds the disk full."""
+        self.check_owner()
+        if not (self.path / RESERVE).exists():
+            replace_file(self.path / RESERVE, secrets.token_hex(RESERVE_BYTES // 2))
+
+    def release_room(self) -> None:
+        """The attempt is over, or needs the room."""
+        self.check_owner()
+        (self.path / RESERVE).unlink(missing_ok=True)
 
     def forget_failure(self) -> None:
         self.check_owner()
@@ -234,6 +339,19 @@ class RunFolder:
         """The run is this attempt's now, not that of a job that it was handed to before."""
         self.check_owner()
         self.submission_file.unlink(missing_ok=True)
+
+
+def _plan_with_all(values: Any) -> dict[str, Any]:
+    """A plan's values. Raises KeyError or TypeError where one is missing that readers of run folders count on."""
+    for place in (
+        "run_id", "experiment_id", "name", "commit", "dirty", "notes", "layout gpus", "schedule epochs",
+        "schedule steps_per_epoch", "config seed", "config batch", "config tracking experiment",
+        "config tracking enabled", "config tracking uri", "config cluster max_retries",
+    ):  # fmt: skip
+        found = values
+        for key in place.split():
+            found = found[key]
+    return dict(values)
 
 
 def run_folder(runs_dir: str | Path, run_id: str) -> RunFolder:

@@ -9,17 +9,28 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from megdet.errors import UserError
 from megdet.runs.files import replace_file, strict
 from megdet.runs.folder import RunFolder
+from megdet.runs.state import RunState
+from megdet.runs.status import Status
 
 COCO_METRICS = (
     "mmAP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR_1", "AR_10", "mmAR", "AR_small", "AR_medium", "AR_large",
 )  # fmt: skip
 """In the order of pycocotools' `stats`; mmAP is AP and mmAR is AR@100 at IoU .50:.05:.95."""
+
+OWN_COLUMNS = frozenset(
+    (
+        "kind", "time", "event", "step", "epoch", "lr", "loss", "grad_norm", "images_per_s", "train_s", "eval_s",
+        "peak_memory_gb", "bad_images", *COCO_METRICS,
+    )
+)  # fmt: skip
+"""What lines on steps and epochs have besides what the detector reports, whose names must be others."""
 
 KINDS = ("step", "epoch", "event")
 """Of the journal's lines."""
@@ -49,8 +60,9 @@ class Journal:
         self._append({"kind": "step", "step": step, "epoch": epoch, **values})
 
     def epoch(self, epoch: int, *, step: int, **values: float | None) -> None:
-        """After `epoch` epochs (1-based), at optimizer step `step`."""
+        """After `epoch` epochs (1-based), at step `step`. All lines up to here then survive a loss of power."""
         self._append({"kind": "epoch", "epoch": epoch, "step": step, **values})
+        self.sync()
 
     def event(self, event: str, *, step: int, **values: Any) -> None:
         """Something that happened after `step` steps: started, resumed, bad_image, diverged, ..."""
@@ -59,10 +71,19 @@ class Journal:
     def drop_after(self, step: int) -> None:
         """Forget the lines beyond `step`, to be repeated from a checkpoint made there."""
         self._folder.check_owner()
-        kept = [line for line in read_journal(self._folder) if line["step"] <= step]
+        kept: dict[object, dict[str, Any]] = {}
+        for number, line in enumerate(read_journal(self._folder)):
+            if line["step"] <= step:
+                # Each step and each epoch counts once, whatever has happened to the file.
+                kept.setdefault(number if line["kind"] == "event" else (line["kind"], line["step"]), line)
         self._file.close()
-        replace_file(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        replace_file(self.path, "".join(json.dumps(line) + "\n" for line in kept.values()))
         self._file = self.path.open("a", encoding="utf-8")
+
+    def sync(self) -> int:
+        """Make all lines survive a loss of power; the journal's size in bytes."""
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         self._file.close()
@@ -101,3 +122,16 @@ def read_journal(folder: RunFolder, *, kinds: Sequence[str] = KINDS) -> list[dic
         except ValueError:
             raise UserError(f"{path}, line {number} is damaged; mend or remove it") from None
     return lines
+
+
+def state_by_journal(lines: Sequence[Mapping[str, Any]]) -> RunState | None:
+    """What can be known of a run whose state.json is lost; None where its journal has no start either."""
+    starts = [line for line in lines if line["kind"] == "event" and line["event"] in ("started", "resumed")]
+    if not starts:
+        return None
+    return RunState(
+        Status.INTERRUPTED,
+        attempts=max(start["attempt"] for start in starts),
+        started=datetime.fromtimestamp(starts[0]["time"], UTC).isoformat(timespec="seconds"),
+        step=lines[-1]["step"],
+    )

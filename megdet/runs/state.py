@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from megdet.runs.status import Status
@@ -25,6 +26,8 @@ class RunState:
     """Optimizer steps done."""
     reason: str | None = None
     """One line on why the run diverged, failed or was interrupted."""
+    journal_bytes: int | None = None
+    """Size of the journal when the attempt ended; a shorter one has lost its end."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -35,4 +38,11 @@ class RunState:
         if "state" in values:  # as megdet 0.1 called it
             values = {**values, "status": values["state"]}
             del values["state"]
-        return cls(**{**values, "status": Status(values["status"])})
+        state = cls(**{**values, "status": Status(values["status"])})
+        numbers = (state.attempts, state.train_s, state.eval_s, state.step, state.journal_bytes or 0)
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("a number in it is none")
+        if not all(isinstance(text, str) for text in (state.started, state.ended or "", state.reason or "")):
+            raise ValueError("a text in it is none")
+        datetime.fromisoformat(state.started)
+        return state

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -50,8 +51,8 @@ class Sweep:
 @lru_cache(maxsize=1024)  # each push of each run asks
 def _read(path: Path, mtime_ns: int) -> Sweep:
     try:
-        values = json.loads(path.read_text())
-        return Sweep(**{**values, "run_ids": tuple(values["run_ids"])})
+        values = json.loads(path.read_bytes())
+        return Sweep(**{**values, "run_ids": tuple(map(str, values["run_ids"])), "launched": str(values["launched"])})
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it and give the sweep's command again") from None
 
@@ -82,9 +83,14 @@ def record_sweep(
 
 
 def sweep_folders(runs_dir: Path) -> list[Path]:
-    """The folders of the sweeps in a runs folder, oldest first."""
-    folders = [path.parent for path in (runs_dir / SWEEPS).glob(f"*/{SWEEP}")]
-    return sorted(folders, key=lambda folder: (Sweep.read(folder).launched, folder.name))
+    """The folders of the sweeps in a runs folder, oldest first; damaged ones are left out, with a line on stderr."""
+    launched: dict[Path, str] = {}
+    for path in (runs_dir / SWEEPS).glob(f"*/{SWEEP}"):
+        try:
+            launched[path.parent] = Sweep.read(path.parent).launched
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return sorted(launched, key=lambda folder: (launched[folder], folder.name))
 
 
 def sweeps_of(run_folder: RunFolder) -> list[Path]:

@@ -36,7 +36,7 @@ from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.planning.plan import Plan
 from megdet.runs.folder import BN_STUDY
-from megdet.studies.trained import TrainedRun
+from megdet.studies.studied_run import StudiedRun
 from megdet.training.evaluate import detect
 from megdet.training.metrics import coco_metrics
 
@@ -51,7 +51,7 @@ class BNStudy:
 
     def __init__(self, folder: Path) -> None:
         """Raises UserError where the folder has no checkpoint, or one of a training without BN."""
-        run = TrainedRun(folder)
+        run = StudiedRun(folder)
         if run.plan.config.bn_size == 0:
             raise UserError(f"{folder.name} was trained with frozen BN (bn_size=0): it has no statistics of its own")
         self.run = run

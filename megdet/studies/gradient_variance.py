@@ -37,7 +37,7 @@ from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.runs.folder import GRADIENT_VARIANCE
-from megdet.studies.trained import TrainedRun
+from megdet.studies.studied_run import StudiedRun
 
 GROUPS = (1, 2, 4, 8, 16)
 """k: gradients in a mean."""
@@ -204,7 +204,7 @@ def main() -> int:
     try:
         if arguments.batches < FEWEST:
             raise UserError(f"--batches {arguments.batches}: a variance needs {FEWEST} gradients or more")
-        run = TrainedRun(arguments.run)
+        run = StudiedRun(arguments.run)
         batches = track(
             run.bn_batches(arguments.batches), "gradients", total=arguments.batches, console=console, transient=True
         )

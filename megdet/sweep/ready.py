@@ -2,45 +2,70 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from megdet.data.files import check_files
-from megdet.data.known import SHAPES
+from megdet.data.known import GENERATED
+from megdet.errors import UserError
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
 
 
 def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
+    """Raises UserError where something that the plans need is not there, or the runs folder cannot be written."""
     for plan in plans:
-        prepare(plan)
+        _ensure_files(plan)
+    for runs_dir in dict.fromkeys(plan.config.runs_dir for plan in plans):
+        _check_writable(Path(runs_dir))
+    for plan in plans:
+        _generate_data(plan)
     if anew:
         for plan in plans:
             _put_aside(folder_of(plan).path)
     _prepare_tracking(plans)
 
 
-def prepare(plan: Plan) -> None:
-    """Generate or check data, and fetch weights. Raises UserError."""
-    config = plan.config
-    data = config.data
-    if data.name != SHAPES:
+def _ensure_files(plan: Plan) -> None:
+    """Check data that is not generated, and fetch weights. Raises UserError."""
+    data, model = plan.config.data, plan.config.model
+    if data.name not in GENERATED:
         check_files(data)
-    ensure_weights(config.model.backbone.weights, config.model.backbone.name)
-    if data.name == SHAPES:
+    if model.init_from is None:
+        ensure_weights(model.backbone.weights, model.backbone.name)
+
+
+def _generate_data(plan: Plan) -> None:
+    """Draw the generated set where it is missing. Raises UserError where something else is in its place."""
+    data = plan.config.data
+    if data.name in GENERATED:
         assert data.train_images is not None and data.val_images is not None, "as planned"
         # Imported here: it brings numpy, which planning does without.
-        from megdet.data.shapes import generate_shapes
+        from megdet.data.generated import generate
 
-        generate_shapes(
+        generate(
+            data.name,
             Path(data.root),
             train_images=data.train_images,
             val_images=data.val_images,
             image_size=data.min_size,
             seed=0,
         )
+
+
+def _check_writable(runs_dir: Path) -> None:
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs_dir) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise UserError(
+            f"runs_dir={runs_dir} cannot be written ({error.strerror}); make room or mend its rights, or choose "
+            "another with runs_dir=FOLDER"
+        ) from None
 
 
 def _put_aside(folder: Path) -> None:

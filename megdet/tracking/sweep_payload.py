@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megdet.errors import UserError
 from megdet.runs.folder import RunFolder, run_folder
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
@@ -104,8 +105,11 @@ def sweep_files(folder: Path) -> Iterator[tuple[Path, str | None]]:
 
 
 def _cells(run: SweepRun) -> tuple[str, str, str, str]:
-    plan, last = run.folder.read_plan() if run.folder.exists else None, _last_epoch(run.folder.journal)
-    epochs = f"{last.get('epoch', 0)} of {plan['schedule']['epochs']}" if plan else ""
+    last = _last_epoch(run.folder.journal)
+    try:
+        epochs = f"{last.get('epoch', 0)} of {run.folder.read_plan()['schedule']['epochs']}"
+    except UserError:  # not started, or damaged: one run must not hide the others
+        epochs = ""
     mmAP = last.get("mmAP")
     hours = f"{run.state.train_s / 3600:.3g}" if run.state else ""
     return run.status, epochs, "" if mmAP is None else f"{mmAP:.1f}", hours

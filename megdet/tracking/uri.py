@@ -17,7 +17,7 @@ def default_uri(folder: Path) -> str:
 
 def absolute_uri(uri: str) -> str:
     """`uri`, an sqlite path in it made absolute. UserError for what no MLflow client can open."""
-    if urlsplit(uri).scheme.partition("+")[0] not in SCHEMES:
+    if not _can_be_opened(uri):
         raise UserError(
             f"{uri!r} is neither a tracking server nor a database; use http://HOST:PORT or "
             "sqlite:////ABSOLUTE/PATH/mlflow.db, or leave it out"
@@ -36,6 +36,19 @@ def without_password(uri: str) -> str:
     """`uri` as it may be shown."""
     password = urlsplit(uri).password
     return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+def _can_be_opened(uri: str) -> bool:
+    """Whether a client could try: a known scheme, a host and a port that are ones."""
+    try:
+        parts = urlsplit(uri)
+        has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # http://[::1, http://host:port
+        return False
+    scheme = parts.scheme.partition("+")[0]
+    if scheme == "sqlite":
+        return not parts.netloc and parts.path.strip("/") != ""
+    return scheme in SCHEMES and (has_host or scheme not in ("http", "https"))
 
 
 def _sqlite_path(uri: str) -> Path | None:

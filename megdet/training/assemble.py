@@ -59,7 +59,8 @@ def loaders_of(plan: Plan, ranks: Ranks, data_set: DataSet) -> tuple[TrainLoader
 def detector_of(plan: Plan, ranks: Ranks, *, pretrained: bool = True) -> Detector:
     """The detector with its norm layers joined to their BN groups; collective.
 
-    `pretrained=False` leaves `model.backbone.weights` alone, where a checkpoint has all of them.
+    `pretrained=False` leaves `model.backbone.weights` alone, where a checkpoint has all of them; so does
+    `model.init_from`, a checkpoint too.
     """
     config, layout = plan.config, plan.layout
     assert config.data.num_classes is not None, "as planned"
@@ -71,7 +72,7 @@ def detector_of(plan: Plan, ranks: Ranks, *, pretrained: bool = True) -> Detecto
         norm=norm_layers(config.model, bn_size=config.bn_size, group=group),
         sublinear=layout.sublinear,
         seed=config.seed,
-        pretrained=pretrained,
+        pretrained=pretrained and config.model.init_from is None,
     )
     return detector.to(ranks.device).to(memory_format=torch.channels_last)
 

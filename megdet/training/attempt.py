@@ -13,6 +13,7 @@ from megdet.data.data_set import read_data
 from megdet.data.loader import check_bad_images
 from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
+from megdet.runs.classes import Classes
 from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment, NoJob
 from megdet.runs.provenance import check_same_data
@@ -29,7 +30,8 @@ from megdet.training.pictures import LastPass, draw_detections_of, draw_proposal
 from megdet.training.precision import use_precision
 from megdet.training.progress import RunProgress
 from megdet.training.provenance import made_from
-from megdet.training.recorder import epochs_recorded
+from megdet.training.resume import going_on, put_unused_aside
+from megdet.training.starting_point import start_from_run
 from megdet.training.state import TrainingState
 from megdet.training.stop_signals import StopSignals
 from megdet.training.totals import EpochTotals, Step
@@ -54,32 +56,43 @@ class Attempt:
         """Set up. `job`: what this rank is part of; none where it was started by hand.
 
         Raises:
-            UserError: where the data is not what the plan counts on, or not what the run began with, or the checkpoint
-                is not of this run.
+            UserError: where the data is not what the plan counts on, or not what the run began with, or there is no
+                checkpoint of the run that it can go on from.
         """
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.job = job or NoJob()
         self.data = read_data(plan.config.data)
         check_same_data(folder, self.data.facts.fingerprint)
         self.train_loader, self.eval_loader = loaders_of(plan, ranks, self.data)
-        checkpoint = Checkpoint.read(folder.checkpoint, ranks.device, of_run=plan.run_id)
+        self.going_on = going_on(
+            folder, plan.run_id, steps_per_epoch=plan.schedule.steps_per_epoch, device=ranks.device
+        )
+        checkpoint = self.going_on.checkpoint
         self.pretrained = checkpoint is None
+        split = self.eval_loader.split
+        self.classes = Classes.of(split.category_ids, split.category_names)
         self.detector = detector_of(plan, ranks, pretrained=self.pretrained)
+        self.anew: list[str] = []
+        """Heads that the run of `model.init_from` has no weights for."""
+        if self.pretrained and plan.config.model.init_from is not None:
+            self.anew = start_from_run(self.detector, plan.config.model, self.classes)
         self.last_pass = LastPass(self.detector)
         self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
         self.learning_rate = learning_rate_of(plan)
         self.state = checkpoint.restore(self.detector, self.optimizer) if checkpoint else TrainingState()
         self.bf16 = use_precision(plan.config.precision)
-        recorded = epochs_recorded(folder, step=self.state.step)
+        recorded = self.going_on.epochs
         self.epochs_done = len(recorded)
         if recorded and recorded[-1]["step"] == self.state.step:
             # The checkpoint was made before the evaluation that is on record.
             self.state.totals = EpochTotals()
             self.state.past_train_s, self.state.eval_s = recorded[-1]["train_s"], recorded[-1]["eval_s"]
         self._saved_at = time.monotonic()
-        # Every rank reads the journal before rank 0 begins to write.
+        # Every rank reads journal and checkpoint before rank 0 begins to write.
         dist.barrier()
+        if ranks.rank == 0:
+            put_unused_aside(folder, self.going_on)
         self.recorder = recorder_of(plan, folder, step=self.state.step) if ranks.rank == 0 else None
         self.progress = RunProgress(
             plan.name, steps=plan.schedule.steps, log_every=plan.config.log_every, enabled=ranks.rank == 0
@@ -90,7 +103,13 @@ class Attempt:
         if self.recorder:
             facts = self.data.facts
             made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
+            self.folder.write_classes(self.classes)
             self.recorder.started(self.state, made_from=made)
+            for what in self.going_on.found:
+                self.recorder.note("not_as_it_was_left", step=self.state.step, what=what)
+            if self.anew:
+                what = f"{', '.join(self.anew)}: they do not fit those of {self.plan.config.model.init_from}"
+                self.recorder.note("heads_start_anew", step=self.state.step, what=what)
             for what in facts.repairs:
                 self.recorder.note("data_repaired", step=self.state.step, what=what)
             for what in self.job.edits_since_submission():
@@ -109,6 +128,8 @@ class Attempt:
             return self._make_room(requeue=any_over_ranks(self.stop.requeue_wanted(), self.ranks.device))
         except TimeIsUp:
             return self._make_room(requeue=True)
+        if self.recorder:
+            self.folder.forget_previous_checkpoint()
         return self._end(Status.FINISHED, ExitCode.OK)
 
     def _train(self, epoch: int) -> None:
@@ -132,6 +153,7 @@ class Attempt:
         # Before the evaluation, so that an attempt that ends there has lost no training.
         self._save()
         if self.recorder and epoch + 1 in (1, (epochs + 1) // 2, epochs):
+            self.folder.check_owner()
             draw_proposals_of(self.last_pass, self.folder, epoch=epoch + 1)
 
     def _after_step(self, step: Step, seconds: float) -> None:
@@ -139,8 +161,10 @@ class Attempt:
         epoch = step.step / self.plan.schedule.steps_per_epoch
         images_per_s = self.plan.config.batch / seconds
         self.progress.stepped(step.step, epoch=epoch, loss=step.loss, lr=step.lr, images_per_s=images_per_s)
-        if self.recorder and step.step % self.plan.config.log_every == 0:
-            self.recorder.step(step, epoch=epoch, images_per_s=images_per_s)
+        if step.step % self.plan.config.log_every == 0:
+            self.state.steps_recorded += 1
+            if self.recorder:
+                self.recorder.step(step, epoch=epoch, images_per_s=images_per_s)
         if time.monotonic() - self._saved_at > 60 * self.plan.config.checkpoint_every_min:
             self._save()
 
@@ -188,6 +212,7 @@ class Attempt:
         )
         self.progress.epoch_done(epoch + 1, loss=totals.means()["loss"], metrics=metrics)
         if epoch + 1 == self.plan.schedule.epochs:
+            self.folder.check_owner()
             draw_detections_of(rows, self.folder, self.eval_loader.split)
 
     def _make_room(self, *, requeue: bool) -> ExitCode:
@@ -209,7 +234,9 @@ class Attempt:
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()
-        if self.ranks.rank == 0:
-            checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state)
+        if self.recorder:
             self.folder.check_owner()
-            checkpoint.write(self.folder.checkpoint)
+            self.recorder.about_to_save()
+            checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state)
+            checkpoint.write(self.folder.checkpoint, before=self.folder.keep_checkpoint)
+            self.recorder.saved(self.state)

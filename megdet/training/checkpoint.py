@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
+import struct
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +19,13 @@ from megdet.runs.files import replacing
 from megdet.training.divergence import LossWatch
 from megdet.training.state import TrainingState
 from megdet.training.totals import EpochTotals
+
+COMMENT = b"megdet sha256 "
+COMMENT_BYTES = len(COMMENT) + 64
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint file that does not hold what was written."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +50,11 @@ class Checkpoint:
         optimizer.load_state_dict(self.optimizer)
         return self.state
 
-    def write(self, path: Path) -> None:
-        """Replace the file at `path`, and remove what writers that were killed have left beside it."""
+    def write(self, path: Path, *, before: Callable[[], None] | None = None) -> None:
+        """Replace the file at `path`, and remove what writers that were killed have left beside it.
+
+        `before()` is called when the new file is whole and the old one is still there.
+        """
         for left_over in path.parent.glob(f".{path.name}.*"):
             left_over.unlink(missing_ok=True)
         content = {
@@ -48,23 +63,24 @@ class Checkpoint:
             "optimizer": self.optimizer,
             "state": asdict(self.state),
         }
-        write_tensors(path, content)
+        write_tensors(path, content, before=before)
 
     @classmethod
     def read(cls, path: Path, device: torch.device, *, of_run: str | None = None) -> Checkpoint | None:
         """What `write` left at `path`, its tensors on `device`; None where there is no file.
 
         Raises:
+            DamagedCheckpoint: where the file is not what was written.
             UserError: where another version of megdet wrote it and kept other things, or where it is not `of_run`.
         """
         if not path.exists():
             return None
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = read_tensors(path, device)
         try:
             state = content.pop("state")
             totals, watch = EpochTotals(**state.pop("totals")), LossWatch(**state.pop("watch"))
             checkpoint = cls(**content, state=TrainingState(**state, totals=totals, watch=watch))
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is a checkpoint of another version of megdet ({error}); go on with the version that wrote "
                 "it, or begin the run anew with sweep.on_existing=force (model.backbone.weights=FILE starts from its "
@@ -78,7 +94,61 @@ class Checkpoint:
         return checkpoint
 
 
-def write_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values to `path`: the old file or the new one is there, never half of one."""
-    with replacing(path) as file:
-        torch.save(content, file)
+def write_tensors(path: Path, content: dict[str, Any], *, before: Callable[[], None] | None = None) -> None:
+    """Write tensors and plain values to `path`: the old file or the new one is there, never half of one.
+
+    `before()` is called between the two. The file is what torch.save makes of `content`, a zip archive, with the
+    SHA-256 of all of its bytes as the archive's comment.
+    """
+    with replacing(path, before=before) as file:
+        digesting = _Digesting(file)
+        torch.save(content, cast(IO[bytes], digesting))
+        comment = COMMENT + digesting.digest.hexdigest().encode()
+        # An archive ends with the length of its comment, 0 until now, and the comment.
+        file.seek(-2, os.SEEK_END)
+        assert file.read(2) == bytes(2), "torch.save writes no comment"
+        file.seek(-2, os.SEEK_END)
+        file.write(struct.pack("<H", len(comment)) + comment)
+
+
+def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `write_tensors` wrote. Raises DamagedCheckpoint where the file holds anything else."""
+    try:
+        _check_digest(path)
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the system, pickle and torch raise at bytes of no sense
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise DamagedCheckpoint(f"{path} is damaged, or no checkpoint: {lines[0]}") from error
+    if not isinstance(content, dict):
+        raise DamagedCheckpoint(f"{path} is no checkpoint: it holds one {type(content).__name__}")
+    return content
+
+
+def _check_digest(path: Path) -> None:
+    """Raises ValueError where a file does not end with the check sum of its content: torch.load would not notice."""
+    with path.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size - COMMENT_BYTES - 2
+        digest = hashlib.sha256()
+        while left > 0 and (part := file.read(min(left, 1 << 24))):
+            digest.update(part)
+            left -= len(part)
+        digest.update(bytes(2))
+        if file.read() != struct.pack("<H", COMMENT_BYTES) + COMMENT + digest.hexdigest().encode():
+            raise ValueError("its end is not the check sum of its content")
+
+
+class _Digesting(io.RawIOBase):
+    """Passes on what is written, and digests it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file, self.digest = file, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        return self._file.write(content)

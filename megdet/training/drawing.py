@@ -15,15 +15,16 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 POSITIVE, NEGATIVE = "#E69F00", "#0072B2"
 """Of proposals: they differ in lightness and, as drawn, in width too."""
 MAX_NEGATIVES = 24
+MIN_SCORE = 0.5
+"""Of detections that are drawn, unless asked otherwise."""
 SHORTER_SIDE = 480
 """Smaller images are enlarged to this, so that labels can be read."""
 
 Boxes = NDArray[np.floating]
 
 
-def draw_detections(
+def detections_drawn(
     image: NDArray[np.uint8],
-    path: Path,
     *,
     boxes: Boxes,
     labels: Sequence[int],
@@ -31,9 +32,9 @@ def draw_detections(
     names: Sequence[str],
     truth_boxes: Boxes | None = None,
     truth_labels: Sequence[int] = (),
-    min_score: float = 0.5,
-) -> None:
-    """Write `image` (uint8 [H, W, 3], RGB) to `path` as PNG with its detections and, dashed, its ground truth.
+    min_score: float = MIN_SCORE,
+) -> Image.Image:
+    """A picture of `image` (uint8 [H, W, 3], RGB) with its detections and, dashed, its ground truth.
 
     Boxes are [n, 4] as (x1, y1, x2, y2) in pixels of `image`; labels are 1-based places in `names`.
     Detections below `min_score` are left out.
@@ -49,7 +50,7 @@ def draw_detections(
             colour = COLOURS[(label - 1) % len(COLOURS)]
             _outline(draw, np.asarray(box) * scale, colour, width=line)
             _text(draw, np.asarray(box) * scale, f"{names[label - 1]} {score:.2f}", font, colour=colour)
-    _save(picture, path)
+    return picture
 
 
 def draw_proposals(image: NDArray[np.uint8], path: Path, *, positive: Boxes, negative: Boxes) -> None:
@@ -68,7 +69,7 @@ def draw_proposals(image: NDArray[np.uint8], path: Path, *, positive: Boxes, neg
     corner = np.zeros(4)
     text = f"{len(positive)} positive, {len(negative)} negative"
     _text(draw, corner, text, font, colour="white")
-    _save(picture, path, positive=len(positive), negative=len(negative))
+    save_picture(picture, path, positive=len(positive), negative=len(negative))
 
 
 def _enlarged(image: NDArray[np.uint8]) -> tuple[Image.Image, float]:
@@ -90,7 +91,8 @@ def _outline(draw: ImageDraw.ImageDraw, box: Boxes, colour: str, *, width: int) 
     draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=width)
 
 
-def _save(picture: Image.Image, path: Path, **counts: int) -> None:
+def save_picture(picture: Image.Image, path: Path, **counts: int) -> None:
+    """Write a picture as PNG, with numbers as its PNG texts; folders on the way are made."""
     texts = PngInfo()
     for name, count in counts.items():
         texts.add_text(name, str(count))

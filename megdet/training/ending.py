@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import sys
 from dataclasses import replace
@@ -23,6 +24,9 @@ def start_log(folder: RunFolder, rank: int) -> None:
         handlers.append(logging.FileHandler(folder.log(rank)))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
     logging.captureWarnings(True)
+    # What kills a process without an exception (a segmentation fault, an abort) leaves the lines that it was at.
+    file = folder.log(rank).open("a") if rank == 0 else sys.stderr
+    faulthandler.enable(file, all_threads=False)
 
 
 def record_failure(folder: RunFolder, rank: int, error: Exception) -> ExitCode:
@@ -35,9 +39,12 @@ def record_failure(folder: RunFolder, rank: int, error: Exception) -> ExitCode:
         log.error("rank %d failed", rank, exc_info=error)
     failure = Failure.of_exception(error, rank=rank, reason=reason, log=folder.last_log_lines(rank))
     try:
+        folder.release_room()
         if folder.write_first_failure(failure):
             state = folder.state() or RunState(Status.FAILED, attempts=1, started=now())
             folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=reason))
     except LostOwnership as lost:
         log.error("%s", lost)
+    except OSError as full:  # the disk, most likely: the launcher, which may be on another, sees the exit code
+        log.error("what ended rank %d could not be written down: %s", rank, full)
     return code

@@ -14,7 +14,7 @@ from megdet.data.images import load_image
 from megdet.model.detector import Detector
 from megdet.model.output import SampledRegions, TrainingOutput
 from megdet.runs.folder import RunFolder
-from megdet.training.drawing import draw_detections, draw_proposals
+from megdet.training.drawing import detections_drawn, draw_proposals, save_picture
 
 PICTURES = 6
 """Of validation images."""
@@ -71,9 +71,8 @@ def draw_detections_of(rows: NDArray[np.float64], folder: RunFolder, split: Coco
         except UnreadableImage:
             continue
         found = rows[rows[:, 0] == split.image_ids[index]]
-        draw_detections(
+        picture = detections_drawn(
             image.permute(1, 2, 0).numpy(),
-            folder.pictures / f"detections-{file.stem}.png",
             boxes=np.concatenate([found[:, 1:3], found[:, 1:3] + found[:, 3:5]], axis=1),
             labels=[label_of[int(category_id)] for category_id in found[:, 6]],
             scores=found[:, 5].tolist(),
@@ -81,3 +80,4 @@ def draw_detections_of(rows: NDArray[np.float64], folder: RunFolder, split: Coco
             truth_boxes=split.boxes(index),
             truth_labels=split.labels(index).tolist(),
         )
+        save_picture(picture, folder.pictures / f"detections-{file.stem}.png")

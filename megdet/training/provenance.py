@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
-from megdet.model.weights import path_of
+from megdet.model.weights import path_of, sha256_of
 from megdet.planning.plan import Plan
 
 
@@ -13,17 +10,12 @@ def made_from(plan: Plan, *, data_sha256: str, pretrained: bool) -> dict[str, st
     """`commit`, `dirty`, `data_sha256`, and `weights_sha256` of the file that it began from.
 
     `data_sha256`: the data's fingerprint (`megdet.data.fingerprint`).
-    `pretrained`: whether the attempt begins from the file of `model.backbone.weights`, not from a checkpoint.
+    `pretrained`: whether the attempt begins from those weights, not from a checkpoint of its own.
     """
     found: dict[str, str | bool] = {"commit": plan.commit, "dirty": plan.dirty, "data_sha256": data_sha256}
-    backbone = plan.config.model.backbone
-    weights = path_of(backbone.weights, backbone.name) if pretrained else None
-    if weights:
-        found["weights_sha256"] = _sha256_of(weights)
+    model = plan.config.model
+    if pretrained and model.init_sha256 is not None:
+        found["weights_sha256"] = model.init_sha256
+    elif pretrained and (weights := path_of(model.backbone.weights, model.backbone.name)):
+        found["weights_sha256"] = sha256_of(weights)
     return found
-
-
-def _sha256_of(path: Path) -> str:
-    """The first 12 hex digits of the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

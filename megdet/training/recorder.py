@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from megdet.runs.folder import RunFolder
-from megdet.runs.journal import Journal, read_journal
+from megdet.runs.journal import Journal, read_journal, state_by_journal
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.runs.times import now
@@ -27,7 +26,8 @@ class Recorder:
         """`name` is for people. `step` is where the attempt's checkpoint stands; lines beyond it are written again."""
         self.folder, self.name = folder, name
         folder.forget_failure()
-        before = folder.state()
+        folder.reserve_room()
+        before = folder.state() or state_by_journal(read_journal(folder))
         self._journal = Journal(folder)
         self._journal.drop_after(step)
         self._state = RunState(
@@ -98,17 +98,32 @@ class Recorder:
         )
         self._move_to(Status.RUNNING, training)
 
+    def about_to_save(self) -> None:
+        """A checkpoint is about to be written: what came before it must not be lost, for it is not done again."""
+        self._journal.sync()
+
+    def saved(self, training: TrainingState) -> None:
+        """A checkpoint is written: from now on the run is known to have made these steps."""
+        self._move_to(Status.RUNNING, training)
+
     def ended(self, status: Status, training: TrainingState, *, reason: str | None = None) -> None:
         """The attempt is over; waits a while for MLflow to take the rest."""
+        self.folder.release_room()
         self._journal.event(status, step=training.step, **({"reason": reason} if reason else {}))
-        self._move_to(status, training, reason=reason, ended=now())
+        self._move_to(status, training, reason=reason, ended=now(), journal_bytes=self._journal.sync())
         self._journal.close()
         log.info("%s %s%s", self.name, status, f": {reason}" if reason else "")
         if self._mirror:
             self._mirror.close(CLOSE_MIRROR_S)
 
     def _move_to(
-        self, status: Status, training: TrainingState, *, reason: str | None = None, ended: str | None = None
+        self,
+        status: Status,
+        training: TrainingState,
+        *,
+        reason: str | None = None,
+        ended: str | None = None,
+        journal_bytes: int | None = None,
     ) -> None:
         self._state = RunState(
             status,
@@ -119,15 +134,11 @@ class Recorder:
             eval_s=round(training.eval_s, 3),
             step=training.step,
             reason=reason,
+            journal_bytes=journal_bytes,
         )
         self.folder.write_state(self._state)
         if self._mirror:
             self._mirror.push()
-
-
-def epochs_recorded(folder: RunFolder, *, step: int) -> list[dict[str, Any]]:
-    """The journal's lines on the epochs that are trained, evaluated and recorded, up to optimizer step `step`."""
-    return [line for line in read_journal(folder) if line["kind"] == "epoch" and line["step"] <= step]
 
 
 def ratios_percent(counts: Mapping[str, float]) -> dict[str, float | None]:

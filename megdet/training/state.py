@@ -19,6 +19,8 @@ class TrainingState:
     watch: LossWatch = field(default_factory=LossWatch)
     past_train_s: float = 0.0
     """Seconds of training in the epochs before the one under way."""
+    steps_recorded: int = 0
+    """Lines on steps that the journal has got."""
     eval_s: float = 0.0
     """Seconds of evaluation."""
 

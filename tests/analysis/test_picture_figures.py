@@ -14,7 +14,7 @@ from megdet.analysis.figures import detections, proposals
 from megdet.analysis.figures.pictures import RESOLUTION, WIDTH
 from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import mirror
-from megdet.training.drawing import draw_detections, draw_proposals
+from megdet.training.drawing import detections_drawn, draw_proposals, save_picture
 from tests.analysis.paper_runs import group_of
 from tests.runs.fabricate import fabricate_run
 from tests.tracking.databases import new_database
@@ -29,13 +29,15 @@ def fabricate_pictures(
     """Three pictures of detections, and one of proposals per epoch and number of positive ones, in files by number."""
     for place in range(3):
         image = np.full((60, 80 - 30 * place, 3), 60 * (place + 1), np.uint8)
-        draw_detections(
-            image,
+        save_picture(
+            detections_drawn(
+                image,
+                boxes=np.zeros((0, 4)),
+                labels=[],
+                scores=[],
+                names=[],
+            ),
             folder / "pictures" / f"detections-{place}.png",
-            boxes=np.zeros((0, 4)),
-            labels=[],
-            scores=[],
-            names=[],
         )
     boxes = np.tile([10.0, 10.0, 40.0, 40.0], (64, 1))
     for epoch in epochs:

@@ -12,7 +12,7 @@ import torch
 
 from megdet.data.coco import CocoSplit
 from megdet.data.files import DataFiles, coco_files
-from megdet.data.shapes import generate_shapes
+from megdet.data.generated import generate
 
 torch.set_num_threads(1)
 
@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> DataFiles:
     """80 training and 21 validation images, 128 pixels on the short side. Not to be written to."""
     root = tmp_path_factory.mktemp("data") / "shapes"
-    generate_shapes(root, train_images=80, val_images=21, image_size=128, seed=5)
+    generate("shapes", root, train_images=80, val_images=21, image_size=128, seed=5)
     return coco_files(root)
 
 

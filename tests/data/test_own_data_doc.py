@@ -3,55 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import COMMANDS, ROOT, blocks, files_told
+from tests.docs.pages import COMMANDS, ROOT, blocks
+from tests.docs.reader import settle, type_in
 
 PAGE = ROOT / "docs" / "own-data.md"
 
 
-def run(folder: Path, command: str) -> str:
-    programs = folder / "bin"
-    environment = {
-        **os.environ,
-        "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Path:
-    """A reader's folder, with the command `megdet`."""
-    (tmp_path / "bin").mkdir()
-    megdet = tmp_path / "bin" / "megdet"
-    megdet.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m megdet.cli "$@"\n')
-    megdet.chmod(0o755)
-    return tmp_path
-
-
 @pytest.mark.slow
-def test_the_document_ends_with_a_result(desk: Path) -> None:
+def test_the_document_ends_with_a_result(tmp_path: Path) -> None:
+    desk = settle(tmp_path)
     outputs = []
-    for name, content in files_told().items():
-        (desk / name).parent.mkdir(parents=True, exist_ok=True)
-        (desk / name).write_text(content)
     for block in blocks(PAGE):
         if block.language in COMMANDS:
-            outputs.append(run(desk, block.text))
+            outputs.append(type_in(desk, block.text))
         elif (
             block.language == "text" and "┃" not in block.text
         ):  # what the document shows of the last command's output; times and ids are another's

@@ -10,9 +10,9 @@ import pytest
 
 from megdet.data import data_set
 from megdet.data.data_set import inspect_data
+from megdet.data.generated import generate
 from megdet.data.resolve import DataResolver
 from megdet.data.settings import DataSettings, SplitSettings
-from megdet.data.shapes import generate_shapes
 from megdet.errors import UserError
 from tests.data.own_set import write_own_set
 
@@ -56,7 +56,7 @@ def test_own_data_can_be_planned_without_its_files_where_its_counts_are_given(tm
 
 
 def test_a_set_in_cocos_layout_under_another_name_is_known_by_its_content(tmp_path: Path, resolve: Resolve) -> None:
-    generate_shapes(tmp_path / "set", train_images=3, val_images=2, image_size=64, seed=0)
+    generate("shapes", tmp_path / "set", train_images=3, val_images=2, image_size=64, seed=0)
     found = resolve(DataSettings("mine", str(tmp_path / "set"), train_images=3, val_images=2, num_classes=6))
     assert found.fingerprint == inspect_data(found).fingerprint
     with pytest.raises(UserError, match=r"Set data\.train_images=3, or use data=custom"):

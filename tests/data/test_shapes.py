@@ -12,10 +12,11 @@ from pycocotools.coco import COCO
 from pycocotools.mask import decode, frPyObjects
 from scipy.ndimage import binary_erosion
 
+from megdet.data import generated
 from megdet.data import shapes as module
 from megdet.data.files import DataFiles, coco_files
+from megdet.data.generated import generate
 from megdet.data.images import load_image
-from megdet.data.shapes import generate_shapes
 from megdet.errors import UserError
 
 # pycocotools' own mask decoder, under NumPy 2
@@ -122,7 +123,7 @@ def test_run_lengths_are_pycocotools(first: int) -> None:
     """Also where the first pixel belongs to the mask."""
     mask = np.random.default_rng(0).random((7, 5)) < 0.5
     mask[0, 0] = first
-    region = {"size": [7, 5], "counts": module._run_lengths(mask)}
+    region = {"size": [7, 5], "counts": generated._run_lengths(mask)}
     assert np.array_equal(decode(frPyObjects(region, 7, 5)), mask)
 
 
@@ -136,7 +137,7 @@ def test_a_shape_has_the_area_that_it_states_and_lies_in_the_unit_disc(shape: mo
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path: Path) -> None:
     for name, changes in (("a", {}), ("b", {}), ("c", {"seed": 2}), ("d", {"train_images": 4})):
-        generate_shapes(tmp_path / name, **(SMALL | changes))
+        generate("shapes", tmp_path / name, **(SMALL | changes))
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     first = "train2017/000000000001.jpg"
     assert files_of(tmp_path / "a")[first] != files_of(tmp_path / "c")[first]
@@ -147,12 +148,12 @@ def test_a_set_that_is_there_is_left_alone_and_another_one_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "below" / "shapes"
-    generate_shapes(root, **SMALL)
+    generate("shapes", root, **SMALL)
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
-    generate_shapes(root, **SMALL)
+    generate("shapes", root, **SMALL)
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
     with pytest.raises(UserError, match=r"data\.root=.*train_images=3 \(asked: 5\).*remove"):
-        generate_shapes(root, **(SMALL | {"train_images": 5}))
+        generate("shapes", root, **(SMALL | {"train_images": 5}))
     assert [p.name for p in root.parent.iterdir()] == ["shapes"]
     assert capsys.readouterr().err == ""  # the bar is for terminals
 
@@ -161,14 +162,14 @@ def test_a_terminal_gets_a_progress_bar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    generate_shapes(tmp_path / "shapes", **SMALL)
+    generate("shapes", tmp_path / "shapes", **SMALL)
     assert capsys.readouterr().err.endswith(f"[{'#' * 30}] 5/5\n")
 
 
 def test_a_folder_with_other_things_is_never_written_to(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(UserError, match=r"data\.root=.* is in use"):
-        generate_shapes(tmp_path, **SMALL)
+        generate("shapes", tmp_path, **SMALL)
     assert files_of(tmp_path) == {"thesis.txt": b"precious"}
 
 
@@ -179,12 +180,12 @@ def test_an_interrupted_generation_leaves_nothing_behind(tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(json, "dumps", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            generate_shapes(tmp_path / "shapes", **SMALL)
+            generate("shapes", tmp_path / "shapes", **SMALL)
     assert list(tmp_path.iterdir()) == []
-    generate_shapes(tmp_path / "shapes", **SMALL)
+    generate("shapes", tmp_path / "shapes", **SMALL)
     assert not coco_files(tmp_path / "shapes").missing()
 
 
 def test_too_small_a_request_names_its_settings(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.val_images=0"):
-        generate_shapes(tmp_path / "shapes", **(SMALL | {"val_images": 0}))
+        generate("shapes", tmp_path / "shapes", **(SMALL | {"val_images": 0}))

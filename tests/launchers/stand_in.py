@@ -34,6 +34,7 @@ def wait_for(name):
 
 def on_sigterm(exit_code, then=lambda: None):
     def stop(number, frame):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: nothing below may be interrupted
         then()
         (folder / f"stopped{rank}").touch()
         os._exit(exit_code)

@@ -11,7 +11,9 @@ import pytest
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.model.settings import BackboneSettings, ModelSettings
-from megdet.planning.identity import experiment_id_of, run_id_of, semantic_settings, semantics_of
+from megdet.planning import identity
+from megdet.planning.identity import RECIPE, experiment_id_of, run_id_of, semantic_settings, semantics_of, settings_in
+from megdet.planning.plan import Plan, config_in, make_plan
 
 
 def with_backbone(**custom: object) -> Config:
@@ -20,7 +22,7 @@ def with_backbone(**custom: object) -> Config:
 
 
 def settings_of(config: Config) -> dict[str, str]:
-    return semantic_settings({"config": json.loads(json.dumps(asdict(config)))})
+    return settings_in(json.loads(json.dumps(asdict(config))))
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> set[str]:
@@ -49,8 +51,8 @@ def test_an_own_parts_path_and_arguments_are_part_of_the_identity() -> None:
     other = with_backbone()
     other.model.backbone.custom = {"_target_": "a.C"}
     variants.append(other)
-    for identity in (experiment_id_of, run_id_of, lambda config: json.dumps(settings_of(config))):
-        assert len({identity(config) for config in variants}) == len(variants)
+    for identity_of in (experiment_id_of, run_id_of, lambda config: json.dumps(settings_of(config))):
+        assert len({identity_of(config) for config in variants}) == len(variants)
     assert run_id_of(with_backbone(width=64)) == run_id_of(with_backbone(width=64.0))
 
 
@@ -76,6 +78,29 @@ def test_a_plan_from_before_settings_were_nested_is_refused_in_words() -> None:
 
 def test_a_plan_without_some_settings_can_be_read() -> None:
     assert semantic_settings({"config": {"batch": 16, "model": {"name": "tiny"}, "gpus": 2}}) == {
+        "recipe": "1",
         "batch": "16",
         "model": "tiny",
     }
+
+
+def test_another_recipe_is_another_experiment_under_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [identity_of(Config()) for identity_of in (experiment_id_of, run_id_of)]
+    monkeypatch.setattr(identity, "RECIPE", RECIPE + 1)
+    assert all(new != old for new, old in zip((experiment_id_of(Config()), run_id_of(Config())), before, strict=True))
+
+
+@pytest.mark.parametrize("recipe", [None, RECIPE - 1, RECIPE + 1])
+def test_a_plan_of_another_recipe_is_refused_in_words_and_told_apart_in_tables(recipe: int | None) -> None:
+    config = Config()
+    config.cluster.gpus_per_node = 8
+    plan = json.loads(make_plan(config).to_json())
+    assert semantic_settings(plan)["recipe"] == str(RECIPE)
+    if recipe is None:
+        del plan["recipe"]  # as of before there was one
+    else:
+        plan["recipe"] = recipe
+    assert semantic_settings(plan)["recipe"] == str(recipe or 1)
+    for read in (Plan.from_json, config_in):
+        with pytest.raises(UserError, match=rf"learns by recipe {recipe or 1}, and this one learns by recipe {RECIPE}"):
+            read(json.dumps(plan))

@@ -124,12 +124,6 @@ def test_the_state_is_read_back_and_replaced_whole(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [OWNER, "state.json"]
 
 
-def test_a_damaged_state_is_one_clear_message(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text('{"state": "runn')
-    with pytest.raises(UserError, match="damaged"):
-        RunFolder(tmp_path).state()
-
-
 def test_the_lines_of_one_kind_are_read_without_the_others(tmp_path: Path) -> None:
     with Journal(owned(tmp_path)) as journal:
         journal.step(1, epoch=1.0, loss=2.0)

@@ -26,7 +26,7 @@ from megdet.runs.status import Status
 from megdet.tracking.client import prepare
 from megdet.tracking.mirror import Mirror, mirror
 from megdet.tracking.payload import MAX_STEP_POINTS
-from megdet.training.drawing import draw_detections
+from megdet.training.drawing import detections_drawn, save_picture
 from tests.runs.fabricate import fabricate_run, write_epoch
 from tests.runs.folders import owned
 
@@ -58,7 +58,8 @@ def test_a_finished_run_is_in_mlflow_with_params_tags_curves_result_and_files(tm
     folder = fabricate_run(tmp_path / "runs", {"batch": 64, "bn_size": 32, "lr.scale": 0.5, "seed": 7}, mmAP=37.1)
     picture = folder / "pictures" / "epoch11-0.png"
     picture.parent.mkdir()
-    draw_detections(np.zeros((8, 8, 3), np.uint8), picture, boxes=np.zeros((0, 4)), labels=[], scores=[], names=["cup"])
+    image = np.zeros((8, 8, 3), np.uint8)
+    save_picture(detections_drawn(image, boxes=np.zeros((0, 4)), labels=[], scores=[], names=["cup"]), picture)
     assert mirror(RunFolder(folder), uri, "paper")
     run = only_run(uri)
     plan = json.loads((folder / "plan.json").read_text())

@@ -12,8 +12,9 @@ from megdet.training.drawing import (
     MAX_NEGATIVES,
     NEGATIVE,
     POSITIVE,
-    draw_detections,
+    detections_drawn,
     draw_proposals,
+    save_picture,
 )
 
 NAMES = ["cup", "traffic light"]
@@ -32,7 +33,7 @@ def pixels_of(image: NDArray[np.uint8], colour: str) -> int:
 def test_a_box_is_outlined_in_the_colour_of_its_class_where_it_lies(tmp_path: Path) -> None:
     image = np.full((480, 640, 3), 90, np.uint8)
     box = np.array([[100.0, 200.0, 300.0, 400.0]])
-    draw_detections(image, tmp_path / "a.png", boxes=box, labels=[2], scores=[0.9], names=NAMES)
+    save_picture(detections_drawn(image, boxes=box, labels=[2], scores=[0.9], names=NAMES), tmp_path / "a.png")
     drawn = picture(tmp_path / "a.png")
     colour = ImageColor.getrgb(COLOURS[1])
     assert drawn.shape == (480, 640, 3)
@@ -45,10 +46,9 @@ def test_a_box_is_outlined_in_the_colour_of_its_class_where_it_lies(tmp_path: Pa
 def test_ground_truth_is_dashed_and_told_apart_from_detections(tmp_path: Path) -> None:
     image = np.full((480, 640, 3), 90, np.uint8)
     box = np.array([[100.0, 100.0, 500.0, 400.0]])
-    draw_detections(
-        image, tmp_path / "a.png", boxes=np.zeros((0, 4)), labels=[], scores=[], names=NAMES,
+    save_picture(detections_drawn(image, boxes=np.zeros((0, 4)), labels=[], scores=[], names=NAMES,
         truth_boxes=box, truth_labels=[1],
-    )  # fmt: skip
+    ), tmp_path / "a.png")  # fmt: skip
     edge = picture(tmp_path / "a.png")[100, 110:490]
     white = (edge == 255).all(axis=-1)
     assert 0.3 < white.mean() < 0.7 and np.diff(white.astype(int)).astype(bool).sum() > 20
@@ -57,14 +57,14 @@ def test_ground_truth_is_dashed_and_told_apart_from_detections(tmp_path: Path) -
 def test_detections_below_the_threshold_are_left_out(tmp_path: Path) -> None:
     image = np.full((480, 640, 3), 90, np.uint8)
     boxes = np.array([[100.0, 100.0, 200.0, 200.0]])
-    draw_detections(image, tmp_path / "a.png", boxes=boxes, labels=[1], scores=[0.49], names=NAMES)
+    save_picture(detections_drawn(image, boxes=boxes, labels=[1], scores=[0.49], names=NAMES), tmp_path / "a.png")
     assert (picture(tmp_path / "a.png") == 90).all()
 
 
 def test_a_small_image_is_enlarged_with_its_boxes(tmp_path: Path) -> None:
     image = np.full((96, 128, 3), 90, np.uint8)
     boxes = np.array([[20.0, 40.0, 60.0, 80.0]])
-    draw_detections(image, tmp_path / "a.png", boxes=boxes, labels=[1], scores=[0.9], names=NAMES)
+    save_picture(detections_drawn(image, boxes=boxes, labels=[1], scores=[0.9], names=NAMES), tmp_path / "a.png")
     drawn = picture(tmp_path / "a.png")
     assert drawn.shape == (480, 640, 3)
     assert tuple(drawn[300, 100]) == tuple(drawn[300, 300]) == ImageColor.getrgb(COLOURS[0])
@@ -78,10 +78,9 @@ def test_boxes_on_the_border_outside_or_empty_can_be_drawn(
 ) -> None:
     image = np.full((480, 640, 3), 90, np.uint8)
     boxes = np.array([box], dtype=np.float32)
-    draw_detections(
-        image, tmp_path / "deep" / "a.png", boxes=boxes, labels=[2], scores=[1.0], names=NAMES,
+    save_picture(detections_drawn(image, boxes=boxes, labels=[2], scores=[1.0], names=NAMES,
         truth_boxes=boxes, truth_labels=[2],
-    )  # fmt: skip
+    ), tmp_path / "deep" / "a.png")  # fmt: skip
     assert (picture(tmp_path / "deep" / "a.png") == ImageColor.getrgb(COLOURS[1])).all(axis=-1).any()
 
 

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from benchmarks.coco_eval import random_set
 from megdet.data.annotations import read_annotations
 from megdet.runs.journal import COCO_METRICS
-from megdet.training.metrics import coco_metrics
+from megdet.training.metrics import coco_metrics, coco_metrics_by_class
 from tests.data.annotation_oracle import meaning_of
 
 
@@ -181,3 +181,25 @@ def test_metrics_prints_nothing_and_loads_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_numbers_of_a_class_are_pycocotools_own_for_that_class_alone(tmp_path: Path) -> None:
+    truth_content, detections = random_set(
+        images=40, categories=4, objects=200, detections_per_image=30, crowd=0.1, seed=5
+    )
+    annotation_file = tmp_path / "truth.json"
+    annotation_file.write_text(json.dumps(truth_content))
+    annotations = read_annotations(annotation_file)
+    found = coco_metrics_by_class(annotations, detections)
+    assert list(found) == list(annotations.category_names)
+    for number, numbers in zip(annotations.category_ids.tolist(), found.values(), strict=True):
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO(str(annotation_file))
+            evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
+            evaluation.params.catIds = [number]
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        stats = dict(zip(COCO_METRICS, as_percent([float(value) for value in evaluation.stats]), strict=True))
+        for name, value in numbers.items():
+            assert (-1 if value is None else value) == pytest.approx(stats[name]), name

@@ -248,7 +248,7 @@ def test_an_error_leaves_its_traceback_rank_and_last_lines(tmp_path: Path, shape
     plan = make_plan(config_of(tmp_path, shapes_root))
     folder = folder_of(plan)
     folder.mkdir(parents=True)
-    (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    (folder / "pictures").write_text("a file where a folder should be")
     process = start(plan)
     process.communicate(timeout=120)
     assert process.returncode == 1

@@ -43,9 +43,11 @@ class SlurmJob:
         if known.state == "pending":
             waits = f"{name} waits" + (f": {known.reason}" if known.reason not in NOT_STARTED_WAITS else "")
             return Stand(Status.REQUEUED if own else Status.QUEUED, waits)
-        if known.state in ("running", "completing"):
-            if own and over and known.state == "completing":
-                return Stand(own.status, own.reason or "")
+        if known.state == "completing":
+            # Its processes end, or the node's epilog runs: only then Slurm puts back into the queue what was requeued.
+            goes_on = own is not None and own.status == Status.INTERRUPTED and not self.submission.cancelled
+            return Stand(Status.REQUEUED if goes_on else Status.RUNNING, f"{name} is ending")
+        if known.state == "running":
             return Stand(Status.RUNNING, name if own and own.status == Status.RUNNING else f"{name} starts")
         if known.state == "unknown":
             if own is None:

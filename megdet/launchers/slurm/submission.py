@@ -9,7 +9,7 @@ from pathlib import Path
 
 import megdet
 from megdet.errors import UserError
-from megdet.runs.folder import RunFolder
+from megdet.runs.folder import SUBMISSION, WAYS_OUT, RunFolder
 from megdet.runs.times import now
 
 LAUNCHER = "slurm"
@@ -54,7 +54,7 @@ class Submission:
         try:
             return cls(**{**values, "history": tuple(values["history"])})
         except (TypeError, KeyError) as error:
-            raise UserError(f"{folder.submission_file} is damaged ({error}); move the run folder away") from None
+            raise UserError(f"{folder.submission_file} is damaged ({error}); {WAYS_OUT[SUBMISSION]}") from None
 
     def edits_since(self, folder: RunFolder) -> list[str]:
         """What has been edited since the run was handed over: `plan`, `code`."""

@@ -156,5 +156,5 @@ def test_a_cancellation_is_remembered(runs: list[RunFolder], payload: Payload) -
 def test_a_damaged_submission_is_an_error_with_a_way_out(runs: list[RunFolder]) -> None:
     for text in ('{"job": 1}', '{"launcher": "slurm", "job": 1}'):
         runs[0].submission_file.write_text(text)
-        with pytest.raises(UserError, match="move the run folder away"):
+        with pytest.raises(UserError, match=r"sweep\.on_existing=retry_failed"):
             Submission.read(runs[0])

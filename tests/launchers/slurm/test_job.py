@@ -50,7 +50,7 @@ def test_before_the_ranks_say_a_word_the_job_says_it(job: JobStateName, expected
     ("own", "job", "expected"),
     [
         ("running", "running", "running"), ("running", "pending", "requeued"), ("interrupted", "pending", "requeued"),
-        ("interrupted", "running", "running"), ("interrupted", "completing", "interrupted"),
+        ("interrupted", "running", "running"), ("interrupted", "completing", "requeued"),
         ("running", "gone", "lost"), ("running", "failed", "failed"), ("running", "node_fail", "interrupted"),
         ("running", "timeout", "interrupted"), ("running", "unknown", "running"), ("running", "cancelled", "cancelled"),
         ("interrupted", "cancelled", "cancelled"), ("interrupted", "failed", "interrupted"),

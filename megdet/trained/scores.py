@@ -1,0 +1,88 @@
+"""COCO's numbers of a trained detector on any annotated images: in all, by class and by size of object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from megdet.data.annotation_cache import load_annotations
+from megdet.data.annotations import Annotations
+from megdet.errors import UserError
+from megdet.runs.classes import Classes
+from megdet.trained.predictions import Advance, detected_rows
+from megdet.training.metrics import coco_metrics, coco_metrics_by_class
+
+if TYPE_CHECKING:
+    from megdet.trained.run import TrainedRun
+
+NOT_THERE = -1
+"""Stands for the id of a class that an annotation file does not list; ids are never negative."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """In percent; None where there is nothing to measure."""
+
+    run: str
+    annotations: str
+    images: int
+    metrics: dict[str, float | None]
+    """COCO's 12 numbers."""
+    by_class: dict[str, dict[str, float | None]]
+    """By class name: mmAP, AP50, AP75, and AP and AR by size of object."""
+    unreadable: dict[str, str]
+    """File name -> why it could not be read; such an image counts, as one in which nothing was found."""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """`by_class` with a row for each class."""
+        return pd.DataFrame.from_dict(self.by_class, orient="index").astype(float).rename_axis("class")
+
+    def to_json(self) -> dict[str, Any]:
+        """As `megdet eval --json` prints it."""
+        return {
+            "run": self.run,
+            "annotations": self.annotations,
+            "images": self.images,
+            "metrics": self.metrics,
+            "by_class": self.by_class,
+            "unreadable": self.unreadable,
+        }
+
+
+def score_on(run: TrainedRun, file: Path, images: Path, *, advance: Advance | None = None) -> Scores:
+    """COCO's numbers of the run's detector. Raises UserError as `TrainedRun.evaluate` does."""
+    annotations = load_annotations(file)
+    if not images.is_dir():
+        raise UserError(f"{images} is no folder; the file names of {file} start from one")
+    ids = _ids_in_the_file(run.classes, annotations)
+    rows, unreadable = detected_rows(run, images, annotations, category_ids=ids, advance=advance)
+    rows = rows[rows[:, 6] != NOT_THERE]
+    return Scores(
+        run=run.name,
+        annotations=str(file),
+        images=len(annotations.image_ids),
+        metrics=coco_metrics(annotations, rows),
+        by_class=coco_metrics_by_class(annotations, rows),
+        unreadable=unreadable,
+    )
+
+
+def _ids_in_the_file(classes: Classes, annotations: Annotations) -> list[int]:
+    """For each of the detector's classes the id that the file has for its name, or NOT_THERE.
+
+    Raises UserError where the file has a class that the detector does not know: it could only score 0 there.
+    """
+    ids = dict(zip(annotations.category_names, annotations.category_ids.tolist(), strict=True))
+    unknown = [name for name in ids if name not in classes.names]
+    if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise UserError(
+            f"{annotations.path} has classes that this run was not trained for: {', '.join(unknown[:5])}{more}; it "
+            f"knows {', '.join(classes.names[:10])}{', ...' * (len(classes.names) > 10)}. Leave their annotations and "
+            "categories out of the file, or rename its categories to what the run calls them"
+        )
+    return [ids.get(name, NOT_THERE) for name in classes.names]
