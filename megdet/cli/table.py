@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from megdet.errors import printable
 from megdet.launchers.watch import STYLES
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
@@ -50,7 +51,7 @@ def table_of(stands: Mapping[RunFolder, Stand], *, live_first: bool = False) -> 
     for folder, stand in rows:
         cells = _cells(folder, stand)
         styles = ("", STYLES.get(stand.status, "")) + len(cells[2:]) * ("",)
-        table.add_row(*(Text(cell, style) for cell, style in zip(cells, styles, strict=True)))
+        table.add_row(*(Text(printable(cell), style) for cell, style in zip(cells, styles, strict=True)))
     counts = Counter(stand.status for stand in stands.values())
     return Group(Text(", ".join(f"{count} {status}" for status, count in counts.most_common())), table)
 
