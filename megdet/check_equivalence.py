@@ -38,8 +38,8 @@ from megdet.config.compose import compose
 from megdet.config.schema import Config
 from megdet.data.batch import ImageBatch, TrainingStep
 from megdet.data.data_set import read_data
+from megdet.data.generated import generate
 from megdet.data.settings import DataSettings
-from megdet.data.shapes import generate_shapes
 from megdet.errors import ExitCode, UserError
 from megdet.planning.plan import Plan, make_plan
 from megdet.settings.own_part import TARGET
@@ -144,7 +144,7 @@ def _report(config: Config, folder: Path) -> ExitCode:
     from rich.console import Console
     from rich.table import Table
 
-    generate_shapes(folder / "data", train_images=IMAGES, val_images=2, image_size=IMAGE_SIZE, seed=0)
+    generate("shapes", folder / "data", train_images=IMAGES, val_images=2, image_size=IMAGE_SIZE, seed=0)
     config.data = DataSettings(
         name="shapes", root=str(folder / "data"), train_images=IMAGES, val_images=2, num_classes=CLASSES,
         min_size=IMAGE_SIZE, max_size=IMAGE_SIZE * 3 // 2, workers=0,

@@ -56,7 +56,12 @@ def from_mlflow(uri: str, *, epochs: Sequence[str], steps: Sequence[str]) -> Rec
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise UserError(f"{uri.removeprefix('sqlite:///')} does not exist; --from takes a runs folder or an MLflow URI")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE_S)
-    client = client_of(uri)
+    from sqlalchemy.exc import SQLAlchemyError  # MLflow brings it, and lets its errors through
+
+    try:
+        client = client_of(uri)
+    except SQLAlchemyError as error:
+        raise UserError(f"MLflow at {without_password(uri)}: {str(error).splitlines()[0]}; name another") from None
     from mlflow.exceptions import MlflowException  # not above: client_of says how MLflow is to be loaded
 
     try:
@@ -66,7 +71,7 @@ def from_mlflow(uri: str, *, epochs: Sequence[str], steps: Sequence[str]) -> Rec
         ids = [run.info.run_id for run in found]
         of_epochs = _curves(client, ids, {name: name for name in epochs}, "epoch")
         of_steps = _curves(client, ids, {name: f"step/{name}" for name in steps}, "step")
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise UserError(f"MLflow at {without_password(uri)}: {str(error).splitlines()[0]}") from None
     if not found:
         raise UserError(f"MLflow at {without_password(uri)} has no run of megdet; push some with `megdet sync`")
@@ -129,6 +134,7 @@ def _record(run: Run, experiment: str) -> Record:
         "dirty": tags.get("dirty") == "True",
         "data_sha256": tags.get("data_sha256", ""),
         "weights_sha256": tags.get("weights_sha256", ""),
+        "plan_sha256": tags.get("plan_sha256", ""),
         "sweeps": tuple(filter(None, tags.get("sweep", "").split("; "))),
         "folder": "",
         "mlflow_run_id": run.info.run_id,

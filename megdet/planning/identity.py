@@ -50,12 +50,21 @@ def semantics_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def experiment_id_of(config: Config) -> str:
     """12 hex digits over the recipe and the semantics: the key of a table's row."""
-    return _digest(semantics_of(asdict(config)))[:12]
+    return _digest(_known_by_content(semantics_of(asdict(config))))[:12]
 
 
 def run_id_of(config: Config) -> str:
     """The name and 8 hex digits over the recipe, the semantics and the seed: the name of the run's folder."""
-    return f"{name_of(config)}-{_digest({**semantics_of(asdict(config)), 'seed': float(config.seed)})[:8]}"
+    semantics = _known_by_content(semantics_of(asdict(config)))
+    return f"{name_of(config)}-{_digest({**semantics, 'seed': float(config.seed)})[:8]}"
+
+
+def _known_by_content(semantics: dict[str, Any]) -> dict[str, Any]:
+    """Without the path of a weights file whose content is known: a file that moved makes no other run."""
+    backbone = semantics["model"]["backbone"]
+    if "weights_sha256" in backbone:
+        del backbone["weights"]
+    return semantics
 
 
 def name_of(config: Config) -> str:
@@ -68,6 +77,15 @@ def recipe_of(plan: Mapping[str, Any]) -> int:
     """The recipe of the megdet that made a plan.json; 1 where that did not say."""
     recipe = plan.get("recipe", 1)
     return recipe if isinstance(recipe, int) else 1
+
+
+def plan_sha256_of(plan: Mapping[str, Any]) -> str:
+    """12 hex digits over what a plan.json says is done: all that decides the result, layout and steps.
+
+    Ties a plan that was printed, the run of it and the cells of a table: code, notes and bookkeeping do not count.
+    """
+    done = {key: plan[key] for key in ("run_id", "layout", "schedule")}
+    return _digest({**done, "semantics": semantics_of(plan["config"]), "seed": plan["config"]["seed"]})[:12]
 
 
 def semantic_settings(plan: Mapping[str, Any]) -> dict[str, str]:

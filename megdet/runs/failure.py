@@ -6,6 +6,7 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from megdet.errors import UserError
 from megdet.runs.times import now
 
 LAST_LOG_LINES = 40
@@ -33,7 +34,8 @@ class Failure:
     def of_exception(cls, error: BaseException, *, rank: int, reason: str, log: tuple[str, ...]) -> Failure:
         """What `record` keeps of an exception that ended a rank."""
         text = "".join(traceback.format_exception(error))
-        return cls(rank, type(error).__name__, reason, text, log, now())
+        name = UserError.__name__ if isinstance(error, UserError) else type(error).__name__
+        return cls(rank, name, reason, text, log, now())
 
     @classmethod
     def of_death(cls, rank: int | None, reason: str, *, log: tuple[str, ...]) -> Failure:

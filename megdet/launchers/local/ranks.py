@@ -14,6 +14,7 @@ from types import FrameType
 
 import megdet
 from megdet.errors import ExitCode
+from megdet.launchers.local.memory import oom_kills
 from megdet.launchers.local.signals import handling_signals
 from megdet.launchers.rank import rank_environment
 from megdet.launchers.settle import blame, settle
@@ -53,7 +54,7 @@ class RankProcesses:
 
     def run(self) -> Status:
         """Start the ranks, wait for all of them; how the run ended. Only for the main thread."""
-        before, started = self.folder.state(), now()
+        before, started, kills = self.folder.state(), now(), oom_kills()
         with handling_signals(self._on_signal):
             try:
                 self._start()
@@ -67,6 +68,7 @@ class RankProcesses:
             codes=[process.returncode for process in self._processes],
             first_dead=self._first_dead,
             stopped=self._signals_received > 0,
+            out_of_memory=oom_kills() > kills,
         )
 
     def _start(self) -> None:

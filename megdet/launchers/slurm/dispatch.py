@@ -42,7 +42,7 @@ NO_SLURM = (
     "run here"
 )
 
-_BUSY = re.compile(
+BUSY = re.compile(
     r"timed out|Unable to contact|Connection refused|Resource temporarily unavailable|try again|temporarily|"
     r"Zero Bytes|Communication connection failure|MaxSubmitJobLimit|Transport endpoint",
     re.IGNORECASE,
@@ -77,7 +77,7 @@ def dispatch(
         except FileNotFoundError:
             raise UserError(NO_SLURM.format("there is no sbatch on this machine")) from None
         except SlurmError as error:
-            if not _BUSY.search(str(error)):
+            if not BUSY.search(str(error)):
                 raise UserError(f"Slurm does not take the job: {error}\nsweep.dry_run=true shows its script") from None
             if pause_s is None:
                 raise

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.jobs import stands_of
@@ -24,12 +25,14 @@ from megdet.launchers.slurm.dispatch import NO_SLURM, PAUSES_S, dispatch, script
 from megdet.launchers.slurm.fitting import check_fits, fit
 from megdet.launchers.slurm.intents import declare, fulfil, reconcile, submissions_folder, submitting, withdraw
 from megdet.launchers.slurm.job_states import SlurmQueue
+from megdet.launchers.slurm.limits import Limits, read_limits
 from megdet.launchers.slurm.payload import Payload
-from megdet.launchers.slurm.resources import Array, arrays_of
+from megdet.launchers.slurm.rehearsal import refusal_of
+from megdet.launchers.slurm.resources import Array, Resources, arrays_of
 from megdet.launchers.watch import watch
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
-from megdet.runs.prediction import predict_all
+from megdet.runs.prediction import Predictors, predict_all
 
 PAPERS_NODES, PAPERS_GPUS_PER_NODE = 16, 8
 MANY = 1_000_000
@@ -52,6 +55,9 @@ class SlurmLauncher:
         self._client = client or SlurmClient()
         self._queue = SlurmQueue(self._client)
         self._said_papers = False
+        self._predictors = Predictors()
+        self._rehearsed: list[tuple[Resources, str | None]] = []
+        """What Slurm has said of each need, asked once."""
 
     def resolve(self, config: Config) -> Config:
         """The config with what is `auto` in `cluster` as what Slurm says it has. Raises UserError.
@@ -61,19 +67,40 @@ class SlurmLauncher:
         if "auto" not in (config.cluster.nodes, config.cluster.gpus_per_node):
             return config
         try:
-            found = self._found
+            found = self._found_within(config.cluster)
         except SlurmError as error:
             if config.sweep.dry_run:
                 return self._on_the_papers(config, error)
-            raise UserError(NO_SLURM.format(f"Slurm does not say what there is ({error})")) from None
+            raise UserError(NO_SLURM.format(f"Slurm does not say what there is ({_last_line(error)})")) from None
         return fit(config, found, partition=os.environ.get("SBATCH_PARTITION"))
 
     def check(self, plan: Plan) -> None:
-        """Raises UserError for what Slurm would let wait for ever."""
+        """Raises UserError for what Slurm would refuse, or let wait for ever."""
+        predicted = self._predictors.predict(plan)
+        resources = Resources.of(plan, hours=predicted.hours if predicted else None)
         try:
-            check_fits(plan, self._found, partition=os.environ.get("SBATCH_PARTITION"))
+            found = self._found_within(resources.cluster, gpus_per_node=resources.gpus_per_node)
         except SlurmError:
             return  # submission says what is wrong with Slurm
+        check_fits(plan, found, time_min=resources.time_min, partition=os.environ.get("SBATCH_PARTITION"))
+        if resources not in [known for known, _ in self._rehearsed]:
+            self._rehearsed.append((resources, refusal_of(Array(resources, (plan,)), self._client)))
+        said = next(said for known, said in self._rehearsed if known == resources)
+        if said:
+            raise UserError(
+                f"{resources.describe()}: Slurm would not take such a job (sbatch --test-only): {said}. "
+                "sweep.dry_run=true shows its script, and cluster.* what it asks for"
+            )
+
+    def _found_within(self, cluster: ClusterSettings, *, gpus_per_node: int | None = None) -> Cluster:
+        """What one job may have of it. Raises SlurmError."""
+        found = self._found
+        return self._limits.within(found, cluster, gpus_per_node=gpus_per_node)
+
+    @cached_property
+    def _limits(self) -> Limits:
+        """Asked once."""
+        return read_limits(self._client.call)
 
     @property
     def _found(self) -> Cluster:
@@ -97,7 +124,7 @@ class SlurmLauncher:
     def _on_the_papers(self, config: Config, error: SlurmError) -> Config:
         if not self._said_papers:
             print(
-                f"no Slurm here ({error}): planned for the paper's cluster, {PAPERS_NODES} nodes of "
+                f"no Slurm here ({_last_line(error)}): planned for the paper's cluster, {PAPERS_NODES} nodes of "
                 f"{PAPERS_GPUS_PER_NODE} GPUs (cluster=paper)",
                 file=sys.stderr,
                 flush=True,
@@ -108,6 +135,9 @@ class SlurmLauncher:
         cluster.nodes = PAPERS_NODES if cluster.nodes == "auto" else cluster.nodes
         cluster.gpus_per_node = PAPERS_GPUS_PER_NODE if cluster.gpus_per_node == "auto" else cluster.gpus_per_node
         return config
+
+    def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
+        return ()
 
     def preview(self, plans: Sequence[Plan]) -> str:
         """The scripts that would be submitted, as far as they can be known without asking Slurm."""
@@ -200,3 +230,8 @@ def _not_under_way(plans: Sequence[Plan]) -> list[Plan]:
 
 def _runs_dir(plans: Sequence[Plan]) -> Path:
     return Path(plans[0].config.runs_dir)
+
+
+def _last_line(error: SlurmError) -> str:
+    """Slurm's programs say the outcome last."""
+    return str(error).splitlines()[-1]
