@@ -136,6 +136,7 @@ def _record(run: Run, experiment: str) -> Record:
         "dirty": tags.get("dirty") == "True",
         "data_sha256": tags.get("data_sha256", ""),
         "weights_sha256": tags.get("weights_sha256", ""),
+        "plan_sha256": tags.get("plan_sha256", ""),
         "sweeps": tuple(filter(None, tags.get("sweep", "").split("; "))),
         "folder": "",
         "mlflow_run_id": run.info.run_id,

@@ -62,6 +62,8 @@ class RowSpec:
     gpus: int | None = None
     """That it asks for."""
     note: str = ""
+    implied: tuple[str, ...] = ()
+    """Those of `asked` that it does not name: a file of conf/ that it chooses brings them."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,13 @@ def _with_implied(rows: list[RowSpec], implied: list[Asked]) -> list[RowSpec]:
     """
     keys = {key for each in implied for key in each if len({other.get(key) for other in implied}) > 1}
     return [
-        row if row.asked is None else replace(row, asked={key: each[key] for key in keys & each.keys()} | row.asked)
+        row
+        if row.asked is None
+        else replace(
+            row,
+            asked={key: each[key] for key in keys & each.keys()} | row.asked,
+            implied=tuple(sorted(keys & each.keys() - row.asked.keys())),
+        )
         for row, each in zip(rows, implied, strict=True)
     ]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megdet.data.files import DataFiles, check_files
 from megdet.data.known import GENERATED
 from megdet.data.settings import DataSettings
 from megdet.errors import UserError, printable
+from megdet.runs.as_json import print_json
 
 if TYPE_CHECKING:
     from megdet.data.coco import CocoSplit
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("action", choices=["check"], help="the one thing that can be done")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as data=custom data.root=FOLDER")
     parser.add_argument("--pixels", action="store_true", help="decode every image")
+    parser.add_argument("--json", action="store_true", help="print JSON (docs/programs.md has its keys)")
     parsed = parser.parse_intermixed_args(arguments)
     # Imported here: --help should not wait for it.
     from megdet.config.compose import compose
@@ -51,6 +53,10 @@ def main(arguments: Sequence[str]) -> int:
     files = check_files(data)
     found = _read(data, files)
     splits = {"training": found.train, "validation": found.val}
+    if parsed.json:
+        bad = {use: _problems(split, use, pixels=parsed.pixels) for use, split in splits.items()}
+        print_json(_as_json(data, files, found, bad))
+        return 1 if any(bad.values()) else 0
     _print_contents(data, files, found)
     for repair in found.facts.repairs:
         print(f"repaired or worth a look: {repair}")
@@ -64,6 +70,33 @@ def main(arguments: Sequence[str]) -> int:
     elif total > data.max_bad_images:
         print(f"a run would stop: data.max_bad_images={data.max_bad_images}")
     return 1 if total else 0
+
+
+def _as_json(
+    data: DataSettings, files: DataFiles, found: DataSet, bad: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    parts = {
+        "training": (found.train, files.train_annotations, files.train_images),
+        "validation": (found.val, files.val_annotations, files.val_images),
+    }
+    return {
+        "data": data.name,
+        "fingerprint": found.facts.fingerprint,
+        "classes": list(found.facts.class_names),
+        "repairs": list(found.facts.repairs),
+        "splits": {
+            use: {
+                "annotations": str(annotations),
+                "images_in": str(images),
+                "images": len(split),
+                "boxes": int((~split.annotations.crowds).sum()),
+                "crowd_regions": int(split.annotations.crowds.sum()),
+                "boxes_by_class": _boxes_by_class(split),
+                "unusable": dict(bad[use]),
+            }
+            for use, (split, annotations, images) in parts.items()
+        },
+    }
 
 
 def _read(data: DataSettings, files: DataFiles) -> DataSet:

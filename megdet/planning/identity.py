@@ -84,6 +84,15 @@ def recipe_of(plan: Mapping[str, Any]) -> int:
     return recipe if isinstance(recipe, int) else 1
 
 
+def plan_sha256_of(plan: Mapping[str, Any]) -> str:
+    """12 hex digits over what a plan.json says is done: all that decides the result, layout and steps.
+
+    Ties a plan that was printed, the run of it and the cells of a table: code, notes and bookkeeping do not count.
+    """
+    done = {key: plan[key] for key in ("run_id", "layout", "schedule")}
+    return _digest({**done, "semantics": semantics_of(plan["config"]), "seed": plan["config"]["seed"]})[:12]
+
+
 def semantic_settings(plan: Mapping[str, Any]) -> dict[str, str]:
     """Recipe and semantics of a plan.json as text by key: `recipe`, and as `settings_in` has them.
 

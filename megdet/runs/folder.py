@@ -31,6 +31,8 @@ UNUSED_CHECKPOINT = "checkpoint-not-used.pt"
 CLASSES = "classes.json"
 OWNER = "owner.json"
 LOCK = ".lock"
+REPLACED = ".replaced"
+"""Beside the run folders: those of runs that were begun anew."""
 RESERVE = ".reserve"
 RESERVE_BYTES = 1 << 18
 PICTURES = "pictures"

@@ -12,7 +12,7 @@ from megdet.data.known import GENERATED
 from megdet.errors import UserError
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
-from megdet.runs.folder import folder_of
+from megdet.runs.folder import REPLACED, folder_of
 
 
 def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
@@ -71,7 +71,7 @@ def _check_writable(runs_dir: Path) -> None:
 def _put_aside(folder: Path) -> None:
     """Rename an old run's folder, so that it is kept but not used."""
     if folder.exists():
-        replaced = folder.parent / ".replaced"
+        replaced = folder.parent / REPLACED
         replaced.mkdir(exist_ok=True)
         folder.rename(replaced / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6}")
 

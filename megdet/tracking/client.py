@@ -131,9 +131,22 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> Experiment:
         found = client.get_experiment_by_name(name)
         if found is None:
             raise RuntimeError(f"the experiment {name!r} could not be created")
+    _refuse_moved(uri, found.artifact_location)
     if found.lifecycle_stage == "deleted":
         raise UserError(f"the MLflow experiment {name!r} is deleted; restore it, or choose another tracking.experiment")
     return found
+
+
+def _refuse_moved(uri: str, artifacts: str) -> None:
+    """Raise UserError where a database was moved or copied: MLflow would go on writing files into the old place."""
+    here = artifact_location(uri)
+    is_ours = here is not None and artifacts.startswith("file:") and Path(artifacts).name == Path(here).name
+    if is_ours and artifacts != here:
+        raise UserError(
+            f"{without_password(uri)} was moved or copied: the files of its runs lie in {artifacts}, and would be "
+            "written there. Set the database aside: `megdet sync` makes a new one of the run folders, which have "
+            "everything"
+        )
 
 
 def noted_run(client: MlflowClient, folder: Path, uri: str, experiment_id: str) -> tuple[Run, dict[str, Any]] | None:

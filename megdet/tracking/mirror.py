@@ -29,7 +29,8 @@ from megdet.tracking.client import (
     send_params_and_tags,
     warn,
 )
-from megdet.tracking.note import note
+from megdet.tracking.moved import FOLDER
+from megdet.tracking.note import note, noted_in
 from megdet.tracking.payload import (
     REPLACED,
     Point,
@@ -197,7 +198,8 @@ class _Push:
         return run, pushed
 
     def _nothing_pushed(self, mlflow_id: str) -> dict[str, Any]:
-        place = {"run_id": mlflow_id, "uri": self.uri, "experiment_id": self.experiment_id}
+        first_seen = (noted_in(self.folder.path) or {}).get(FOLDER, str(self.folder.path.resolve()))
+        place = {"run_id": mlflow_id, "uri": self.uri, "experiment_id": self.experiment_id, FOLDER: first_seen}
         return place | {"epoch": 0, "step": 0, "final": False, "artifacts": {}}
 
     def _save(self, pushed: dict[str, Any]) -> None:

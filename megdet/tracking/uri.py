@@ -15,7 +15,12 @@ SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 
 
 def default_uri(folder: Path) -> str:
-    """The sqlite database `mlflow.db` in `folder`, absolute: a relative one would depend on the cwd."""
+    """MLFLOW_TRACKING_URI, else the sqlite database `mlflow.db` in `folder`, absolute: a relative one would depend on
+    the cwd. UserError where the variable names what no MLflow client can open.
+    """
+    asked = os.environ.get("MLFLOW_TRACKING_URI")
+    if asked:
+        return absolute_uri(asked)
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
@@ -96,5 +101,5 @@ def _can_be_opened(uri: str) -> bool:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of an sqlite database; None for anything else."""
+    """The file of an sqlite database, absolute; None for anything else."""
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
