@@ -82,7 +82,7 @@ def test_help_names_the_knobs_the_groups_and_commands(tmp_path: Path) -> None:
         "gpus ",
         "experiment=demo",
         "r18_fpn, r50_fpn, tiny",
-        "coco2017, custom, shapes",
+        "coco2017, custom, digits, shapes",
     ):
         assert words in done.stdout, words
 

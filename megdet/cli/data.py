@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from megdet.data.files import DataFiles, check_files
 from megdet.data.known import GENERATED
 from megdet.data.settings import DataSettings
-from megdet.errors import UserError
+from megdet.errors import UserError, printable
 
 if TYPE_CHECKING:
     from megdet.data.coco import CocoSplit
@@ -107,11 +107,11 @@ def _print_contents(data: DataSettings, files: DataFiles, found: DataSet) -> Non
     table.add_section()
     by_class = [_boxes_by_class(split) for split in (found.train, found.val)]
     for name in found.facts.class_names:
-        table.add_row(name, *(f"{column[name]:,}" for column in by_class))
+        table.add_row(printable(name), *(f"{column[name]:,}" for column in by_class))
     console.print(table)
     unseen = [name for name, count in by_class[0].items() if not count]
     if unseen:
-        console.print(f"classes without a box to learn from: {', '.join(unseen)}")
+        console.print(f"classes without a box to learn from: {printable(', '.join(unseen))}")
 
 
 def _counts(split: CocoSplit) -> dict[str, str]:
@@ -164,6 +164,6 @@ def _print_problems(use: str, problems: Mapping[str, str]) -> None:
         return
     print(f"{use} images that cannot be used: {len(problems)}")
     for name, reason in list(problems.items())[:SHOWN]:
-        print(f"  {name}: {reason}")
+        print(f"  {printable(f'{name}: {reason}')}")
     if len(problems) > SHOWN:
         print(f"  ... and {len(problems) - SHOWN} more")

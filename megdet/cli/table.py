@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from megdet.errors import UserError
+from megdet.errors import UserError, printable
 from megdet.launchers.watch import STYLES
 from megdet.runs.beats import read_beats
 from megdet.runs.folder import RunFolder
@@ -55,7 +55,7 @@ def table_of(stands: Mapping[RunFolder, Stand], *, live_first: bool = False) -> 
         except (UserError, OSError) as error:
             cells = (folder.name, stand.status, "", "", "", "", "", f"{stand.why}; {error}".removeprefix("; "))
         styles = ("", STYLES.get(stand.status, "")) + len(cells[2:]) * ("",)
-        table.add_row(*(Text(cell, style) for cell, style in zip(cells, styles, strict=True)))
+        table.add_row(*(Text(printable(cell), style) for cell, style in zip(cells, styles, strict=True)))
     counts = Counter(stand.status for stand in stands.values())
     return Group(Text(", ".join(f"{count} {status}" for status, count in counts.most_common())), table)
 

@@ -6,6 +6,7 @@ import argparse
 
 from megdet.cli.numbers import count
 from megdet.cli.runs import select_runs
+from megdet.errors import printable
 
 SUMMARY = "why runs failed, by cause, and what to do"
 HELP = """\
@@ -36,8 +37,8 @@ def run(parsed: argparse.Namespace) -> int:
         print(f"{first.cause.name}: {len(alike)} {'run' if len(alike) == 1 else 'runs'}")
         for failure in alike:
             where = "" if failure.rank is None else f" (rank {failure.rank})"
-            print(f"  {failure.run}{where}: {failure.reason}")
+            print(f"  {printable(f'{failure.run}{where}: {failure.reason}')}")
         for line in first.log[-parsed.lines :] if parsed.lines > 0 else ():
-            print(f"    | {line}")
+            print(f"    | {printable(line)}")
         print(f"  What to do: {first.cause.advice}\n")
     return 0

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from megdet.config.locations import CONF, LAUNCH, PACKAGE, own_conf
 from megdet.config.schema import Config
+from megdet.errors import printable
 from megdet.settings.rules import TextByName, rule_at, shown, way_out
 
 _COMPOSERS = tuple(f"{Path(str(module.__file__)).parent}/" for module in (hydra, omegaconf))
@@ -240,5 +241,5 @@ def _one_line(text: str) -> str:
 
 def _short(text: str) -> str:
     """Printable, and not longer than a line or two."""
-    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    text = printable(text)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

@@ -85,8 +85,8 @@ def settings_from(cls: type[S], values: object, name: str = "the plan's config")
     unknown = sorted(set(values) - {f.name for f in fields(cls)})
     if unknown:
         raise UserError(
-            f"{name} has {', '.join(unknown)}, which this megdet does not know: another version wrote the plan; "
-            "check out the commit it names, or launch the experiment again"
+            f"{name} has {', '.join(map(shown, unknown[:5]))}, which this megdet does not know: another version wrote "
+            "the plan; check out the commit it names, or launch the experiment again"
         )
     made = {
         key: settings_from(hints[key], value, key) if _is_settings(hints[key]) else value

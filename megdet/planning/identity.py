@@ -36,15 +36,20 @@ WITH_OLD_NAMES = (
 """Why a run from before has no place here: its settings have other names, and its id would be another."""
 
 
+def refuse_old_names(config: Mapping[str, Any]) -> None:
+    """Raises UserError for the config of a plan from before settings were nested by component."""
+    model = config.get("model")
+    if isinstance(model, Mapping) and not isinstance(model.get("backbone", {}), Mapping):
+        raise UserError(WITH_OLD_NAMES)
+
+
 def semantics_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides what is learned, nested as in YAML, from the plain values of a config.
 
     Equal for equal meanings: numbers are floats, and what is not set (None) is left out, so that a later optional
     setting does not change old ids. Raises UserError for a plan from before settings were nested by component.
     """
-    model = config.get("model")
-    if isinstance(model, Mapping) and not isinstance(model.get("backbone", {}), Mapping):
-        raise UserError(WITH_OLD_NAMES)
+    refuse_old_names(config)
     return {key: _canonical(config[key], key) for key in SEMANTIC if key in config}
 
 
@@ -105,7 +110,8 @@ def _canonical(value: Any, key: str) -> Any:
         }
     if isinstance(value, list | tuple):
         return sorted(set(value)) if key in UNORDERED else [_canonical(entry, key) for entry in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53  # larger: a damaged plan
+    return float(value) if is_number else value
 
 
 def _digest(semantics: Mapping[str, Any]) -> str:

@@ -6,9 +6,11 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from megdet.errors import printable
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
 from megdet.runs.prediction import Prediction, predict_all
+from megdet.settings.rules import shown
 from megdet.sweep.points import Point
 
 MAX_WIDTH = 240
@@ -38,12 +40,12 @@ def print_table(points: Sequence[Point]) -> None:
     if swept_elsewhere:
         table.add_column("asked")
     for number, point in enumerate(points, start=1):
-        asked = [" ".join(point.asked.overrides)] if swept_elsewhere else []
+        asked = [printable(" ".join(point.asked.overrides))] if swept_elsewhere else []
         table.add_row(str(number), *_cells(point), *_cost_cells(point, costs.get(number)), point.shown, *asked)
     Console(width=MAX_WIDTH, highlight=False, markup=False).print(table)
     for why, numbers in _reasons(points).items():
         first = points[numbers[0] - 1]
-        which = f"{numbers[0]}. {first.shown}: {' '.join(first.asked.overrides)}"
+        which = f"{numbers[0]}. {first.shown}: {printable(' '.join(first.asked.overrides))}"
         if len(numbers) > 1:
             which = (
                 f"{', '.join(map(str, numbers[:MOST_NUMBERS]))}{' ...' * (len(numbers) > MOST_NUMBERS)}: {first.shown}"
@@ -87,7 +89,7 @@ def _reasons(points: Sequence[Point]) -> dict[str, list[int]]:
 def _cells(point: Point) -> list[str]:
     config, plan = point.asked.config, point.plan
     if plan is None:
-        return ["", str(config.batch), str(config.bn_size), *[""] * 9]
+        return ["", shown(config.batch), shown(config.bn_size), *[""] * 9]
     layout, schedule = plan.layout, plan.schedule
     numbers = (config.batch, config.bn_size, layout.gpus, layout.nodes, layout.images_per_gpu, layout.accumulation)
     bn = (layout.bn_group, layout.bn_splits) if config.bn_size else ("frozen", "")

@@ -30,11 +30,13 @@ def run_points(
     launcher: Launcher | None = None,
     arguments: Sequence[str] | None = None,
     conclude: Callable[[Path], None] | None = None,
+    said: set[str] | None = None,
 ) -> ExitCode:
     """Plan, show and run experiments by a launcher (here, one after the other, where none is given); the exit code.
 
     `arguments`: the command line's, where all of a sweep is asked for at once; the sweep is then on record in a
-    folder, and `conclude` is called on it when the launcher is done.
+    folder, and `conclude` is called on it when the launcher is done. `said`: the launcher's remarks on earlier points,
+    which are not repeated; those on these points are added.
     """
     sweep = asked[0].config.sweep
     launcher = launcher or LocalLauncher()
@@ -47,8 +49,11 @@ def run_points(
     for repair in data.repairs:
         print(repair, file=sys.stderr, flush=True)
     _show(points)
+    said = set() if said is None else said
     for remark in launcher.remarks([point.plan for point in points if point.plan]):
-        print(remark, flush=True)
+        if remark not in said:
+            print(remark, flush=True)
+        said.add(remark)
     invalid = [point for point in points if point.plan is None]
     if len(invalid) == len(points) or (invalid and sweep.on_invalid == "error"):
         return ExitCode.USER_ERROR
