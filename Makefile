@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow check lint coverage benchmarks clean slurm-up slurm-down
+.PHONY: help install demo test test-slow faults check lint coverage benchmarks clean slurm-up slurm-down
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## a small sweep by real training, the paper's tables of it, figures: all in demo/ (some minutes)
 	mkdir -p demo
-	cd demo && ../$(BIN)/megdet launch -m experiment=demo batch=16,32 bn_size=0,16,32
+	cd demo && ../$(BIN)/megdet launch -m experiment=demo batch=8,32 bn_size=0,8 gpus=1 hydra/launcher=local_parallel
 	cd demo && ../$(BIN)/megdet tables
 	cd demo && ../$(BIN)/megdet figures
 	@echo 'Go on in demo/:  . $(BIN)/activate && cd demo && megdet status'
@@ -37,6 +37,9 @@ lint: $(INSTALLED) ## format, style, types and the architecture's arrows
 
 test-slow: $(INSTALLED) ## the others: whole runs, a real Slurm, MLflow server, browser and TeX
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+faults: $(INSTALLED) ## break runs on purpose, and see that nothing is lost (an hour; MEGDET_KILLS=500 for more)
+	MEGDET_KILLS=$${MEGDET_KILLS:-100} MEGDET_TIMES=$${MEGDET_TIMES:-5} $(BIN)/python -m pytest -s tests/faults
 
 coverage: $(INSTALLED) ## `make test`, and how much of the code it reaches, other processes included: at least 96 %
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov

@@ -11,8 +11,19 @@ from typing import Any
 class UserError(ValueError):
     """A request that cannot be met; the text names the settings, the numbers and a way out.
 
-    Entry points print the text alone (no traceback) and exit with `ExitCode.USER_ERROR`.
+    Entry points print the text alone (no traceback) and exit with `ExitCode.USER_ERROR`. What a user wrote stands in
+    it as it is, but for characters that a terminal would act on.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__("\n".join(printable(line) for line in text.split("\n")))
+
+
+def printable(text: str) -> str:
+    """The text with control characters, line ends and the like spelled out, as in `\\x1b[31m`."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 class ExitCode(IntEnum):

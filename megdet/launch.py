@@ -37,17 +37,15 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from megdet.config.compose import compose_one, explain, refuse_launcher_settings
+from megdet.config.compose import compose_one, composing, refuse_launcher_settings
 from megdet.config.locations import CONF, own_conf
 from megdet.config.register import LAUNCHERS, SWEEPERS, register
 from megdet.errors import ExitCode, UserError, outlive_closed_pipes
@@ -111,23 +109,21 @@ def main(arguments: Sequence[str] | None = None, *, command: str = "python launc
     os.environ[FULL_ERROR] = "1"
     register()
     try:
-        launch()
-    except HydraException as error:
-        if traceback_wanted:
-            raise
-        print(explain(error), file=sys.stderr)
-        return ExitCode.USER_ERROR
+        with composing(words):
+            launch()
     except UserError as error:
+        if traceback_wanted and error.__cause__ is not None:
+            raise
         print(error, file=sys.stderr)
         return ExitCode.USER_ERROR
     except KeyboardInterrupt:  # while no run is under way: while it plans, or makes tables and figures
         print("interrupted; the same command goes on", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    except ValueError as error:
-        if traceback_wanted or not _is_of_hydra(error):
-            raise
-        print(error, file=sys.stderr)
-        return ExitCode.USER_ERROR
+    except SystemExit as ending:
+        # Hydra ends the program itself in places, with 1: `--cfg job --package nope`.
+        if ending.code == 1 and not isinstance(ending.code, ExitCode):
+            return ExitCode.USER_ERROR
+        raise
     return ExitCode.OK
 
 
@@ -139,9 +135,3 @@ def _name_unused(own: Path) -> None:
         more = f" and {len(hidden) - 3} more" if len(hidden) > 3 else ""
         named = ", ".join(hidden[:3]) + more
         print(f"not used: {named}; megdet has files of the same names, so rename yours", file=sys.stderr)
-
-
-def _is_of_hydra(error: ValueError) -> bool:
-    """Whether Hydra itself raised it: flags that exclude each other, an unknown shell."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return os.path.dirname(hydra.__file__) in frames[-1].filename

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 from megdet.errors import ExitCode
@@ -34,13 +36,19 @@ def main() -> int:
         from megdet.planning.plan import Plan
         from megdet.training.attempt import Attempt
         from megdet.training.distributed import Ranks
+        from megdet.training.watchdog import Watchdog
 
         ranks = Ranks.from_environment()
         plan = Plan.from_json(path.read_text())
         plan.check_ranks(ranks.world_size)
         ranks.check_device()
-        with ranks:
-            return Attempt(plan, folder, ranks, stop, job_environment_of(folder)).go()
+        timeout = timedelta(minutes=plan.config.cluster.timeout_min)
+        # It speaks before a collective's own time-out, which knows no rank and no place.
+        with (
+            Watchdog(folder, rank, timeout_s=0.9 * timeout.total_seconds()) as watchdog,
+            replace(ranks, timeout=timeout) as joined,
+        ):
+            return Attempt(plan, folder, joined, stop, job_environment_of(folder), watchdog).go()
     except LostOwnership as error:
         # Not a word into the folder: it is another attempt's.
         print(error, file=sys.stderr, flush=True)

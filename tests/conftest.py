@@ -6,8 +6,21 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from megdet.data.generated import generate
+
+# Not even a slow machine makes an example fail: tests that bound the time measure their own.
+settings.register_profile("quick", max_examples=200, derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "thorough",
+    max_examples=10_000,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 TRAIN_IMAGES, VAL_IMAGES = 32, 8
 

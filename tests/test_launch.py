@@ -1,4 +1,4 @@
-"""launch.py as a user meets it: a process, its words and its exit code."""
+"""launch.py as a user meets it: a process, its words and its exit code. `test_mistakes.py` has all mistakes."""
 
 from __future__ import annotations
 
@@ -35,38 +35,18 @@ def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
     ("arguments", "parts"),
     [
         (["bath=16"], ["bath", "batch"]),
-        (["-m", "bath=16,32"], ["bath", "batch"]),
-        (["model=r51"], ["model=r51", "r50_fpn"]),
-        (["-m", "model=r50_fpn,r51"], ["model=r51", "r50_fpn"]),
-        (["batch=many"], ["batch=many"]),
         (["-m", "batch=16,many"], ["batch=many"]),
-        (["batch=16", "bn_size=32"], ["batch=16", "bn_size=32", "bn_size=16", "batch=32"]),
         (["-m", "batch=16,8", "bn_size=32"], ["invalid"]),
-        (["batch=16,32"], ["batch=16,32", "--multirun"]),
-        (["batch=0"], ["batch=0"]),
-        (["+new_key=1"], ["+new_key"]),
-        (["--run", "--multirun"], ["--run"]),
+        (["experiment=[1]"], ["experiment=[1]", "demo"]),
         (["--config-name", "nope"], ["nope"]),
-        (["data.root=nowhere", "gpus=1"], ["nowhere", "data.root"]),
         (["-m", "batch=16,32", "data.root=nowhere"], ["nowhere"]),
         (["experiment=demo", "model.backbone.weights=no/such.pth"], ["model.backbone.weights=no/such.pth"]),
-        (["experiment=demo", "tracking.uri=ftp://host"], ["ftp://host"]),
-        (["-m", "batch=16,32", "batch=8"], ["batch=16,32 and batch=8", "keep one"]),
-        (["-m", "batch=8", "batch=16,32"], ["batch=16,32 and batch=8", "keep one"]),
-        (
-            ["-m", "batch=16,32", "+hydra.launcher.timeout_min=60"],
-            ["+hydra.launcher.timeout_min=60", "cluster.time_min=60"],
-        ),
-        (["+hydra.launcher.slurm_partition=gpu"], ["cluster.partition=gpu"]),
-        (["+hydra.launcher.colour=red"], ["hydra.launcher.colour=red", "cluster.*"]),
-        (["data.root=/data/a=b"], ["data.root='/data/a=b'"]),
-        (["data.root=~/coco"], ["data.root='~/coco'"]),
-        (["data.root=/data/my (old) coco"], ["data.root='/data/my (old) coco'"]),
-        (["batch"], ["batch", "KEY=VALUE"]),
     ],
     ids=" ".join,
 )
-def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], parts: list[str], tmp_path: Path) -> None:
+def test_a_mistake_is_one_message_and_exit_code_2_of_a_process_too(
+    arguments: list[str], parts: list[str], tmp_path: Path
+) -> None:
     done = launch(tmp_path, *arguments)
     said = done.stdout + done.stderr
     assert done.returncode == 2, said
@@ -102,7 +82,7 @@ def test_help_names_the_knobs_the_groups_and_commands(tmp_path: Path) -> None:
         "gpus ",
         "experiment=demo",
         "r18_fpn, r50_fpn, tiny",
-        "coco2017, custom, shapes",
+        "coco2017, custom, digits, shapes",
     ):
         assert words in done.stdout, words
 
@@ -144,6 +124,31 @@ def test_a_sweep_is_shown_as_a_table_with_what_cannot_be(tmp_path: Path) -> None
     assert "2. invalid: batch=16 bn_size=32" in done.stdout
     assert "5 new, 1 invalid" in done.stdout
     assert list(tmp_path.iterdir()) == [], "a dry run writes nothing"
+
+
+@pytest.mark.parametrize("words", [[], ["-m", "batch=16,64,256", "bn_size=16,32"]], ids=["one run", "a sweep"])
+def test_a_laptop_is_promised_what_it_can_do(words: list[str], tmp_path: Path) -> None:
+    done = launch(tmp_path, *words, "sweep.dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert "Table 3" not in done.stdout and "256 hours" not in done.stdout
+    assert f"no GPU here: CPU processes stand in for GPUs, on {cores_in_words()}" in done.stdout
+    assert "r50_fpn on coco2017 is not meant for a CPU: about " in done.stdout and "experiment=demo" in done.stdout
+    demo = launch(tmp_path, "experiment=demo", "sweep.dry_run=true")
+    assert "no GPU here" in demo.stdout and "not meant" not in demo.stdout
+    cluster = launch(tmp_path, *words, "sweep.dry_run=true", "cluster=paper")
+    assert "Table 3" in cluster.stdout and "no GPU here" not in cluster.stdout
+
+
+def cores_in_words() -> str:
+    cores = len(os.sched_getaffinity(0))
+    return "1 core" if cores == 1 else f"{cores} cores"
+
+
+def test_what_runs_here_took_predicts_the_next_and_gpus_are_another_thing(tmp_path: Path) -> None:
+    assert launch(tmp_path, *SMALL).returncode == 0
+    assert "predicted from runs" in launch(tmp_path, *SMALL, "seed=1", "sweep.dry_run=true").stdout
+    on_gpus = launch(tmp_path, *SMALL, "seed=1", "sweep.dry_run=true", "cluster.gpus_per_node=1").stdout
+    assert "predicted" not in on_gpus and "no GPU" not in on_gpus
 
 
 def test_a_hundred_points_are_planned_in_seconds(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from megdet.analysis.frames import FACTS, RunFrames, read_runs, select
 from megdet.analysis.setting_values import NOT_SET
 from megdet.analysis.table import Column, Kind, Table
 from megdet.errors import UserError
+from megdet.settings.paths import fault_of_path
+from megdet.settings.rules import shown
 from megdet.tracking.uri import without_password
 
 
@@ -29,13 +31,15 @@ def second_set(
     runs folder or an MLflow URI. A filter that `name` sets for the second set (experiment, `sweep=`) applies to the
     first alone. Raises UserError if `name` is none of these, or if a set has no matching run.
     """
+    if instead := fault_of_path(name):
+        raise UserError(f"--against {shown(name)}: use {instead}")
     key, equals, value = name.partition("=")
     named = _having(frames, key, value) if equals else pd.Series(False, frames.runs.index)
     named |= frames.runs["experiment"] == name
     said = key if equals else "experiment"
     first, second = frames.where(~named), frames.where(named)
     if not named.any():
-        if "://" not in name and not Path(name).is_dir():
+        if "://" not in name and not (name and Path(name).is_dir()):
             raise UserError(f"--against {name}: no such folder, experiment or KEY=VALUE; {_there(name, frames)}")
         first, second, said = frames, read_runs(name, epochs=epochs), ""
     if first.runs.empty:

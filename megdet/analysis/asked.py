@@ -45,16 +45,23 @@ def implied_settings(ask: Mapping[str, Any]) -> Asked:
     return {key: whole.get(key) for key in without.keys() | whole.keys() if without.get(key) != whole.get(key)}
 
 
-def runs_of_rows(frames: RunFrames, rows: Sequence[Asked | None], varied: Iterable[str]) -> list[pd.DataFrame]:
+def runs_of_rows(
+    frames: RunFrames, rows: Sequence[Asked | None], varied: Iterable[str], implied: Iterable[str] = ()
+) -> list[pd.DataFrame]:
     """The runs that match each row, by seed; none for a row without an `ask` (None).
 
     A row that leaves out one of the `varied` settings, which others ask for, asks for its usual value: the default;
-    where no run has that, what most runs have that no row asks for.
+    where no run has that, what most runs have that no row asks for; of a setting that is only `implied` by a
+    chosen file, or else what most have.
     """
     runs = frames.runs.sort_values(["seed", "run_id"])
     keys = [key for key in dict.fromkeys(key for row in rows for key in (*varied, *(row or ()))) if key != SEED]
     texts = runs.reindex(columns=keys).map(lambda value: canonical(setting_text(value)))
-    usual = {key: _usual(key, Counter(texts[key]), [row[key] for row in rows if row and key in row]) for key in keys}
+    chosen = set(implied)
+    usual = {
+        key: _usual(key, Counter(texts[key]), [row[key] for row in rows if row and key in row and key not in chosen])
+        for key in keys
+    }
     places: dict[tuple[str, ...], list[int]] = {}
     for place, own in enumerate(texts.itertuples(index=False, name=None)):
         places.setdefault(own, []).append(place)

@@ -46,6 +46,11 @@ class Group:
         return not self._unlike
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether they have other data or another model than the paper's."""
+        return _is_of_other_data_or_model(self._unlike)
+
+    @property
     def heading(self) -> str:
         """Which runs a table shows, and whether they can be compared with the paper's."""
         unlike = self._unlike
@@ -177,5 +182,10 @@ def _schedule_text(name: str, schedule: Mapping[str, str], others: Sequence[Mapp
 
 def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]], *, but: str = "") -> list[str]:
     """How `own` differs from any of `others` (which include it): `precision bf16`."""
-    keys = [key for key in sorted(set().union(*others)) if key.partition(".")[0] != but]
+    # That a built-in part has no arguments of somebody's own says nothing beside its name.
+    keys = [
+        key
+        for key in sorted(set().union(*others))
+        if key.partition(".")[0] != but and (".custom." not in key or key in own)
+    ]
     return [f"{key} {own.get(key, NOT_SET)}" for key in keys if len({other.get(key) for other in others}) > 1]

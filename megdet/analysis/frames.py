@@ -11,7 +11,6 @@ In a notebook:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,8 @@ from megdet.analysis.run_folders import from_run_folders
 from megdet.analysis.setting_values import setting_text, typed
 from megdet.errors import UserError
 from megdet.runs.journal import COCO_METRICS
+from megdet.settings.paths import expanded, fault_of_path
+from megdet.settings.rules import shown
 from megdet.tracking.uri import default_uri
 
 EPOCHS = ("mmAP", "loss", "lr", "train_s", "eval_s")
@@ -47,6 +48,7 @@ class RunFrames:
     experiment_id     str     the same for all seeds
     experiment        str     the MLflow experiment that the run belongs to
     status            str     finished or diverged (a result), new, queued, running, requeued, failed, interrupted, ...
+    plan_sha256       str     of what was planned, as `megdet status --json` has it; may be empty
     reason            str     one line on why it is in that status; may be empty
     seed, gpus        int
     train_s           float   seconds of training so far, without evaluation
@@ -119,14 +121,15 @@ def load_runs(
 def read_runs(source: str | None = None, *, epochs: Sequence[str] = EPOCHS, steps: Sequence[str] = ()) -> RunFrames:
     """As `load_runs`, but a run that MLflow has in several experiments is there for each, the newest first."""
     if source is None:
-        here = default_uri(Path.cwd())
-        source = "runs" if Path("runs").is_dir() else os.environ.get("MLFLOW_TRACKING_URI", here)
+        source = "runs" if Path("runs").is_dir() else default_uri(Path.cwd())
     if "://" in source:
         from megdet.analysis.mlflow_runs import from_mlflow  # loads MLflow: seconds
 
         records = from_mlflow(source, epochs=epochs, steps=steps)
     else:
-        records = from_run_folders(Path(source), steps=steps)
+        if instead := fault_of_path(source):
+            raise UserError(f"--from {shown(source)}: use {instead}")
+        records = from_run_folders(expanded(source), steps=steps)
     return frames_of(records, epochs=epochs, steps=steps)
 
 

@@ -34,9 +34,9 @@ from megdet.analysis.figures import (
     training_time,
     validation,
 )
-from megdet.analysis.figures.pictures import RESOLUTION, save_small
+from megdet.analysis.figures.pictures import RESOLUTION, save_small, with_jpegs
 from megdet.analysis.frames import STEPS, RunFrames, load_runs
-from megdet.analysis.options import add_run_options, wanted_of, writing_to
+from megdet.analysis.options import add_all_option, add_run_options, wanted_of, without_failed, writing_to
 from megdet.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
     names = parsed.figure or list(FIGURES)
     steps = STEPS if any(name in OF_STEPS for name in names) else ()
     try:
-        runs = load_runs(parsed.source, steps=steps, **wanted_of(parsed))
+        runs = without_failed(load_runs(parsed.source, steps=steps, **wanted_of(parsed)), parsed)
         written = write_figures(runs, parsed.out, names)
     except UserError as error:
         print(f"make_figures: {error}", file=sys.stderr)
@@ -104,6 +104,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
         figure.savefig(svg, metadata={"Date": None})
     if pictures:
         save_small(png)
+        svg.write_text(with_jpegs(svg.read_text(encoding="utf-8")), encoding="utf-8")
     return [png, svg]
 
 
@@ -113,5 +114,6 @@ def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=command, description=description, formatter_class=raw)
     parser.add_argument("--figure", action="append", choices=list(FIGURES), help="may be given again; default: all")
     add_run_options(parser)
+    add_all_option(parser)
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder to write to; default: results/")
     return parser

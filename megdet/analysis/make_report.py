@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megdet.analysis.figures.pictures import with_jpegs
 from megdet.analysis.frames import EPOCHS, STEPS, RunFrames, load_runs
 from megdet.analysis.make_figures import FIGURES, figures_of
 from megdet.analysis.make_tables import tables_of
@@ -79,7 +80,7 @@ def inline_svg(figure: Figure, name: str) -> str:
     """The figure as an element of a page. Its ids begin with `name`: figures drawn alike would share them."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
-    svg = text.getvalue()[text.getvalue().index("<svg") :]
+    svg = with_jpegs(text.getvalue()[text.getvalue().index("<svg") :])
     svg = re.sub(r'\bid="', f'id="{name}.', svg)
     svg = re.sub(r'href="#', f'href="#{name}.', svg).replace("url(#", f"url(#{name}.")
     label = name.rpartition("-")[0].replace("_", " ")

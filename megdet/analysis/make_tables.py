@@ -25,10 +25,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from megdet.analysis.against import beside, differences, naming_left_out, nearest, second_set, short_name
+from megdet.analysis.claims.table import folded
 from megdet.analysis.commits import with_commits
 from megdet.analysis.comparable import Group, comparable_groups
 from megdet.analysis.frames import RunFrames, read_runs, select
-from megdet.analysis.options import add_run_options, wanted_of, write_text
+from megdet.analysis.options import add_all_option, add_run_options, wanted_of, without_failed, write_text
 from megdet.analysis.provenance import provenance_of
 from megdet.analysis.render import FORMATS
 from megdet.analysis.table import Table
@@ -61,16 +62,18 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
 def _tables(parsed: argparse.Namespace) -> list[Table]:
     recipes = [_recipe(parsed.table)] if parsed.table else list(PAPER_TABLES.values())
     epochs = [name for recipe in recipes for name in recipe.epochs]
-    runs = read_runs(parsed.source, epochs=epochs)
-    if parsed.against:
+    runs = without_failed(read_runs(parsed.source, epochs=epochs), parsed)
+    if parsed.against is not None:
         runs, second = second_set(parsed.against, runs, wanted=wanted_of(parsed), epochs=epochs)
         made = tables_of(runs, recipes, against=second, name=short_name(parsed.against))
     else:
-        made = tables_of(select(runs, **wanted_of(parsed)), recipes)
+        made = tables_of(select(runs, **wanted_of(parsed)), recipes, foreign=parsed.all)
     if not made:
         recipe = recipes[0]
         why = recipe.missing(runs) if recipe.missing else "the runs have nothing to show in it yet"
         raise UserError(f"--table {recipe.name}: {why}")
+    if recipes == [TABLES["claims"]] and not parsed.all and not parsed.against:
+        return list(map(folded, made))
     return made
 
 
@@ -84,19 +87,36 @@ def _recipe(asked: str) -> Recipe:
 
 
 def tables_of(
-    runs: RunFrames, recipes: Iterable[Recipe], *, against: RunFrames | None = None, name: str = ""
+    runs: RunFrames,
+    recipes: Iterable[Recipe],
+    *,
+    against: RunFrames | None = None,
+    name: str = "",
+    foreign: bool = True,
 ) -> list[Table]:
     """The tables asked for, one per group of comparable runs that has a row in them.
 
     Beside each group stands the nearest group of the runs `against`, under their `name`; groups of theirs that are
-    the nearest of none are named.
+    the nearest of none are named. Without `foreign`, groups of other data or another model stay out of the paper's
+    tables where there is one that is like the paper's.
     """
     recipes = list(recipes)
     groups = {
         varied: [comparable_groups(frames, varied) if frames else [] for frames in (runs, against)]
         for varied in {recipe.varied for recipe in recipes}
     }
+    if not foreign and all(recipe in PAPER_TABLES.values() for recipe in recipes):
+        groups = {varied: [_of_the_paper(own), others] for varied, (own, others) in groups.items()}
     return [table for recipe in recipes for table in _tables_of(recipe, *groups[recipe.varied], name=name)]
+
+
+def _of_the_paper(groups: Sequence[Group]) -> list[Group]:
+    """Without those of other data or another model, where any is of the paper's; they are named on standard error."""
+    own = [group for group in groups if not group.is_foreign]
+    left = [group.title for group in groups if group.is_foreign] if own else []
+    if left:
+        print(f"left out: {'; '.join(left)} (--all)", file=sys.stderr)
+    return own or list(groups)
 
 
 def _tables_of(recipe: Recipe, groups: Sequence[Group], others: Sequence[Group], *, name: str) -> list[Table]:
@@ -130,6 +150,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", choices=list(FORMATS), default="markdown")
     add_run_options(parser)
+    add_all_option(parser)
     parser.add_argument("--provenance", action="store_true", help="below each table, its run ids, hashes and commits")
     parser.add_argument(
         "--against",

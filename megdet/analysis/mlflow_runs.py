@@ -22,7 +22,7 @@ from megdet.runs.journal import COCO_METRICS
 from megdet.runs.provenance import ARROW
 from megdet.tracking.client import client_of
 from megdet.tracking.payload import REPLACED
-from megdet.tracking.uri import absolute_uri, without_password
+from megdet.tracking.uri import absolute_uri, without_password, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,11 +52,16 @@ def from_mlflow(uri: str, *, epochs: Sequence[str], steps: Sequence[str]) -> Rec
     A run that was pushed to several experiments is there for each; the one that began last comes first, then the one
     that trained longest. UserError where the store has no run or does not answer.
     """
-    uri = absolute_uri(uri)
+    uri = absolute_uri(uri, kept=False)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise UserError(f"{uri.removeprefix('sqlite:///')} does not exist; --from takes a runs folder or an MLflow URI")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE_S)
-    client = client_of(uri)
+    from sqlalchemy.exc import SQLAlchemyError  # MLflow brings it, and lets its errors through
+
+    try:
+        client = client_of(uri)
+    except SQLAlchemyError as error:
+        raise UserError(f"MLflow at {without_password(uri)}: {str(error).splitlines()[0]}; name another") from None
     from mlflow.exceptions import MlflowException  # not above: client_of says how MLflow is to be loaded
 
     try:
@@ -66,8 +71,10 @@ def from_mlflow(uri: str, *, epochs: Sequence[str], steps: Sequence[str]) -> Rec
         ids = [run.info.run_id for run in found]
         of_epochs = _curves(client, ids, {name: name for name in epochs}, "epoch")
         of_steps = _curves(client, ids, {name: f"step/{name}" for name in steps}, "step")
-    except MlflowException as error:
-        raise UserError(f"MLflow at {without_password(uri)}: {str(error).splitlines()[0]}") from None
+    except (MlflowException, SQLAlchemyError) as error:
+        raise UserError(
+            f"MLflow at {without_password(uri)}: {without_secrets(str(error).splitlines()[0], uri)}"
+        ) from None
     if not found:
         raise UserError(f"MLflow at {without_password(uri)} has no run of megdet; push some with `megdet sync`")
     records = [_record(run, experiments[run.info.experiment_id]) for run in found]
@@ -129,6 +136,7 @@ def _record(run: Run, experiment: str) -> Record:
         "dirty": tags.get("dirty") == "True",
         "data_sha256": tags.get("data_sha256", ""),
         "weights_sha256": tags.get("weights_sha256", ""),
+        "plan_sha256": tags.get("plan_sha256", ""),
         "sweeps": tuple(filter(None, tags.get("sweep", "").split("; "))),
         "folder": "",
         "mlflow_run_id": run.info.run_id,

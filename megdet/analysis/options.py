@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from megdet.analysis.frames import RunFrames
 from megdet.errors import UserError
+from megdet.runs.status import Status
 
+CAME_TO_NOTHING = (Status.FAILED, Status.CANCELLED, Status.LOST)
 FILTERS = {
     "sweep": "only runs of this sweep, such as table3",
     "experiment": "only runs of this MLflow experiment",
@@ -24,6 +28,30 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     for name, meaning in FILTERS.items():
         parser.add_argument(f"--{name}", metavar="NAME", help=meaning)
+
+
+def add_all_option(parser: argparse.ArgumentParser) -> None:
+    """`--all`, for what leaves failed runs out unless asked (`without_failed`)."""
+    parser.add_argument(
+        "--all", action="store_true",
+        help="with failed, cancelled and lost runs, with other data and models beside the paper's, with every claim",
+    )  # fmt: skip
+
+
+def without_failed(runs: RunFrames, parsed: argparse.Namespace) -> RunFrames:
+    """The runs but for those that came to nothing, which are counted on standard error; all of them with --all.
+
+    Diverged runs are results. UserError where nothing else is there.
+    """
+    failed = runs.runs["status"].isin(CAME_TO_NOTHING)
+    if parsed.all or not failed.any():
+        return runs
+    if failed.all():
+        raise UserError(
+            f"all {len(failed)} runs failed, were cancelled or lost; --all shows them, `megdet why` says why"
+        )
+    print(f"left out: {failed.sum()} of {len(failed)} runs failed, were cancelled or lost (--all)", file=sys.stderr)
+    return runs.where(~failed)
 
 
 def wanted_of(parsed: argparse.Namespace) -> dict[str, str]:

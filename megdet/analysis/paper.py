@@ -8,8 +8,9 @@ from functools import cache
 
 from megdet.analysis.asked import Asked, asked_settings, default_settings
 from megdet.analysis.rows import KEY, RowKey
-from megdet.analysis.table_spec import RowSpec, TableSpec, read_spec, read_yaml
+from megdet.analysis.table_spec import RowSpec, TableSpec, read_spec
 from megdet.config.locations import SWEEPS
+from megdet.config.sweep_file import read_sweep_file
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def paper_rows(*names: str) -> tuple[PaperRow, ...]:
 @cache
 def ratio_table() -> RatioTable:
     """Table 1: its file has the paper's numbers by epoch."""
-    content = read_yaml(SWEEPS / "table1.yaml")
+    content = read_sweep_file(SWEEPS / "table1.yaml")
     rows = (
         RatioRow(key_of_asked(_usual() | asked_settings(row["ask"])), row["label"], row["paper"])
         for row in content["rows"]

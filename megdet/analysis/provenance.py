@@ -6,13 +6,14 @@ from megdet.analysis.table import NOT_RUN, Column, Kind, Row, Table, table_of
 from megdet.runs.provenance import ARROW
 
 FACTS = {
-    "experiment hash": "experiment_id", "seed": "seed", "# of GPUs": "gpus", "status": "status", "commit": "commits",
-    "code": "code", "data": "data_sha256", "weights": "weights_sha256",
+    "experiment hash": "experiment_id", "plan": "plan_sha256", "seed": "seed", "# of GPUs": "gpus",
+    "status": "status", "commit": "commits", "code": "code", "data": "data_sha256", "weights": "weights_sha256",
 }  # fmt: skip
 COLUMNS = (Column("run", Kind.NAMING), *(Column(heading, Kind.FACT) for heading in FACTS))
 ABOUT = (
     "The run id ends in a hash over all settings that decide the result, with the seed; the experiment hash is over "
-    "the same without it. code: whether it was that of the commit. data, weights: the first digits of the SHA-256 of "
+    "the same without it, the plan's over settings, layout and steps (plan_sha256). code: whether it was that of the "
+    "commit. data, weights: the first digits of the SHA-256 of "
     f"the data's content and of the file that training began from; {NOT_RUN}: not recorded, or no file. a → b: the "
     "run was resumed with another."
 )

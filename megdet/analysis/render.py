@@ -9,11 +9,19 @@ from collections.abc import Callable, Sequence
 from megdet.analysis.latex import latex
 from megdet.analysis.page import page
 from megdet.analysis.table import NOT_RUN, Table, notes_of
+from megdet.errors import printable
+
+FORMULA = ("=", "+", "-", "@", "\t", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What spreadsheets take for the beginning of one; some take the wide forms too."""
+NUMBER = r"[+-]\d[\d.,]*( ?[±%†]| [\d.,]+| \(\d+\))*"
+"""As tables have it, such as `+1.2 ± 0.3 (3)`. What only begins like one, a spreadsheet may compute."""
 
 
 def markdown(tables: Sequence[Table]) -> str:
     """GitHub's tables, aligned so that they read well as plain text too."""
-    return "\n".join([*(_markdown(table) for table in tables), *(f"{legend}\n" for legend in _legends(tables))])
+    return "\n".join(
+        [*(_markdown(table) for table in tables), *(f"{_md_text(legend)}\n" for legend in _legends(tables))]
+    )
 
 
 def csv_text(tables: Sequence[Table]) -> str:
@@ -35,7 +43,7 @@ def html_page(tables: Sequence[Table]) -> str:
 
 def html_tables(tables: Sequence[Table]) -> str:
     """The tables to be put into a page."""
-    legends = (f"<p>{html.escape(legend)}</p>" for legend in _legends(tables))
+    legends = (f"<p>{_html_text(legend)}</p>" for legend in _legends(tables))
     return "\n".join([*(_html(table) for table in tables), *legends])
 
 
@@ -49,7 +57,7 @@ def _markdown(table: Table) -> str:
     )
     notes = [f"- {_md(label)}: {_md(note)}" for label, note in notes_of(table)]
     parts = [f"### {_md(table.title)}", "", f"Runs: {_md(table.shown)}.", "", text[0], f"|{rule}|", *text[1:], ""]
-    below = ([*notes, ""] if notes else []) + ([table.about, ""] if table.about else [])
+    below = ([*notes, ""] if notes else []) + ([_md_text(table.about), ""] if table.about else [])
     return "\n".join([*parts, *below])
 
 
@@ -59,25 +67,35 @@ def _markdown_line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _md(text: str) -> str:
-    r"""Escapes what Markdown would read as a table's border, HTML, code or emphasis."""
-    return re.sub(r"([\\|<`*])", r"\\\1", " ".join(text.splitlines()))
+    r"""Escapes what Markdown would read as a table's border, HTML, code, emphasis or a link, and a terminal as code."""
+    return re.sub(r"([\\|<`*]|\](?=\())", r"\\\1", " ".join(map(printable, text.splitlines())))
+
+
+def _md_text(text: str) -> str:
+    """Of our own sentences, with users' words in them: their code may be code, but no tag and no link."""
+    return re.sub(r"(<|\](?=\())", r"\\\1", " ".join(map(printable, text.splitlines())))
 
 
 def _html(table: Table) -> str:
-    cells = table.texts(NOT_RUN).map(html.escape)
-    cells = cells.mask(table.best(), lambda text: "<strong>" + text + "</strong>").rename(columns=html.escape)
-    styled = cells.style.hide(axis="index").set_caption(html.escape(table.title))
+    cells = table.texts(NOT_RUN).map(_html_text)
+    cells = cells.mask(table.best(), lambda text: "<strong>" + text + "</strong>").rename(columns=_html_text)
+    styled = cells.style.hide(axis="index").set_caption(_html_text(table.title))
     body = styled.to_html(exclude_styles=True).replace("<th >", "<th>").replace("<td >", "<td>").rstrip()
-    notes = "".join(f"<p>{html.escape(f'{label}: {note}')}</p>\n" for label, note in notes_of(table))
-    return f'<div class="wide">\n{body}\n</div>\n<p>Runs: {html.escape(table.shown)}.</p>\n{notes}' + (
-        f"<p>{html.escape(table.about)}</p>\n" if table.about else ""
+    notes = "".join(f"<p>{_html_text(f'{label}: {note}')}</p>\n" for label, note in notes_of(table))
+    return f'<div class="wide">\n{body}\n</div>\n<p>Runs: {_html_text(table.shown)}.</p>\n{notes}' + (
+        f"<p>{_html_text(table.about)}</p>\n" if table.about else ""
     )
+
+
+def _html_text(text: str) -> str:
+    return html.escape("\n".join(map(printable, text.split("\n"))))
 
 
 def _no_formula(text: str) -> str:
     """Puts a quote before text that a spreadsheet would compute; numbers stay as they are."""
     text = text.replace("\r", " ")  # it would end the row
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") and not re.match(r"[+-]\d", text) else text
+    text = "".join(sign if sign in "\n\t" else printable(sign) for sign in text)
+    return f"'{text}" if text[:1] in FORMULA and not re.fullmatch(NUMBER, text) else text
 
 
 def _legends(tables: Sequence[Table]) -> list[str]:

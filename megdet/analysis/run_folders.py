@@ -14,7 +14,7 @@ import pandas as pd
 from megdet.analysis.records import Record, Records
 from megdet.errors import UserError
 from megdet.launchers.jobs import Jobs, Look
-from megdet.planning.identity import semantic_settings
+from megdet.planning.identity import plan_sha256_of, semantic_settings
 from megdet.runs.folder import RunFolder, run_folders
 from megdet.runs.journal import KINDS, read_journal
 from megdet.runs.provenance import provenance_of
@@ -78,6 +78,7 @@ def _read(
         "experiment": plan["config"]["tracking"]["experiment"],
         "status": str(stands),
         "reason": reason,
+        "plan_sha256": plan_sha256_of(plan),
         "seed": plan["config"]["seed"],
         "gpus": plan["layout"]["gpus"],
         "train_s": state.train_s if state else 0.0,

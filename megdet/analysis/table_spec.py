@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml  # type: ignore[import-untyped]
-
 from megdet.analysis.asked import Asked, asked_settings, implied_settings
 from megdet.analysis.cells import Format, decimals, hours, three_digits
+from megdet.config.sweep_file import read_sweep_file
 from megdet.errors import UserError
 from megdet.runs.journal import COCO_METRICS
+from megdet.settings.rules import shown
 
 LABEL = "label"
 """In `names`: the column of the rows' labels."""
@@ -62,6 +62,8 @@ class RowSpec:
     gpus: int | None = None
     """That it asks for."""
     note: str = ""
+    implied: tuple[str, ...] = ()
+    """Those of `asked` that it does not name: a file of conf/ that it chooses brings them."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,18 @@ class TableSpec:
 
 def read_spec(path: Path) -> TableSpec:
     """The table of a sweep file. Raises UserError for what it cannot be read as."""
-    content = read_yaml(path)
+    content = read_sweep_file(path)
     _check(content, ("title", "label", "names", "gpus", "measure", "rows"), path.name)
     if not isinstance(content.get("rows"), list) or not content["rows"]:
         raise UserError(f"{path}: a sweep file has `rows`, a list with an `ask` in each")
     if not isinstance(content.get("measure"), dict):
         raise UserError(f"{path}: nothing is to be shown; name it as in measure: {{mmAP: mmAP}}")
+    for key in ("title", "label", "gpus"):
+        if not isinstance(content.get(key, ""), str):
+            raise UserError(f"{path}: {key} is {shown(content[key])}; write one line of text")
+    names = content.get("names", {"Name": LABEL})
+    if not isinstance(names, dict) or not all(isinstance(name, str) for pair in names.items() for name in pair):
+        raise UserError(f"{path}: names is {shown(names)}; write it as in names: {{Batch Size: batch}}")
     measures = tuple(
         _measure(str(heading), given, f"{path.name}, measure {heading}")
         for heading, given in content["measure"].items()
@@ -100,20 +108,11 @@ def read_spec(path: Path) -> TableSpec:
     return TableSpec(
         title=str(content.get("title", path.stem)),
         label=str(content.get("label", path.stem)),
-        names=content.get("names", {"Name": LABEL}),
+        names=names,
         gpus=content.get("gpus"),
         measures=measures,
         rows=tuple(_with_implied([row for row, _ in rows], [implied for _, implied in rows])),
     )
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A sweep file's content."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
-    return content if isinstance(content, dict) else {}
 
 
 def _measure(heading: str, given: Any, file: str) -> Measure:
@@ -163,7 +162,13 @@ def _with_implied(rows: list[RowSpec], implied: list[Asked]) -> list[RowSpec]:
     """
     keys = {key for each in implied for key in each if len({other.get(key) for other in implied}) > 1}
     return [
-        row if row.asked is None else replace(row, asked={key: each[key] for key in keys & each.keys()} | row.asked)
+        row
+        if row.asked is None
+        else replace(
+            row,
+            asked={key: each[key] for key in keys & each.keys()} | row.asked,
+            implied=tuple(sorted(keys & each.keys() - row.asked.keys())),
+        )
         for row, each in zip(rows, implied, strict=True)
     ]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from megdet import __version__
-from megdet.cli import cancel, cluster, evaluate, export, logs, predict, status, sync, wait, why
+from megdet.cli import cancel, cluster, du, evaluate, export, logs, predict, rm, status, sync, wait, why
 from megdet.cli.doors import DOORS, complete
 from megdet.errors import UserError, outlive_closed_pipes
 
@@ -24,6 +24,8 @@ EPILOG = """\
   megdet logs b256-bn16 -f     what a run says
   megdet why                   what went wrong, by cause, and what to do
   megdet cancel 'b16-*'        stop some; launching them again goes on from their checkpoints
+  megdet du                    what runs take on disk
+  megdet rm --failed           remove some, in MLflow too
   megdet wait && megdet tables
   megdet predict b256-bn16 photos   what its detector finds in images; eval scores it, export hands it on
 
@@ -51,6 +53,8 @@ COMMANDS: dict[str, Command] = {
     "predict": predict,
     "eval": evaluate,
     "export": export,
+    "du": du,
+    "rm": rm,
     "sync": sync,
     "cluster": cluster,
 }

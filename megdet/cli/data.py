@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megdet.data.files import DataFiles, check_files
 from megdet.data.known import GENERATED
 from megdet.data.settings import DataSettings
-from megdet.errors import UserError
+from megdet.errors import UserError, printable
+from megdet.runs.as_json import print_json
 
 if TYPE_CHECKING:
     from megdet.data.coco import CocoSplit
@@ -40,16 +41,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("action", choices=["check"], help="the one thing that can be done")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as data=custom data.root=FOLDER")
     parser.add_argument("--pixels", action="store_true", help="decode every image")
+    parser.add_argument("--json", action="store_true", help="print JSON (docs/programs.md has its keys)")
     parsed = parser.parse_intermixed_args(arguments)
     # Imported here: --help should not wait for it.
     from megdet.config.compose import compose
 
     data = compose(parsed.overrides).data
+    data.check("data.")
     if data.name in GENERATED and not Path(data.root).exists():
         raise UserError(f"data.root={data.root} is not there yet: data={data.name} is drawn when a run first needs it")
     files = check_files(data)
     found = _read(data, files)
     splits = {"training": found.train, "validation": found.val}
+    if parsed.json:
+        bad = {use: _problems(split, use, pixels=parsed.pixels) for use, split in splits.items()}
+        print_json(_as_json(data, files, found, bad))
+        return 1 if any(bad.values()) else 0
     _print_contents(data, files, found)
     for repair in found.facts.repairs:
         print(f"repaired or worth a look: {repair}")
@@ -63,6 +70,33 @@ def main(arguments: Sequence[str]) -> int:
     elif total > data.max_bad_images:
         print(f"a run would stop: data.max_bad_images={data.max_bad_images}")
     return 1 if total else 0
+
+
+def _as_json(
+    data: DataSettings, files: DataFiles, found: DataSet, bad: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    parts = {
+        "training": (found.train, files.train_annotations, files.train_images),
+        "validation": (found.val, files.val_annotations, files.val_images),
+    }
+    return {
+        "data": data.name,
+        "fingerprint": found.facts.fingerprint,
+        "classes": list(found.facts.class_names),
+        "repairs": list(found.facts.repairs),
+        "splits": {
+            use: {
+                "annotations": str(annotations),
+                "images_in": str(images),
+                "images": len(split),
+                "boxes": int((~split.annotations.crowds).sum()),
+                "crowd_regions": int(split.annotations.crowds.sum()),
+                "boxes_by_class": _boxes_by_class(split),
+                "unusable": dict(bad[use]),
+            }
+            for use, (split, annotations, images) in parts.items()
+        },
+    }
 
 
 def _read(data: DataSettings, files: DataFiles) -> DataSet:
@@ -106,11 +140,11 @@ def _print_contents(data: DataSettings, files: DataFiles, found: DataSet) -> Non
     table.add_section()
     by_class = [_boxes_by_class(split) for split in (found.train, found.val)]
     for name in found.facts.class_names:
-        table.add_row(name, *(f"{column[name]:,}" for column in by_class))
+        table.add_row(printable(name), *(f"{column[name]:,}" for column in by_class))
     console.print(table)
     unseen = [name for name, count in by_class[0].items() if not count]
     if unseen:
-        console.print(f"classes without a box to learn from: {', '.join(unseen)}")
+        console.print(f"classes without a box to learn from: {printable(', '.join(unseen))}")
 
 
 def _counts(split: CocoSplit) -> dict[str, str]:
@@ -163,6 +197,6 @@ def _print_problems(use: str, problems: Mapping[str, str]) -> None:
         return
     print(f"{use} images that cannot be used: {len(problems)}")
     for name, reason in list(problems.items())[:SHOWN]:
-        print(f"  {name}: {reason}")
+        print(f"  {printable(f'{name}: {reason}')}")
     if len(problems) > SHOWN:
         print(f"  ... and {len(problems) - SHOWN} more")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet.cli.predict import say_unreadable
 from megdet.cli.runs import select_run
 from megdet.cli.show_progress import progress
+from megdet.runs.as_json import print_json
 
 if TYPE_CHECKING:
     from megdet.trained.scores import Scores
@@ -46,7 +46,7 @@ def run(parsed: argparse.Namespace) -> int:
     with progress("images") as advance:
         scores = score_on(trained, parsed.annotations, parsed.images, advance=advance)
     if parsed.json:
-        print(json.dumps(scores.to_json(), indent=2))
+        print_json(scores.to_json())
     else:
         _print(scores, title=trained.title)
     return say_unreadable(scores.unreadable, scores.images)

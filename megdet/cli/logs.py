@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from megdet.cli.numbers import count
 from megdet.cli.runs import select_run
 from megdet.errors import UserError
 from megdet.launchers.jobs import Jobs, job_of
@@ -28,9 +29,9 @@ LOOK_EVERY_S = 5.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_name", metavar="RUN", help="one run")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run is over")
-    parser.add_argument("-n", "--lines", type=int, default=40, metavar="N", help="the last N lines (40)")
+    parser.add_argument("-n", "--lines", type=count, default=40, metavar="N", help="the last N lines (40)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--rank", type=int, default=0, metavar="K", help="of this rank (0)")
+    which.add_argument("--rank", type=count, default=0, metavar="K", help="of this rank (0)")
     which.add_argument("--job", action="store_true", help="of its job: what was said around the ranks")
 
 

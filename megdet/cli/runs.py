@@ -8,6 +8,8 @@ from pathlib import Path
 
 from megdet.errors import UserError
 from megdet.runs.folder import PLAN, RunFolder, run_folders
+from megdet.settings.paths import expanded, fault_of_path
+from megdet.settings.rules import shown
 
 DEFAULT = "runs"
 
@@ -27,7 +29,9 @@ def select_run(word: str) -> RunFolder:
 
 
 def _named(word: str) -> list[RunFolder]:
-    path = Path(word)
+    if instead := fault_of_path(word):
+        raise UserError(f"{shown(word)}: use {instead}")
+    path = expanded(word)
     if RunFolder(path).exists:
         return [RunFolder(path)]
     if path.is_dir() or word == DEFAULT:

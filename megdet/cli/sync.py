@@ -15,6 +15,7 @@ from megdet.runs.folder import RunFolder
 from megdet.runs.sweep_folder import Sweep, sweeps_of
 from megdet.tracking.client import browse_hint, prepare
 from megdet.tracking.mirror import mirror
+from megdet.tracking.moved import uri_here
 from megdet.tracking.sweep_mirror import mirror_sweep, refresh_sweeps
 from megdet.tracking.uri import absolute_uri, default_uri, without_password
 
@@ -45,7 +46,7 @@ def run(parsed: argparse.Namespace) -> int:
     folders, places = [], {}
     for folder in select_runs(parsed.runs):
         try:
-            places[folder] = _place(folder.read_plan()["config"]["tracking"], parsed)
+            places[folder] = _place(folder.path, folder.read_plan()["config"]["tracking"], parsed)
             folders.append(folder)
         except UserError as error:
             left += 1
@@ -56,9 +57,9 @@ def run(parsed: argparse.Namespace) -> int:
             sweep = Sweep.read(sweep_folder)
             # One that is not tracked goes with the first of its runs.
             tracking = {"uri": sweep.uri or places[folder][0], "experiment": sweep.experiment}
-            sweeps.setdefault(sweep_folder, _place(tracking, parsed))
+            sweeps.setdefault(sweep_folder, _place(sweep_folder, tracking, parsed))
     for place in dict.fromkeys([*places.values(), *sweeps.values()]):  # a server that is down is asked once
-        reachable[place] = prepare(*place)
+        reachable[place] = prepare(*place, patience_s=None)
     # Sweeps first: their runs are hung below them.
     for sweep_folder, place in sweeps.items():
         if not (reachable[place] and mirror_sweep(sweep_folder, *place)):
@@ -78,8 +79,13 @@ def run(parsed: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
-def _place(tracking: Mapping[str, Any], parsed: argparse.Namespace) -> tuple[str, str]:
-    uri = absolute_uri(parsed.uri or tracking["uri"] or default_uri(Path.cwd()))
+def _place(folder: Path, tracking: Mapping[str, Any], parsed: argparse.Namespace) -> tuple[str, str]:
+    if parsed.uri is not None:
+        uri = absolute_uri(parsed.uri)
+    elif tracking["uri"]:
+        uri = absolute_uri(uri_here(folder, tracking["uri"]))
+    else:
+        uri = default_uri(Path.cwd())
     return uri, parsed.experiment or tracking["experiment"]
 
 
@@ -87,5 +93,6 @@ def push_last_state(folder: RunFolder) -> None:
     """Push how a run ended to MLflow, if it is tracked and its ranks could not."""
     tracking = folder.read_plan()["config"]["tracking"]
     if tracking["enabled"] and tracking["uri"]:
-        mirror(folder, tracking["uri"], tracking["experiment"])
-        refresh_sweeps(folder, tracking["uri"], tracking["experiment"])
+        uri = uri_here(folder.path, tracking["uri"])
+        mirror(folder, uri, tracking["experiment"])
+        refresh_sweeps(folder, uri, tracking["experiment"])

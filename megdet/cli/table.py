@@ -1,109 +1,57 @@
-"""The table of `megdet status`: state, progress and result of each run."""
+"""The table of runs, for `status`: it fits into 80 characters, and names in it can be copied."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from megdet.errors import UserError
+from megdet.cli.standing import Standing, standing_of
+from megdet.errors import printable
 from megdet.launchers.watch import STYLES
 from megdet.runs.folder import RunFolder
-from megdet.runs.journal import read_journal
 from megdet.runs.status import Stand, Status
+from megdet.runs.times import duration_text
 
-QUIET_AFTER_S = 3600
-"""A run that writes nothing for this long may hang; the table says so."""
-
-COLUMNS = ("run", "status", "epoch", "step", "mmAP", "hours", "left", "why")
-"""`hours` of training so far, `left` at the present speed."""
-
-
-class Progress(NamedTuple):
-    """How far a run's journal has come."""
-
-    epoch: int
-    step: int
-    mmAP: float | None
-    images_per_s: float | None
-    time: float | None
-    """Unix seconds of the last line."""
+COLUMNS = ("run", "status", "epoch", "mmAP", "trained", "left")
+"""`trained`: time of training so far; `left`: at the present speed."""
+WHERE_THEY_DIFFER = ("model", "data")
+"""Columns of their own where runs differ in them."""
 
 
 def table_of(stands: Mapping[RunFolder, Stand], *, live_first: bool = False) -> Group:
-    """The table of runs, under a line that counts them by status.
+    """The table of runs under a line that counts them by status, and below it a line for each that has a reason.
 
     `live_first`: runs that are under way come first, for a screen that may not hold them all.
     """
-    table = Table()
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("run", "status", "why") else "right")
-    rows = list(stands.items())
+    rows = [standing_of(folder, stand) for folder, stand in stands.items()]
     if live_first:
-        rows.sort(key=lambda row: not row[1].status.is_live)
-    for folder, stand in rows:
-        try:
-            cells = _cells(folder, stand)
-        except (UserError, OSError) as error:
-            cells = (folder.name, stand.status, "", "", "", "", "", f"{stand.why}; {error}".removeprefix("; "))
-        styles = ("", STYLES.get(stand.status, "")) + len(cells[2:]) * ("",)
-        table.add_row(*(Text(cell, style) for cell, style in zip(cells, styles, strict=True)))
-    counts = Counter(stand.status for stand in stands.values())
-    return Group(Text(", ".join(f"{count} {status}" for status, count in counts.most_common())), table)
+        rows.sort(key=lambda row: not Status(row.status).is_live)
+    differing = [name for name in WHERE_THEY_DIFFER if len({getattr(row, name) for row in rows} - {None}) > 1]
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for name in (*COLUMNS, *differing):
+        is_number = name in ("epoch", "mmAP", "trained", "left")
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+    table.columns[0].min_width = max((len(row.run) for row in rows), default=0)  # never cut
+    for row in rows:
+        cells = [*_cells(row), *(getattr(row, name) or "" for name in differing)]
+        styles = ("", STYLES.get(Status(row.status), "")) + len(cells[2:]) * ("",)
+        table.add_row(*(Text(printable(cell), style) for cell, style in zip(cells, styles, strict=True)))
+    counts = Counter(row.status for row in rows)
+    reasons = [Text(printable(f"{row.run}: {row.why}")) for row in rows if row.why]
+    return Group(Text(", ".join(f"{count} {status}" for status, count in counts.most_common())), table, *reasons)
 
 
-def _cells(folder: RunFolder, stand: Stand) -> tuple[str, ...]:
-    plan, state = folder.read_plan(), folder.state()
-    epochs = plan["schedule"]["epochs"]
-    if state is None:
-        return folder.name, stand.status, f"0/{epochs}", "", "", "", "", stand.why
-    done = _progress(folder, _stamp(folder.journal))
-    why = stand.why
-    quiet_s = time.time() - (done.time or folder.state_file.stat().st_mtime)
-    if stand.status == Status.RUNNING and quiet_s > QUIET_AFTER_S:
-        why = f"nothing written for {quiet_s / 3600:.1f} h: does it hang? ({why})"
-    left = ""
-    if stand.status == Status.RUNNING and done.images_per_s:
-        steps = plan["schedule"]["steps_per_epoch"] * epochs
-        left = f"{(steps - done.step) * plan['config']['batch'] / done.images_per_s / 3600:.3g}"
+def _cells(row: Standing) -> tuple[str, ...]:
     return (
-        folder.name,
-        stand.status,
-        f"{done.epoch}/{epochs}",
-        str(done.step or state.step),
-        "" if done.mmAP is None else f"{done.mmAP:.1f}",
-        f"{state.train_s / 3600:.3g}",
-        left,
-        why,
+        row.run,
+        row.status,
+        "" if row.epochs is None else f"{row.epoch}/{row.epochs}",
+        "" if row.mmAP is None else f"{row.mmAP:.1f}",
+        "" if row.train_s is None else duration_text(row.train_s),
+        "" if row.left_s is None else duration_text(row.left_s),
     )
-
-
-@lru_cache(maxsize=4096)
-def _progress(folder: RunFolder, stamp: tuple[int, int]) -> Progress:
-    """The progress in a journal; cached until its `stamp` changes."""
-    lines = read_journal(folder)
-    epochs = [line for line in lines if line["kind"] == "epoch"]
-    speeds = [line.get("images_per_s") for line in lines[-50:] if line["kind"] == "step"]
-    last: Mapping[str, Any] = epochs[-1] if epochs else {}
-    return Progress(
-        epoch=last.get("epoch", 0),
-        step=lines[-1]["step"] if lines else 0,
-        mmAP=last.get("mmAP"),
-        images_per_s=speeds[-1] if speeds else None,
-        time=lines[-1]["time"] if lines else None,
-    )
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size

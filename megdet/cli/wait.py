@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from megdet.cli.numbers import seconds
 from megdet.cli.runs import select_runs
 from megdet.cli.sync import push_last_state
 
@@ -19,7 +20,7 @@ never started.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="default: all of ./runs")
-    parser.add_argument("--every", type=float, default=3.0, metavar="S", help="seconds between looks (3)")
+    parser.add_argument("--every", type=seconds, default=3.0, metavar="S", help="seconds between looks (3)")
 
 
 def run(parsed: argparse.Namespace) -> int:

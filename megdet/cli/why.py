@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from megdet.cli.numbers import count
 from megdet.cli.runs import select_runs
+from megdet.errors import printable
+from megdet.runs.as_json import print_json
+from megdet.runs.status import Stand, Status
+
+if TYPE_CHECKING:
+    from megdet.runs.causes import Diagnosis
+
+RETRY = "sweep.on_existing=retry_failed"
 
 SUMMARY = "why runs failed, by cause, and what to do"
 HELP = """\
@@ -16,7 +27,8 @@ log lines of one run of each group, and what to do.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="default: all of ./runs")
-    parser.add_argument("-n", "--lines", type=int, default=5, metavar="N", help="log lines shown of each group (5)")
+    parser.add_argument("--json", action="store_true", help="print JSON (docs/programs.md has its keys)")
+    parser.add_argument("-n", "--lines", type=count, default=5, metavar="N", help="log lines shown of each group (5)")
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -26,17 +38,52 @@ def run(parsed: argparse.Namespace) -> int:
 
     folders = select_runs(parsed.runs)
     look = Jobs().look_at(folders)
-    found = [look.diagnosis(folder) for folder in folders]
+    stands = {folder.name: look.stand(folder) for folder in folders}
+    found = [look.diagnosis(folder, stands[folder.name]) for folder in folders]
     groups = group([failure for failure in found if failure])
+    if parsed.json:
+        print_json({"groups": [_as_json(alike, stands) for alike in groups]})
+        return 0
     if not groups:
-        print(f"nothing went wrong with {len(folders)} {'run' if len(folders) == 1 else 'runs'}")
+        print(f"nothing went wrong with {_runs(len(folders))}")
     for alike in groups:
-        first = alike[0]
-        print(f"{first.cause.name}: {len(alike)} {'run' if len(alike) == 1 else 'runs'}")
-        for failure in alike:
-            where = "" if failure.rank is None else f" (rank {failure.rank})"
-            print(f"  {failure.run}{where}: {failure.reason}")
-        for line in first.log[-parsed.lines :] if parsed.lines > 0 else ():
-            print(f"    | {line}")
-        print(f"  What to do: {first.cause.advice}\n")
+        print(f"{alike[0].cause.name}: {_runs(len(alike))}")
+        for reason, runs in _by_reason(alike).items():
+            print(f"  {printable(reason)}\n    {printable(', '.join(runs))}")
+        for line in alike[0].log[-parsed.lines :] if parsed.lines > 0 else ():
+            print(f"    | {printable(line)}")
+        print(f"  What to do: {_advice(alike, stands)}\n")
     return 0
+
+
+def _runs(count: int) -> str:
+    return f"{count} {'run' if count == 1 else 'runs'}"
+
+
+def _by_reason(alike: Sequence[Diagnosis]) -> dict[str, list[str]]:
+    """The runs of each reason: what many say is said once."""
+    reasons: dict[str, list[str]] = {}
+    for failure in alike:
+        where = "" if failure.rank is None else f" (rank {failure.rank})"
+        reasons.setdefault(failure.reason, []).append(failure.run + where)
+    return reasons
+
+
+def _advice(alike: Sequence[Diagnosis], stands: Mapping[str, Stand]) -> str:
+    """The cause's advice, with what starts such runs again: failed ones are left alone unless that is asked for."""
+    advice = alike[0].cause.advice
+    failed = any(stands[failure.run].status == Status.FAILED for failure in alike)
+    if not failed or RETRY in advice:
+        return advice
+    return f"{advice} Failed runs start again with {RETRY}, added to the command that started them."
+
+
+def _as_json(alike: Sequence[Diagnosis], stands: Mapping[str, Stand]) -> dict[str, Any]:
+    return {
+        "cause": alike[0].cause.name,
+        "advice": _advice(alike, stands),
+        "runs": [
+            {"run": one.run, "status": stands[one.run].status, "reason": one.reason, "rank": one.rank, "log": one.log}
+            for one in alike
+        ],
+    }

@@ -57,6 +57,9 @@ class ClusterSettings(Settings):
     """Further arguments of srun, such as --mpi=none or --container-image=..."""
     array_parallelism: int = setting(128, Whole(least=1))
     """Jobs of one array that may run at the same time."""
+    timeout_min: float = setting(10.0, Number(above=0))
+    """Minutes that ranks wait for each other, and that anything may take without progress. A training step may take 20
+    times the median one, but at least a minute. Then the run is ended, and says which rank stood still, and where."""
     max_retries: int = setting(2, Whole(most=1000))
     """How often a run that lost a node or a connection is started again; errors of the code never are."""
 

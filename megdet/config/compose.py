@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
+from megdet.config.explain import explain, explain_value, is_of_composition, no_such_key
 from megdet.config.locations import CONF, LAUNCH, own_conf
 from megdet.config.register import register
 from megdet.config.schema import Config
 from megdet.config.sweep_file import read_rows
 from megdet.errors import UserError
+
+MOST_POINTS = 100_000
+"""Of a sweep."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,9 @@ def to_config(composed: DictConfig) -> Config:
         composed.pop("hydra", None)
     try:
         config = OmegaConf.to_object(composed)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # whatever a value makes OmegaConf raise
+        key = getattr(error, "full_key", None) or "config"
+        raise UserError(f"{key}: {' '.join(str(error).partition(chr(10))[0].split())}; give it a value") from error
     assert isinstance(config, Config)
     _refuse_unknown_keys(config)
     return config
@@ -52,25 +57,38 @@ def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
     known = {field.name for field in fields(values)}
     for name, value in vars(values).items():
         if name not in known:
-            raise UserError(f"+{prefix}{name}: {_no_such_key(prefix + name)}")
+            raise UserError(f"+{prefix}{name}: {no_such_key(prefix + name)}")
         if is_dataclass(value):
             _refuse_unknown_keys(value, f"{prefix}{name}.")
 
 
-def compose(overrides: Sequence[str]) -> Config:
+@contextmanager
+def composing(overrides: Sequence[str]) -> Iterator[None]:
+    """Makes UserError of whatever Hydra and OmegaConf raise inside; errors of our own code stay what they are."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_of_composition(error):
+            raise
+        raise UserError(explain(error, overrides)) from error
+
+
+def compose(overrides: Sequence[str], *, folders: Sequence[str] = ()) -> Config:
     """The experiment that overrides ask for, without a command line. Raises UserError.
 
+    `folders` have further options, as those of --config-dir do.
     A running Hydra is left as it was.
     """
     register()
     own = own_conf()
-    search = [f"hydra.searchpath=['file://{own}']"] if own else []
+    places = [*map(str, filter(None, [own])), *(str(Path(folder).resolve()) for folder in folders)]
+    search = [f"hydra.searchpath={[f'file://{place}' for place in places]}"] if places else []
     at_work, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        with composing(overrides), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return to_config(hydra.compose("config", [*search, *overrides]))
-    except HydraException as error:
-        raise UserError(explain(error)) from error
     finally:
         GlobalHydra.instance().hydra = at_work
 
@@ -94,7 +112,8 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
 
     Hydra composes once for each choice of groups (this takes it 50 ms); plain values are then set in copies.
     """
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+    with composing(arguments):
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
     refuse_launcher_settings(master.hydra.overrides.hydra)
     refuse_doubles(overrides)
     swept = [o for o in overrides if o.is_sweep_override()]
@@ -109,11 +128,12 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
 
     def base_of(choices: tuple[str, ...]) -> _Base:
         if choices not in bases:
-            bases[choices] = _Base(loader.load_sweep_config(master, [*fixed, *choices]))
+            with composing(all_of := [*fixed, *choices]):
+                bases[choices] = _Base(loader.load_sweep_config(master, all_of))
         return bases[choices]
 
     asked = []
-    for values in itertools.product(*(list(_single_overrides(o)) for o in swept)):
+    for values in itertools.product(*_values_of(swept)):
         choices = tuple(value for value, is_choice in zip(values, structural, strict=True) if is_choice)
         plain = [value for value, is_choice in zip(values, structural, strict=True) if not is_choice]
         base = base_of(choices)
@@ -125,8 +145,6 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
             try:
                 row_base = base_of((*choices, *row_choices))
                 config = row_base.with_values([*(value for value in own if value not in row_choices), *plain])
-            except HydraException as error:
-                raise UserError(f"{row.place}: {explain(error)}") from error
             except UserError as error:
                 raise UserError(f"{row.place}: {error}") from error
             asked.append(Asked((*values, *own), config))
@@ -204,9 +222,35 @@ def _is_group(key: str, groups: set[str]) -> bool:
     return "/" in key or key in groups
 
 
-def _single_overrides(override: Override) -> Iterator[str]:
-    for value in override.sweep_string_iterator():
-        yield f"{override.get_key_element()}={value}"
+def _values_of(swept: Sequence[Override]) -> list[list[str]]:
+    """For each swept key its single overrides. Raises UserError where there is none, or the points are too many."""
+    values = []
+    for override in swept:
+        found = []
+        if (least := _at_least(override)) <= MOST_POINTS:
+            with composing([str(override.input_line)]):
+                found = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+            least = len(found)
+        if not least:
+            raise UserError(f"{override.input_line}: a sweep without a value; give at least one")
+        values.append(found)
+        points = math.prod(map(len, values[:-1])) * least
+        if points > MOST_POINTS:
+            raise UserError(
+                f"{override.input_line}: that makes {points:,.6g} points or more, and a sweep has {MOST_POINTS:,} at "
+                "most; ask for fewer values"
+            )
+    return values
+
+
+def _at_least(override: Override) -> float:
+    """How many values a range() has, which could be endless; 0 where others are to be counted."""
+    swept = override.value()
+    if not isinstance(swept, RangeSweep):
+        return 0
+    if not swept.step or any(not math.isfinite(bound) for bound in (swept.start or 0, swept.stop or 0, swept.step)):
+        raise UserError(f"{override.input_line}: a range() needs finite bounds and a step other than 0")
+    return max(0.0, ((swept.stop or 0) - (swept.start or 0)) / swept.step)
 
 
 class _Base:
@@ -260,89 +304,10 @@ class _Base:
 
 def _assign(composed: DictConfig, assignment: str) -> str:
     """Set `key=value`; the key. Raises UserError where the schema does not take it."""
-    [override] = OverridesParser.create().parse_overrides([assignment])
+    with composing([assignment]):
+        [override] = OverridesParser.create().parse_overrides([assignment])
     try:
         OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
-    except OmegaConfBaseException as error:
-        raise UserError(_explain_value(assignment, error)) from error
+    except Exception as error:  # whatever a value makes OmegaConf raise
+        raise UserError(explain_value(assignment, error)) from error
     return override.key_or_group
-
-
-def explain(error: HydraException) -> str:
-    """An error of Hydra's as a user should read it: the mistake in one line, and a suggestion."""
-    text = str(error).strip()
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        options = sorted(error.options)
-        near = _did_you_mean(difflib.get_close_matches(option, options, cutoff=0.4))
-        return f"{group}={option}: there is no such option.{near} Choose from: {', '.join(options)}."
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read.{_quoting_hint(str(error.override))}"
-    key = _quoted_key(text)
-    if key and key not in _known_keys():
-        return f"{key}: {_no_such_key(key)}"
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        return _explain_value(text.removeprefix("Error merging override "), error.__cause__)
-    return text
-
-
-def _quoting_hint(override: str) -> str:
-    """Hydra's own grammar gives a meaning to many characters that paths have."""
-    key, equals, value = override.partition("=")
-    if not equals:
-        return " Write KEY=VALUE."
-    quoted = value.replace("'", "\\'")
-    return f" Its value has characters that Hydra reads as grammar; quote it twice: \"{key}='{quoted}'\""
-
-
-def _explain_value(override: str, error: OmegaConfBaseException) -> str:
-    key = override.partition("=")[0]
-    if "=" in override and key not in _known_keys():
-        return f"{key}: {_no_such_key(key)}"
-    inner = [name for name in _known_keys() if name.startswith(f"{key}.")]
-    if inner:
-        group = key.replace(".", "/")
-        choose = f"choose a file of conf/{group} with {group}=NAME, or " if (CONF / group).is_dir() else ""
-        return f"{override}: {key} has settings of its own; {choose}set one of them, such as {inner[0]}."
-    return f"{override}: {str(error).splitlines()[0]}."
-
-
-def _no_such_key(key: str) -> str:
-    if ".custom." in key:
-        return f"there is no such argument. A part of your own gets another with +{key}=..., beside its _target_."
-    return f"there is no such key.{_near(key, _known_keys())} `{LAUNCH} --cfg job` lists all keys."
-
-
-def _quoted_key(text: str) -> str | None:
-    """The key in Hydra's "Could not override 'key'." and its like."""
-    for opening in ("Could not override '", "Could not append to config. An item is already at '"):
-        if text.startswith(opening):
-            return text[len(opening) :].partition("'")[0]
-    return None
-
-
-def _near(key: str, known: list[str]) -> str:
-    """` Did you mean ...?`, or nothing. Also by the last part of a key: momentun is near optimizer.momentum."""
-    exact = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    if exact:
-        return _did_you_mean(exact)
-    by_last_part = {name.rpartition(".")[2]: name for name in reversed(known)}
-    last_parts = difflib.get_close_matches(key.rpartition(".")[2], list(by_last_part), cutoff=0.75)
-    return _did_you_mean([*difflib.get_close_matches(key, known), *(by_last_part[part] for part in last_parts)])
-
-
-def _did_you_mean(near: list[str]) -> str:
-    unique = list(dict.fromkeys(near))[:3]
-    return f" Did you mean {' or '.join(unique)}?" if unique else ""
-
-
-def _known_keys() -> list[str]:
-    return ["experiment", *_keys_of(Config)]
-
-
-def _keys_of(schema: type[Any], prefix: str = "") -> Iterator[str]:
-    hints = get_type_hints(schema)
-    for field in fields(schema):
-        yield prefix + field.name
-        if is_dataclass(hints[field.name]):
-            yield from _keys_of(hints[field.name], f"{prefix}{field.name}.")

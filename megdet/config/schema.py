@@ -20,7 +20,8 @@ from megdet.config.tracking import TrackingSettings
 from megdet.data.settings import DataSettings
 from megdet.errors import UserError
 from megdet.model.settings import EvaluationSettings, ModelSettings
-from megdet.settings.rules import Number, OneOf, Settings, Text, Whole, setting, shown
+from megdet.settings.paths import PathText
+from megdet.settings.rules import Number, OneOf, Settings, Whole, setting, shown
 
 MOST_IMAGES = 100_000
 """Of one optimizer step."""
@@ -43,7 +44,7 @@ class Config(Settings):
     precision: str = setting("fp32", OneOf(("fp32", "tf32", "bf16")))
     """fp32, tf32 (of GPUs alone) or bf16 (autocast)."""
     seed: int = setting(0, Whole())
-    runs_dir: str = setting("runs", Text())
+    runs_dir: str = setting("runs", PathText())
     log_every: int = setting(20, Whole(least=1))
     """Optimizer steps between two lines of the journal."""
     checkpoint_every_min: float = setting(10.0, Number())
@@ -84,8 +85,8 @@ def settings_from(cls: type[S], values: object, name: str = "the plan's config")
     unknown = sorted(set(values) - {f.name for f in fields(cls)})
     if unknown:
         raise UserError(
-            f"{name} has {', '.join(unknown)}, which this megdet does not know: another version wrote the plan; "
-            "check out the commit it names, or launch the experiment again"
+            f"{name} has {', '.join(map(shown, unknown[:5]))}, which this megdet does not know: another version wrote "
+            "the plan; check out the commit it names, or launch the experiment again"
         )
     made = {
         key: settings_from(hints[key], value, key) if _is_settings(hints[key]) else value

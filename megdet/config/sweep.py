@@ -22,7 +22,7 @@ class SweepSettings(Settings):
     or running is never started twice."""
     wait: bool = setting(True, Flag())
     """Watch submitted jobs until they end (Ctrl-C detaches, they go on); false: return after submission."""
-    dry_run: bool = setting(False, Flag())
-    """Stop after the table of plans."""
+    dry_run: bool | str = setting(False, OneOf((False, True, "json")))
+    """Stop after the table of plans; json: print them for programs (docs/programs.md)."""
     max_gpu_hours: float | None = setting(None, Number(above=0), why="null means no limit")
     """Refuse a sweep whose runs would, as predicted, take more GPU-hours together; None: no limit."""

@@ -13,5 +13,5 @@ class TrackingSettings(Settings):
 
     enabled: bool = setting(True, Flag())
     uri: str | None = setting(None, Text())
-    """None: sqlite in `mlflow.db` of the folder that the command was given in."""
+    """None: MLFLOW_TRACKING_URI, else sqlite in `mlflow.db` of the folder that the command was given in."""
     experiment: str = setting("megdet", Text())

@@ -19,7 +19,7 @@ from megdet.data.fingerprint import fingerprint
 from megdet.data.image_folder import ABSENT, file_sizes
 from megdet.data.known import GENERATED
 from megdet.data.settings import DataSettings
-from megdet.errors import UserError
+from megdet.errors import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_files(files: DataFiles, *, max_bad_images: int) -> DataSet:
         num_classes=len(train.category_ids),
         class_names=train.category_names,
         fingerprint=fingerprint([(part.annotations, part.file_sizes) for part in parts]),
-        repairs=tuple(repairs),
+        repairs=tuple(map(printable, repairs)),
     )
     return DataSet(CocoSplit(files.train_images, train), CocoSplit(files.val_images, val), facts)
 

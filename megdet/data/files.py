@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from megdet.data.known import COCO
 from megdet.data.settings import DataSettings, SplitSettings
 from megdet.errors import UserError
+from megdet.settings.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,10 @@ class DataFiles:
         """What is not there. Does not look at the single images."""
         files = dict.fromkeys((self.train_annotations, self.val_annotations))
         folders = dict.fromkeys((self.train_images, self.val_images))
-        return [path for path in folders if not path.is_dir()] + [path for path in files if not path.is_file()]
+        # os.path, for Path.is_dir raises where a folder above may not be looked into.
+        return [path for path in folders if not os.path.isdir(path)] + [
+            path for path in files if not os.path.isfile(path)
+        ]
 
 
 def coco_files(root: Path | str) -> DataFiles:
@@ -44,12 +50,12 @@ def files_of(data: DataSettings) -> DataFiles:
     Raises:
         UserError: where its settings do not make a training and a validation set.
     """
-    root = Path(data.root).expanduser()
+    root = expanded(data.root)
     if not data.has_own_places:
         return coco_files(root)
     if data.train.annotations is None:
         raise UserError("data.train.annotations is not given: name the COCO annotation file of the training images")
-    train_annotations = root / Path(data.train.annotations).expanduser()
+    train_annotations = root / expanded(data.train.annotations)
     train_images = _images_of(data.train, train_annotations, root)
     if data.val_fraction is not None:
         if data.val.annotations is not None or data.val.images is not None:
@@ -63,12 +69,12 @@ def files_of(data: DataSettings) -> DataFiles:
             "data.val.annotations is not given: name the annotation file of the validation images, or set "
             "data.val_fraction=0.1 to keep a tenth of the training images for validation"
         )
-    val_annotations = root / Path(data.val.annotations).expanduser()
+    val_annotations = root / expanded(data.val.annotations)
     return DataFiles(train_images, train_annotations, _images_of(data.val, val_annotations, root), val_annotations)
 
 
 def _images_of(split: SplitSettings, annotations: Path, root: Path) -> Path:
-    return annotations.parent if split.images is None else root / Path(split.images).expanduser()
+    return annotations.parent if split.images is None else root / expanded(split.images)
 
 
 def check_files(data: DataSettings) -> DataFiles:
@@ -80,6 +86,12 @@ def check_files(data: DataSettings) -> DataFiles:
             f"data={data.name}: {missing} is not there; give data.train.annotations and data.val.annotations (COCO "
             "annotation files) and data.train.images and data.val.images (folders), below data.root="
             f"{data.root} or as absolute paths"
+        )
+    if missing and data.name != COCO:
+        raise UserError(
+            f"data={data.name}: data.train.annotations is not given, and data.root={data.root} has not the layout of "
+            f"COCO 2017 (it lacks {missing}). Name your files: data.train.annotations, and data.val.annotations or "
+            "data.val_fraction; or put them into that layout"
         )
     if missing:
         raise UserError(

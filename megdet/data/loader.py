@@ -27,7 +27,7 @@ from megdet.data.image_header import UnreadableImage
 from megdet.data.images import MEAN_COLOUR, load_image, resize, resized_size
 from megdet.data.sampler import epoch_order, is_flipped, padding_group, sampling_key
 from megdet.data.size import Size
-from megdet.errors import UserError
+from megdet.errors import UserError, printable
 
 SIZE_DIVISOR = 32
 """Padded sizes are multiples of it: the coarsest stride of the backbone."""
@@ -122,7 +122,7 @@ def _record_bad(
     for name, reason in unreadable.items():
         if name not in bad_images:
             if say:
-                _log.warning("cannot read %s image %s: %s", use, name, reason)
+                _log.warning("cannot read %s image %s: %s", use, printable(name), printable(reason))
             bad_images[name] = reason
     check_bad_images(bad_images, most=most, folder=folder)
 

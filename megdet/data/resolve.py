@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from megdet.data.files import DataFiles, check_files, files_of
 from megdet.data.known import COCO, COCO_COUNTS, GENERATED, generated_as
 from megdet.data.settings import DataSettings
 from megdet.errors import UserError
+from megdet.settings.paths import expanded
 
 if TYPE_CHECKING:
     from megdet.data.data_set import DataFacts
@@ -84,12 +85,12 @@ class DataResolver:
 
 def _with_absolute_places(data: DataSettings) -> DataSettings:
     data = copy.deepcopy(data)
-    data.root = str(Path(data.root).expanduser().resolve())
+    data.root = os.path.realpath(expanded(data.root))
     for split in (data.train, data.val):
         for name in ("annotations", "images"):
             place = getattr(split, name)
             if place is not None:
-                setattr(split, name, str(data.root / Path(place).expanduser()))
+                setattr(split, name, str(data.root / expanded(place)))
     return data
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from megdet.errors import UserError
-from megdet.settings.rules import Flag, Name, Number, Settings, Text, Whole, setting
+from megdet.settings.paths import PathText
+from megdet.settings.rules import Flag, Name, Number, Settings, Whole, setting
 
 MOST_PIXELS = 16384
 
@@ -14,9 +15,9 @@ MOST_PIXELS = 16384
 class SplitSettings(Settings):
     """The files of the training or of the validation images; paths are below `data.root`, or absolute."""
 
-    annotations: str | None = setting(None, Text())
+    annotations: str | None = setting(None, PathText())
     """A COCO annotation file; None: where COCO 2017 has it below `data.root`."""
-    images: str | None = setting(None, Text())
+    images: str | None = setting(None, PathText())
     """The folder that the file names in it start from; None: the folder of the annotation file."""
 
 
@@ -25,7 +26,7 @@ class DataSettings(Settings):
     """COCO 2017; `shapes` or `digits`, which are generated where missing; or own images with COCO annotation files."""
 
     name: str = setting("coco2017", Name())
-    root: str = setting("data/coco2017", Text())
+    root: str = setting("data/coco2017", PathText())
     train: SplitSettings = field(default_factory=SplitSettings)
     val: SplitSettings = field(default_factory=SplitSettings)
     """Both: files of one's own; where none is given, `root` has COCO 2017's layout."""

@@ -27,6 +27,9 @@ class Launcher(Protocol):
     def check(self, plan: Plan) -> None:
         """Raises UserError if a plan does not fit."""
 
+    def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
+        """What a reader of the plans should know of the place; a line each."""
+
     def preview(self, plans: Sequence[Plan]) -> str:
         """What a dry run prints about the jobs; may be empty."""
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
-from megdet.runs.folder import ATTEMPT
+from megdet.runs.folder import ATTEMPT, STORE
 
 RANK_PROGRAM = ("-m", "megdet.run")
 """Python's arguments before the path of the plan."""
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 NO_TRIM = {
     "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
@@ -25,19 +29,24 @@ def rank_environment(
     local_rank: int,
     ranks: int,
     ranks_per_node: int,
-    address: str,
-    port: int,
+    address: str = "127.0.0.1",
+    port: int = 0,
+    store: Path | None = None,
     threads: int | None = None,
 ) -> dict[str, str]:
-    """Who a rank is (torchrun's names), where rank 0 is, and which attempt it is part of.
+    """Who a rank is (torchrun's names), where the ranks meet, and which attempt it is part of.
 
+    They meet at a port of rank 0's host, which listens to all the world; or, where all of them are on one machine, in a
+    file `store` in a folder of the user's own.
     Settings of the user's own for threads and malloc stay. `threads`: of one rank; None: torch's choice.
     """
     defaults = {"PYTHONUNBUFFERED": "1", **NO_TRIM}
     if threads is not None:
         defaults["OMP_NUM_THREADS"] = str(threads)
+    meeting = {STORE: str(store), "GLOO_SOCKET_IFNAME": LOOPBACK} if store else {}
     return {
         **defaults,
+        **meeting,
         **inherited,
         ATTEMPT: attempt,
         "RANK": str(rank),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from megdet.errors import ExitCode
+from megdet.runs.causes import NETWORK, cause_of
 from megdet.runs.failure import Failure
 from megdet.runs.folder import RunFolder
 from megdet.runs.state import RunState
@@ -22,11 +23,13 @@ def settle(
     codes: Sequence[int],
     first_dead: int | None,
     stopped: bool,
+    out_of_memory: bool = False,
 ) -> Status:
     """Write down how an attempt ended, if its ranks have not.
 
     `before`: the state that the attempt found. `codes`: how each rank ended; negative: killed by that signal.
-    `first_dead`: the rank that ended the others. `stopped`: whether the launcher was asked to stop.
+    `first_dead`: the rank that ended the others. `stopped`: whether the launcher was asked to stop. `out_of_memory`:
+    whether the system has ended processes for want of memory meanwhile.
     """
     state = folder.state()
     if state is None or state == before:
@@ -40,12 +43,25 @@ def settle(
             reason = "stopped by a signal to the launcher"
             folder.write_state(replace(state, status=Status.INTERRUPTED, ended=now(), reason=reason))
         return Status.INTERRUPTED
-    if codes[rank] <= 0 or not folder.failure_file.exists():
-        reason = _reason(rank, codes[rank])
+    failure = folder.failure()
+    if codes[rank] <= 0 or failure is None or _is_echo(failure, rank, codes[rank]):
+        reason = _reason(rank, codes[rank], out_of_memory=out_of_memory)
         folder.release_room()
         folder.write_failure(Failure.of_death(rank, reason, log=folder.last_log_lines(rank)))
         folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=reason))
+    elif (before and state.attempts == before.attempts) or state.status != Status.FAILED:
+        # It failed before its first word, and the state is an earlier attempt's; or rank 0 was just saving, and has
+        # written that it runs after another rank had failed.
+        attempts = before.attempts + 1 if before else 1
+        state = replace(state, status=Status.FAILED, attempts=attempts, ended=now(), reason=failure.reason)
+        folder.write_state(state)
     return Status.FAILED
+
+
+def _is_echo(failure: Failure, rank: int, code: int) -> bool:
+    """Whether a rank only complains of the connection to one that went before it, without a word."""
+    spoke = code in (ExitCode.RUN_FAILED, ExitCode.USER_ERROR)
+    return failure.rank != rank and not spoke and cause_of(failure) is NETWORK
 
 
 def blame(code: int) -> int:
@@ -54,10 +70,11 @@ def blame(code: int) -> int:
     return 0 if code < 0 else 2 if code == ExitCode.INTERRUPTED else 1
 
 
-def _reason(rank: int, code: int) -> str:
+def _reason(rank: int, code: int, *, out_of_memory: bool) -> str:
+    if code == -signal.SIGKILL and out_of_memory:
+        return f"rank {rank} was killed: out of main memory, as the kernel says"
     if code < 0:
-        hint = " (often the system's answer to too little memory)" if -code == signal.SIGKILL else ""
-        return f"rank {rank} was killed by {signal.Signals(-code).name}{hint}"
+        return f"rank {rank} was killed by {signal.Signals(-code).name}"
     if code == 0:
         return "the ranks ended without saying how"
     return f"rank {rank} ended with exit code {code} and did not say why"

@@ -12,6 +12,7 @@ from megdet.errors import ExitCode
 from megdet.launchers.jobs import Jobs
 from megdet.runs.folder import RunFolder
 from megdet.runs.status import Stand, Status
+from megdet.runs.times import duration_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -86,9 +87,10 @@ def _watch_lines(folders: Sequence[RunFolder], poll_s: float) -> list[Stand]:
     said: list[str] = [""] * len(folders)
     while True:
         for number, (folder, stand) in enumerate(zip(folders, stands, strict=True)):
-            if stand.status != said[number]:
-                said[number] = stand.status
-                print(f"{folder.name}: {stand.status}" + (f" ({stand.why})" if stand.why else ""), flush=True)
+            line = f"{folder.name}: {stand.status}" + (f" ({stand.why})" if stand.why else "")
+            if line != said[number]:  # also where it waits for another reason now: it may be one that never goes away
+                said[number] = line
+                print(line, flush=True)
         if over:
             return stands
         time.sleep(poll_s)
@@ -100,13 +102,13 @@ def _table(folders: Sequence[RunFolder], stands: Sequence[Stand]) -> Table:
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("run", "status", "attempt", "step", "hours", ""):
+    for name in ("run", "status", "attempt", "step", "trained", ""):
         table.add_column(
-            name, justify="right" if name in ("attempt", "step", "hours") else "left", no_wrap=name == "run"
+            name, justify="right" if name in ("attempt", "step", "trained") else "left", no_wrap=name == "run"
         )
     for folder, stand in zip(folders, stands, strict=True):
         state = folder.state()
-        numbers = (str(state.attempts), str(state.step), f"{state.train_s / 3600:.2f}") if state else ("", "", "")
+        numbers = (str(state.attempts), str(state.step), duration_text(state.train_s)) if state else ("", "", "")
         table.add_row(folder.name, Text(stand.status, STYLES.get(stand.status, "")), *numbers, stand.why)
     table.caption = "Ctrl-C stops watching; the jobs go on"
     return table

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from megdet.model.channel_sums import channel_gradients, channel_moments
 from megdet.model.sublinear import BatchStatistics, current_tape
+from megdet.model.wide import wide_dtype
 
 
 class CrossGPUBatchNorm2d(nn.Module):
@@ -163,7 +164,7 @@ def batch_statistics(x: Tensor, group: dist.ProcessGroup | None) -> BatchStatist
         weights = counts / pixels.clamp(min=1)
         mean = (weights * means).sum(0)
         var = (weights * (variances + (means - mean).square())).sum(0)
-    dtype = torch.promote_types(x.dtype, torch.float32)
+    dtype = wide_dtype(x.dtype)
     return BatchStatistics(mean.to(dtype), var.to(dtype), pixels[0])
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from megdet.model.wide import wide, wide_dtype
+
 RUNS = 16
 """Of a block."""
 BLOCK = 2**19
@@ -29,7 +31,7 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
         return zeros, zeros
     if x.device.type != "cpu":
         # float32 averages make the kernel accumulate and answer in float32 also for half-precision input.
-        averages = zeros.to(torch.promote_types(x.dtype, torch.float32))
+        averages = zeros.to(wide_dtype(x.dtype))
         mean, var = torch.batch_norm_update_stats(x, averages, averages.clone(), momentum=0.0)
         return mean.double(), var.double()
     counts, means, squares = [], [], []
@@ -83,14 +85,13 @@ def _blocks(x: Tensor) -> Iterator[Tensor]:
     channels = x.shape[1]
     length = max(1, min(LONGEST_RUN, BLOCK // (RUNS * channels)))
     for pixels in _rows(x):
-        for block in pixels.split(RUNS * length):
-            wide = block.to(torch.promote_types(x.dtype, torch.float32))
-            whole = len(wide) // RUNS
+        for block in map(wide, pixels.split(RUNS * length)):
+            whole = len(block) // RUNS
             if whole:
-                yield wide[: RUNS * whole].unflatten(0, (RUNS, whole))
-            if len(wide) % RUNS:
+                yield block[: RUNS * whole].unflatten(0, (RUNS, whole))
+            if len(block) % RUNS:
                 # Single pixels: too little for torch to share out among threads along the channels.
-                yield wide[RUNS * whole :].unsqueeze(1)
+                yield block[RUNS * whole :].unsqueeze(1)
 
 
 def _rows(x: Tensor) -> Iterator[Tensor]:

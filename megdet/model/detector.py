@@ -21,7 +21,7 @@ from megdet.model.roi_heads import RoIHeads
 from megdet.model.rows import pyramid_rows
 from megdet.model.rpn import RPN
 from megdet.model.settings import STRIDES, EvaluationSettings, ModelSettings
-from megdet.model.weights import path_of
+from megdet.model.weights import check_weights, path_of, sha256_of
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -45,13 +45,12 @@ class Detector(nn.Module):
 
     def forward(self, batch: ImageBatch) -> TrainingOutput | list[Detections]:
         features = self.backbone(self._normalised(batch))
-        image_size = (batch.images.shape[2], batch.images.shape[3])
-        proposals = self.rpn.propose(features, image_size, batch.sizes)
+        proposals = self.rpn.propose(features, batch.sizes)
         table = pyramid_rows(features)
         levels = features[: len(STRIDES)]
         if not self.training:
             return self.roi_heads.detect(levels, table, proposals, batch.sizes, batch.original_sizes)
-        rpn = self.rpn.losses(features, table, image_size, batch)
+        rpn = self.rpn.losses(features, table, batch)
         roi = self.roi_heads.losses(levels, table, proposals, batch)
         positive = roi.regions.positive
         return TrainingOutput(
@@ -72,8 +71,8 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def _normalised(self, batch: ImageBatch) -> Tensor:
-        """float32 [N, 3, H, W], channels last, of mean 0 and std 1 over ImageNet; 0 outside each image."""
-        images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        """[N, 3, H, W] in the weights' dtype, channels last, mean 0 and std 1 over ImageNet; 0 outside each image."""
+        images = batch.images.to(self.image_mean.dtype, memory_format=torch.channels_last).div_(255)
         images.sub_(self.image_mean).div_(self.image_std)
         for image, (height, width) in zip(images, batch.sizes, strict=True):
             image[:, height:].zero_()
@@ -109,24 +108,30 @@ def build_detector(
         )
     weights = path_of(model.backbone.weights, model.backbone.name)
     if pretrained and weights is not None:
-        _load_weights(detector, weights)
+        _load_weights(detector, weights, sha256=model.backbone.weights_sha256)
     body.freeze(model.backbone.frozen_stages)
     return detector.to(memory_format=torch.channels_last)
 
 
-def _load_weights(detector: Detector, path: Path) -> None:
+def _load_weights(detector: Detector, path: Path, *, sha256: str | None) -> None:
+    """`sha256`: what the file was planned with, where that is known."""
     try:
+        if sha256 is not None:
+            check_weights(str(path), planned=sha256, found=sha256_of(path))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
+    except OSError as error:
         raise UserError(
-            f"model.backbone.weights={path} does not exist; give another path, or model.backbone.weights=none"
+            f"model.backbone.weights={path} cannot be read ({error.strerror}); give another path, or "
+            "model.backbone.weights=none"
         ) from error
     except (RuntimeError, EOFError, UnpicklingError) as error:
         raise UserError(
             f"model.backbone.weights={path} holds no weights that torch can read: it may be damaged, or hold more than "
             "tensors and plain values; fetch or make it again, or give another path"
         ) from error
-    state: dict[str, Tensor] = loaded.get("model", loaded)
+    state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise UserError(f"model.backbone.weights={path} holds {type(loaded).__name__}, and no weights by name")
     module: nn.Module = detector
     if not any(name.startswith("backbone.") for name in state):
         module = detector.get_submodule("backbone.body")
@@ -137,7 +142,7 @@ def _load_weights(detector: Detector, path: Path) -> None:
         name
         for name in expected.keys() | state.keys()
         if not name.endswith(".num_batches_tracked")
-        and (name not in expected or name not in state or expected[name].shape != state[name].shape)
+        and (name not in expected or name not in state or expected[name].shape != getattr(state[name], "shape", None))
     )
     if wrong:
         raise UserError(

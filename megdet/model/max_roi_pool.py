@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torchvision.ops import roi_pool
 from torchvision.ops.poolers import LevelMapper
 
+from megdet.model.wide import wide, wide_dtype
+
 
 class MaxRoIPool(nn.Module):
     """Each region's features from the level that suits its size; a `megdet.model.roi_pool.RoIPool`."""
@@ -23,9 +25,10 @@ class MaxRoIPool(nn.Module):
     def forward(self, features: Sequence[Tensor], table: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
         levels = self._mapper([boxes])
         rois = torch.cat((images[:, None].to(boxes.dtype), boxes), dim=1)
-        pooled = boxes.new_zeros((len(boxes), features[0].shape[1], self.resolution, self.resolution))
+        size = (len(boxes), features[0].shape[1], self.resolution, self.resolution)
+        pooled = torch.zeros(size, dtype=table.dtype, device=table.device)
         for level, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
             chosen = (levels == level).nonzero().squeeze(1)
-            values = roi_pool(feature.float(), rois[chosen], self.resolution, 1.0 / stride)
-            pooled = pooled.index_copy(0, chosen, values)
+            values = roi_pool(wide(feature), rois[chosen].to(wide_dtype(feature.dtype)), self.resolution, 1.0 / stride)
+            pooled = pooled.index_copy(0, chosen, values.to(table.dtype))
         return pooled.permute(0, 2, 3, 1).contiguous()

@@ -16,6 +16,7 @@ from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
 
 from megdet.model.rows import RowSums, sum_rows
+from megdet.model.wide import wide, wide_dtype
 
 _SAMPLES = 2  # sampling points per bin and axis
 
@@ -51,11 +52,12 @@ def _pool_per_level(
     resolution: int,
 ) -> Tensor:
     rois = torch.cat((images[:, None].to(boxes.dtype), boxes), dim=1)
-    pooled = boxes.new_zeros((len(boxes), features[0].shape[1], resolution, resolution))
+    shape = (len(boxes), features[0].shape[1], resolution, resolution)
+    pooled = features[0].new_zeros(shape, dtype=wide_dtype(features[0].dtype))
     for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         chosen = (levels == level).nonzero().squeeze(1)
         values = roi_align(feature, rois[chosen], resolution, 1.0 / stride, _SAMPLES, aligned=False)
-        pooled = pooled.index_copy(0, chosen, values.float())
+        pooled = pooled.index_copy(0, chosen, wide(values))
     return pooled.permute(0, 2, 3, 1).contiguous()
 
 

@@ -21,6 +21,7 @@ from megdet.model.roi_pool import build_roi_pool
 from megdet.model.rpn import SMOOTH_L1_BETA
 from megdet.model.sampling import IGNORED, Stream, sample_balanced
 from megdet.model.settings import EvaluationSettings, RoIHeadsSettings, RoIPoolSettings
+from megdet.model.wide import wide
 
 _MIN_DETECTION_SIZE = 1e-2  # pixels
 _BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -140,13 +141,13 @@ class RoIHeads(nn.Module):
         return pad_sequence(labels, batch_first=True, padding_value=IGNORED), pad_sequence(matched, batch_first=True)
 
     def _predict(self, features: Sequence[Tensor], table: Tensor, regions: _Regions) -> tuple[Tensor, Tensor]:
-        """Class logits [R, classes + 1] and deltas [R, classes + 1, 4], float32."""
+        """Class logits [R, classes + 1] and deltas [R, classes + 1, 4], float32 at least."""
         pooled = self.pool(features, table, regions.boxes, regions.images)
         head = self.box_head
         hidden = linear(pooled.flatten(1), head.fc6.weight, head.fc6.bias).relu_()
         hidden = linear(hidden, head.fc7.weight, head.fc7.bias).relu_()
         logits, deltas = self.box_predictor(hidden)
-        return logits.float(), deltas.float().unflatten(1, (-1, 4))
+        return wide(logits), wide(deltas).unflatten(1, (-1, 4))
 
     def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size, original_size: Size) -> Detections:
         region, label = (scores[:, 1:] > self.score_threshold).nonzero(as_tuple=True)

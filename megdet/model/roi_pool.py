@@ -21,10 +21,11 @@ class RoIPool(Protocol):
     """
 
     def __call__(self, features: Sequence[Tensor], table: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
-        """float32 [R, resolution, resolution, C], differentiable in the features.
+        """[R, resolution, resolution, C] of the dtype of the boxes, differentiable in the features.
 
         `features` are the levels [N, C, H, W]; `table` has the same as `megdet.model.rows.pyramid_rows` (further levels
-        may follow), for who reads them sparsely; `boxes` are float32 [R, 4] in image pixels, `images` int64 [R] the
+        may follow), for who reads them sparsely; `boxes` are float32 [R, 4] in image pixels (float64
+        in `megdet.check_equivalence`), `images` int64 [R] the
         image of each. What a region gets must not depend on what else is pooled.
         """
 

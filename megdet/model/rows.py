@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from megdet.model.wide import wide_dtype
+
 
 @dataclass(frozen=True)
 class RowSums:
@@ -29,16 +31,16 @@ class RowSums:
 
 
 def pyramid_rows(features: Sequence[Tensor]) -> Tensor:
-    """float32 [sum of N*H*W over the levels, C]: level by level, image by image, in reading order.
+    """[sum of N*H*W over the levels, C]: level by level, image by image, in reading order.
 
-    `features` are [N, C, H, W] of any floating dtype; in channels-last layout the rows are copied once.
+    `features` are [N, C, H, W] of any floating dtype, the rows float32 at least. Channels-last ones are copied once.
     """
     return _PyramidRows.apply(*features)  # type: ignore[no-any-return]
 
 
 def sum_rows(table: Tensor, sums: RowSums) -> Tensor:
-    """float32 [rows, C]; differentiable in `table`, and in the weights where they require it."""
-    return _SumRows.apply(table, sums.columns, sums.offsets, sums.weights)  # type: ignore[no-any-return]
+    """[rows, C] in the dtype of `table`; differentiable in it, and in the weights where they require it."""
+    return _SumRows.apply(table, sums.columns, sums.offsets, sums.weights.to(table.dtype))  # type: ignore[no-any-return]
 
 
 class _PyramidRows(torch.autograd.Function):
@@ -48,7 +50,7 @@ class _PyramidRows(torch.autograd.Function):
         ctx.shapes = [f.shape for f in features]  # type: ignore[attr-defined]
         ctx.dtypes = [f.dtype for f in features]  # type: ignore[attr-defined]
         rows = [f.shape[0] * f.shape[2] * f.shape[3] for f in features]
-        table = features[0].new_empty((sum(rows), channels), dtype=torch.float32)
+        table = features[0].new_empty((sum(rows), channels), dtype=wide_dtype(features[0].dtype))
         for part, feature in zip(table.split(rows), features, strict=True):
             n, c, h, w = feature.shape
             part.view(n, h, w, c).copy_(feature.permute(0, 2, 3, 1))

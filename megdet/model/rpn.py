@@ -22,7 +22,8 @@ from megdet.data.batch import ImageBatch
 from megdet.data.size import Size
 from megdet.model.rows import RowSums, sum_rows
 from megdet.model.sampling import IGNORED, Samples, Stream, sample_balanced
-from megdet.model.settings import AnchorSettings, RPNSettings
+from megdet.model.settings import PYRAMID_STRIDES, AnchorSettings, RPNSettings
+from megdet.model.wide import wide
 
 SMOOTH_L1_BETA = 1 / 9
 _MIN_PROPOSAL_SIZE = 1e-3  # pixels
@@ -51,14 +52,14 @@ class RPN(nn.Module):
         self.settings = settings
 
     @torch.no_grad()
-    def propose(self, features: Sequence[Tensor], image_size: Size, sizes: Sequence[Size]) -> list[Tensor]:
+    def propose(self, features: Sequence[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
         """Per image the proposals float32 [n_i, 4], best first, inside the image's own area.
 
-        `features` are [N, C, H, W] per level, `image_size` the padded size, `sizes` each image's own.
+        `features` are [N, C, H, W] per level of `PYRAMID_STRIDES`, `sizes` each image's own.
         """
         pre_nms = self.settings.pre_nms_train if self.training else self.settings.pre_nms_test
         scores, chosen, starts, levels = [], [], [], []
-        for level, (feature, anchors) in enumerate(zip(features, self.anchors(features, image_size), strict=True)):
+        for level, (feature, anchors) in enumerate(zip(features, self.anchors(features), strict=True)):
             logits, deltas = self._predict_everywhere(feature)
             best, index = logits.topk(min(pre_nms, logits.shape[1]), dim=1)
             scores.append(best.sigmoid())
@@ -70,10 +71,9 @@ class RPN(nn.Module):
         boxes = boxes.view(len(sizes), -1, 4)
         return self._suppress(boxes, torch.cat(scores, 1), torch.cat(levels), sizes)
 
-    def losses(self, features: Sequence[Tensor], table: Tensor, image_size: Size, batch: ImageBatch) -> RPNLosses:
+    def losses(self, features: Sequence[Tensor], table: Tensor, batch: ImageBatch) -> RPNLosses:
         """The losses of the batch's sampled anchors; differentiable in `table`, the features' rows."""
-        levels = self.anchors(features, image_size)
-        anchors = torch.cat(levels)
+        anchors = torch.cat(self.anchors(features))
         labels, matched = self._assign(anchors, batch)
         samples = sample_balanced(
             labels,
@@ -111,22 +111,22 @@ class RPN(nn.Module):
         return torch.stack(labels), torch.stack(matched)
 
     def _predict_everywhere(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [N, H*W*A] and deltas [N, H*W*A, 4] of one level, float32, without a graph."""
+        """Logits [N, H*W*A] and deltas [N, H*W*A, 4] of one level, float32 at least, without a graph."""
         # Detached parameters: autocast would cache casts made here, which carry no gradient.
         conv = self._conv
         hidden = F.conv2d(feature, conv.weight.detach(), _some(conv.bias).detach(), padding=1).relu_()
         weight, bias = self._predictors()
-        out = F.linear(hidden.permute(0, 2, 3, 1), weight.detach(), bias.detach()).float()
-        logits, deltas = out.split((self.anchors.per_cell, 4 * self.anchors.per_cell), dim=-1)
+        out = F.linear(hidden.permute(0, 2, 3, 1), weight.detach(), bias.detach())
+        logits, deltas = wide(out).split((self.anchors.per_cell, 4 * self.anchors.per_cell), dim=-1)
         return logits.reshape(len(out), -1), deltas.reshape(len(out), -1, 4)
 
     def _predict_at(self, samples: Samples, features: Sequence[Tensor], table: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [n] and deltas [n, 4] of the sampled anchors, float32, with a graph."""
+        """Logits [n] and deltas [n, 4] of the sampled anchors, float32 at least, with a graph."""
         per_cell = self.anchors.per_cell
         cells, anchor = samples.candidate // per_cell, samples.candidate % per_cell
         around = sum_rows(table, _surroundings(cells, samples.image, features)).view(len(cells), 9 * table.shape[1])
         hidden = F.linear(around, self._conv.weight.permute(0, 2, 3, 1).flatten(1), self._conv.bias).relu()
-        out = F.linear(hidden, *self._predictors()).float()
+        out = wide(F.linear(hidden, *self._predictors()))
         row = torch.arange(len(cells), device=cells.device)
         return out[row, anchor], out[:, per_cell:].unflatten(1, (per_cell, 4))[row, anchor]
 
@@ -158,7 +158,11 @@ class RPN(nn.Module):
 
 
 class PyramidAnchors:
-    """The anchors of each level; computed once per padded size."""
+    """The anchors of each level, centred on multiples of its stride (Lin et al. 2017); computed once per padded size.
+
+    torchvision divides the image by the map instead: its last level, 2 ^ 6 pixels apart in the paper, has strides of 48
+    to 64, and what an anchor is changes with the padding. The two agree where the padded size is a multiple of 64.
+    """
 
     _CACHED_SIZES = 16
 
@@ -168,16 +172,16 @@ class PyramidAnchors:
         self._cache: dict[tuple[object, ...], list[Tensor]] = {}
         self.per_cell = len(settings.ratios)
 
-    def __call__(self, features: Sequence[Tensor], image_size: Size) -> list[Tensor]:
+    def __call__(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Per level float32 [H*W*A, 4]: cells in reading order, the anchors of a cell together."""
         device = features[0].device
         grids = [(f.shape[2], f.shape[3]) for f in features]
-        key = (device, image_size, *grids)
+        key = (device, *grids)
         if key not in self._cache:
             if len(self._cache) == self._CACHED_SIZES:
                 self._cache.clear()
             self._generator.set_cell_anchors(torch.float32, device)
-            strides = [(image_size[0] // h, image_size[1] // w) for h, w in grids]
+            strides = [(stride, stride) for stride in PYRAMID_STRIDES]
             self._cache[key] = self._generator.grid_anchors(grids, strides)
         return self._cache[key]
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from megdet.errors import UserError
-from megdet.model.weights import path_of
+from megdet.model.weights import BY_NAME, path_of
 from megdet.settings.own_part import OwnPart, check_own_name
-from megdet.settings.rules import Each, Name, Number, OneOf, Settings, Text, Whole, setting
+from megdet.settings.paths import PathText
+from megdet.settings.rules import Each, Name, Number, OneOf, Settings, Whole, setting
 
 STRIDES = (4, 8, 16, 32)
 """Of the backbone's four outputs, and of the pyramid levels that regions are pooled from."""
-PYRAMID_LEVELS = len(STRIDES) + 1
-"""The RPN has one level more, subsampled from the last."""
+PYRAMID_STRIDES = (*STRIDES, 2 * STRIDES[-1])
+"""Of the levels that the RPN proposes from: one more, subsampled from the last."""
 MOST_CHANNELS = 16384
 
 BACKBONES = ("resnet50", "resnet18", "tiny")
@@ -45,8 +46,10 @@ class BackboneSettings(Settings):
 
     name: str = setting("resnet50", Name())
     """resnet50, resnet18 or tiny."""
-    weights: str = setting("imagenet", Text())
+    weights: str = setting("imagenet", PathText())
     """imagenet (torchvision's file), none, or the path of a state dict."""
+    weights_sha256: str | None = setting(None, Name())
+    """What the content of a file of one's own is known by; found out when planning. Given, it is checked."""
     frozen_stages: int = setting(2, Whole(most=5))
     """How many of stem, stage 1 .. 4 (in this order) are never trained."""
     custom: Any = setting(None, OwnPart())
@@ -55,6 +58,11 @@ class BackboneSettings(Settings):
     def check_together(self, prefix: str) -> None:
         check_own_name(prefix, self.name, self.custom, BACKBONES)
         path_of(self.weights, self.name)
+        if self.weights in BY_NAME and self.weights_sha256 is not None:
+            raise UserError(
+                f"{prefix}weights_sha256={self.weights_sha256} is for a file of your own, and {prefix}weights="
+                f"{self.weights} is known by its name; set {prefix}weights_sha256=null"
+            )
         if self.weights == "none" and self.frozen_stages:
             raise UserError(
                 f"{prefix}frozen_stages={self.frozen_stages} with {prefix}weights=none would freeze random layers; "
@@ -80,10 +88,10 @@ class AnchorSettings(Settings):
     """Height over width."""
 
     def check_together(self, prefix: str) -> None:
-        if len(self.sizes) != PYRAMID_LEVELS:
+        if len(self.sizes) != len(PYRAMID_STRIDES):
             raise UserError(
-                f"{prefix}sizes={self.sizes}: give {PYRAMID_LEVELS} sizes, one for each pyramid level "
-                f"(strides {', '.join(map(str, STRIDES))} and {2 * STRIDES[-1]})"
+                f"{prefix}sizes={self.sizes}: give {len(PYRAMID_STRIDES)} sizes, one for each pyramid level "
+                f"(strides {', '.join(map(str, STRIDES))} and {PYRAMID_STRIDES[-1]})"
             )
 
 
@@ -163,7 +171,7 @@ class ModelSettings(Settings):
     """What tables call it."""
     bn_in: list[str] = setting(["backbone", "fpn"], Each(OneOf(("backbone", "fpn"))))
     """Where the norm goes when bn_size > 0."""
-    init_from: str | None = setting(None, Text())
+    init_from: str | None = setting(None, PathText())
     """A run that has trained (its folder, or its name in `runs_dir` or the beginning of it): training begins from its
     weights, heads that do not fit aside, and `backbone.weights` counts for nothing."""
     init_sha256: str | None = setting(None, Name())

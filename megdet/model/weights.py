@@ -5,12 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from megdet.data.regular_file import open_regular
 from megdet.errors import UserError
+from megdet.settings.paths import expanded
+
+if TYPE_CHECKING:
+    from megdet.model.settings import BackboneSettings
 
 IMAGENET_FILES = {"resnet50": "resnet50-0676ba61.pth", "resnet18": "resnet18-f37072fd.pth"}
 """torchvision's ImageNet-1k weights (v1); the name carries the first digits of the file's SHA-256."""
+
+BY_NAME = ("imagenet", "none")
+"""What says by itself which weights are meant; a file of one's own is known by its content."""
 
 SOURCE = "https://download.pytorch.org/models/"
 
@@ -23,7 +33,7 @@ def path_of(weights: str, backbone: str) -> Path | None:
     if weights == "none":
         return None
     if weights != "imagenet":
-        return Path(weights).expanduser()
+        return expanded(weights)
     if backbone not in IMAGENET_FILES:
         raise UserError(
             f"model.backbone.weights=imagenet: there are no such weights for model.backbone.name={backbone} "
@@ -33,10 +43,62 @@ def path_of(weights: str, backbone: str) -> Path | None:
     return _torch_home() / "hub" / "checkpoints" / IMAGENET_FILES[backbone]
 
 
+def identify_weights(backbone: BackboneSettings) -> BackboneSettings:
+    """The same with `weights_sha256` set, where the weights are a file of one's own; for planning: loads no torch.
+
+    Raises UserError where the file is not there and `weights_sha256` is not given, or says otherwise.
+    """
+    if backbone.weights in BY_NAME:
+        return backbone
+    path = expanded(backbone.weights)
+    if not os.path.isfile(path):
+        if backbone.weights_sha256 is None:
+            raise UserError(
+                f"model.backbone.weights={backbone.weights}: there is no such file; give a path, imagenet or none. To "
+                "plan without the file, give model.backbone.weights_sha256: what is in it is part of what is learned"
+            )
+        return backbone
+    found = _sha256_through_cache(path)
+    check_weights(backbone.weights, planned=backbone.weights_sha256, found=found)
+    return replace(backbone, weights_sha256=found)
+
+
+def check_weights(weights: str, *, planned: str | None, found: str) -> None:
+    """Raises UserError where a file's content is not what was planned with."""
+    if planned not in (None, found):
+        raise UserError(
+            f"model.backbone.weights_sha256={planned}, but {weights} has {found}: not the file that was planned with. "
+            "Put that back, or launch again without model.backbone.weights_sha256: other weights make another run"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """The first 12 hex digits of the SHA-256 of a file's content. Raises OSError, also for what is no regular file."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _sha256_through_cache(path: Path) -> str:
+    """The same, from the cache while size and time of change are those it was read at. Raises UserError."""
+    # Imported here: it brings numpy, which a plan without a file of one's own does without.
+    from megdet.data import cache
+
+    try:
+        read_from = cache.signature(path)
+        kept = cache.load("weights", [path], 1)
+        if kept is not None:
+            return cache.parted(kept["sha256"])[0]
+        found = sha256_of(path)
+    except OSError as error:
+        raise UserError(f"model.backbone.weights={path} cannot be read ({error.strerror}); give another path") from None
+    cache.store("weights", [path], 1, {"sha256": cache.joined([found])}, read_from=read_from)
+    return found
+
+
 def ensure_weights(weights: str, backbone: str, *, source: str = SOURCE, timeout_s: float = 10) -> None:
     """Make sure that the file is there; ImageNet weights are fetched. Raises UserError with a way to get it."""
     path = path_of(weights, backbone)
-    if path is None or path.is_file():
+    if path is None or os.path.isfile(path):
         return
     if weights != "imagenet":
         raise UserError(f"model.backbone.weights={weights}: there is no such file; give a path, imagenet or none")
@@ -74,4 +136,4 @@ def _download(url: str, path: Path, timeout_s: float) -> str:
 def _torch_home() -> Path:
     """Where torch keeps downloads (torch.hub.get_dir without importing torch)."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))).expanduser()
+    return expanded(os.environ.get("TORCH_HOME", os.path.join(cache, "torch")))

@@ -36,26 +36,40 @@ WITH_OLD_NAMES = (
 """Why a run from before has no place here: its settings have other names, and its id would be another."""
 
 
+def refuse_old_names(config: Mapping[str, Any]) -> None:
+    """Raises UserError for the config of a plan from before settings were nested by component."""
+    model = config.get("model")
+    if isinstance(model, Mapping) and not isinstance(model.get("backbone", {}), Mapping):
+        raise UserError(WITH_OLD_NAMES)
+
+
 def semantics_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides what is learned, nested as in YAML, from the plain values of a config.
 
     Equal for equal meanings: numbers are floats, and what is not set (None) is left out, so that a later optional
     setting does not change old ids. Raises UserError for a plan from before settings were nested by component.
     """
-    model = config.get("model")
-    if isinstance(model, Mapping) and not isinstance(model.get("backbone", {}), Mapping):
-        raise UserError(WITH_OLD_NAMES)
+    refuse_old_names(config)
     return {key: _canonical(config[key], key) for key in SEMANTIC if key in config}
 
 
 def experiment_id_of(config: Config) -> str:
     """12 hex digits over the recipe and the semantics: the key of a table's row."""
-    return _digest(semantics_of(asdict(config)))[:12]
+    return _digest(_known_by_content(semantics_of(asdict(config))))[:12]
 
 
 def run_id_of(config: Config) -> str:
     """The name and 8 hex digits over the recipe, the semantics and the seed: the name of the run's folder."""
-    return f"{name_of(config)}-{_digest({**semantics_of(asdict(config)), 'seed': float(config.seed)})[:8]}"
+    semantics = _known_by_content(semantics_of(asdict(config)))
+    return f"{name_of(config)}-{_digest({**semantics, 'seed': float(config.seed)})[:8]}"
+
+
+def _known_by_content(semantics: dict[str, Any]) -> dict[str, Any]:
+    """Without the path of a weights file whose content is known: a file that moved makes no other run."""
+    backbone = semantics["model"]["backbone"]
+    if "weights_sha256" in backbone:
+        del backbone["weights"]
+    return semantics
 
 
 def name_of(config: Config) -> str:
@@ -68,6 +82,15 @@ def recipe_of(plan: Mapping[str, Any]) -> int:
     """The recipe of the megdet that made a plan.json; 1 where that did not say."""
     recipe = plan.get("recipe", 1)
     return recipe if isinstance(recipe, int) else 1
+
+
+def plan_sha256_of(plan: Mapping[str, Any]) -> str:
+    """12 hex digits over what a plan.json says is done: all that decides the result, layout and steps.
+
+    Ties a plan that was printed, the run of it and the cells of a table: code, notes and bookkeeping do not count.
+    """
+    done = {key: plan[key] for key in ("run_id", "layout", "schedule")}
+    return _digest({**done, "semantics": semantics_of(plan["config"]), "seed": plan["config"]["seed"]})[:12]
 
 
 def semantic_settings(plan: Mapping[str, Any]) -> dict[str, str]:
@@ -96,7 +119,8 @@ def _canonical(value: Any, key: str) -> Any:
         }
     if isinstance(value, list | tuple):
         return sorted(set(value)) if key in UNORDERED else [_canonical(entry, key) for entry in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53  # larger: a damaged plan
+    return float(value) if is_number else value
 
 
 def _digest(semantics: Mapping[str, Any]) -> str:

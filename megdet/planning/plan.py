@@ -14,7 +14,7 @@ from typing import Any
 
 from megdet.config.schema import MOST_IMAGES, Config, settings_from
 from megdet.errors import UserError
-from megdet.planning.identity import RECIPE, experiment_id_of, name_of, recipe_of, run_id_of, semantics_of
+from megdet.planning.identity import RECIPE, experiment_id_of, name_of, recipe_of, refuse_old_names, run_id_of
 from megdet.planning.layout import Layout, LayoutRequest, find_layout
 from megdet.planning.schedule import Schedule, make_schedule
 from megdet.planning.ways_out import refusal
@@ -152,7 +152,7 @@ def _values_in(text: str) -> Mapping[str, Any]:
 def _config_in(values: Mapping[str, Any]) -> Config:
     config = values.get("config")
     if isinstance(config, Mapping):
-        semantics_of(config)  # refuses plans whose settings had other names
+        refuse_old_names(config)
     if recipe_of(values) != RECIPE:
         raise UserError(
             f"plan {shown(values.get('run_id'))} was made by a megdet that learns by recipe {recipe_of(values)}, and "
@@ -168,7 +168,7 @@ def _differences(found: Any, expected: Any, key: str = "") -> Iterator[str]:
         prefix = f"{key}." if key else ""
         for name in dict.fromkeys([*found, *expected]):
             if name not in expected:
-                yield f"{prefix}{name} is {shown(found[name])} there, and no part of a plan"
+                yield f"{prefix}{shown(name)} is {shown(found[name])} there, and no part of a plan"
             elif name not in found:
                 yield f"{prefix}{name} is missing there, and {shown(expected[name])} by the config"
             else:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from megdet.config.schedule import LearningRateSettings, ScheduleSettings
 from megdet.errors import UserError
+from megdet.settings.rules import LARGEST, shown
+
+LEAST_LR = 1e-30
+"""Smaller ones would be 0 in float32 before long, and nothing would be learned."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,14 @@ def make_schedule(schedule: ScheduleSettings, *, lr: LearningRateSettings, batch
             f"the warm-up of {warmup_steps} steps would end after step {first_drop}, where the learning rate "
             "is to drop or training ends; shorten schedule.warmup_epochs (or warmup_images)"
         )
+    factor = 1.0
+    for epoch, (_, own) in zip(schedule.milestones, milestones, strict=True):
+        factor *= own
+        if not LEAST_LR <= full * factor <= LARGEST:
+            raise UserError(
+                f"schedule.factors={shown(schedule.factors)}: from epoch {epoch} on the learning rate would be "
+                f"{full * factor:g}; use factors that leave it between {LEAST_LR:g} and {LARGEST:g}"
+            )
     return Schedule(
         lr=full,
         warmup_lr=lr.base if warmup_steps else full,

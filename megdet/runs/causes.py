@@ -19,6 +19,8 @@ class Cause:
     advice: str
     pattern: re.Pattern[str] | None = None
     """What the last words of such a failure have in them; None where it is known otherwise."""
+    retried: bool = False
+    """Whether a launcher starts such a run again by itself, up to cluster.max_retries times without progress."""
 
 
 def _words(*patterns: str) -> re.Pattern[str]:
@@ -41,7 +43,7 @@ HOST_MEMORY = Cause(
     "give ranks more (cluster.mem_gb_per_gpu=N) or need less (data.workers=N; each loader process holds images).",
     _words(
         r"oom[-_ ]?kill", r"out of main memory", r"\bOUT_OF_MEMORY\b", r"can't allocate memory", r"MemoryError",
-        r"cannot allocate memory", r"killed by (signal )?SIGKILL", r"killed by signal: Killed", r"bus error",
+        r"cannot allocate memory", r"bus error", r"killed by SIGBUS",
     ),
 )  # fmt: skip
 TIME_LIMIT = Cause(
@@ -55,6 +57,7 @@ NODE = Cause(
     "launch again: it goes on from its last checkpoint. If it is always the same node, keep away from it with "
     "+cluster.sbatch_options.exclude=NODE.",
     _words(r"lost a node", r"due to node failure"),
+    retried=True,
 )
 NETWORK = Cause(
     "network between ranks (NCCL or gloo)",
@@ -66,6 +69,7 @@ NETWORK = Cause(
         r"connection (closed|reset|refused)", r"Dist(Backend|Store|Network)Error", r"broken pipe",
         r"(rendezvous|TCPStore|socket).*time[d ]*out",
     ),
+    retried=True,
 )  # fmt: skip
 CONFIG_OR_DATA = Cause(
     "configuration or data",
@@ -76,6 +80,33 @@ CONFIG_OR_DATA = Cause(
         r"cluster\.setup failed", r"does not see any",
     ),
 )  # fmt: skip
+NEVER_BEGAN = Cause(
+    "its ranks never began",
+    "see what its job said with `megdet logs RUN --job`: a prolog, a container or srun failed before training. If it "
+    "is always the same node, keep away from it with +cluster.sbatch_options.exclude=NODE.",
+    _words(r"its ranks never began", r"Unable to create step", r"task launch failed"),
+    retried=True,
+)
+HUNG = Cause(
+    "no progress",
+    "failure.json says which rank stood still, and where: storage that does not answer, a stopped process, a node that "
+    "is gone. Launching again goes on from the last checkpoint; cluster.timeout_min=N waits longer.",
+    _words(r"rank \d+ (made no progress|has not been heard of) for"),
+    retried=True,
+)
+KILLED = Cause(
+    "killed from outside",
+    "somebody or the system ended a rank: the kernel's log (dmesg) says so where it was for memory, and then "
+    "cluster.mem_gb_per_gpu=N or data.workers=N helps. Launching again goes on from the last checkpoint.",
+    _words(r"was killed by SIG(KILL|TERM|HUP|INT)"),
+    retried=True,
+)
+CRASHED = Cause(
+    "crash of native code",
+    "the rank's log has the lines that it was at (Fatal Python error); a driver or a library of another version than "
+    "torch was built for is a common reason.",
+    _words(r"was killed by SIG(SEGV|ABRT|ILL|FPE|TRAP|SYS)", r"Fatal Python error"),
+)
 DAMAGED = Cause(
     "damaged records",
     "launch again: what is damaged is made anew from the journal and the checkpoints, or the message says what to put "
@@ -92,9 +123,21 @@ LOST = Cause(
     "see what its job said with `megdet logs RUN --job`; launching again goes on from the last checkpoint.",
 )
 
-BY_WORDS = (DAMAGED, CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA)
+BY_WORDS = (DAMAGED, HUNG, CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA, NEVER_BEGAN)
 """In this order: the first that fits. A rank out of memory makes the others lose their connection to it."""
-IN_ORDER = (CUDA_MEMORY, HOST_MEMORY, NETWORK, NODE, TIME_LIMIT, CONFIG_OR_DATA, DAMAGED, ERROR, LOST, DIVERGED)
+BY_SIGNAL = (KILLED, CRASHED)
+"""Where no words say more."""
+IN_ORDER = (
+    CUDA_MEMORY, HOST_MEMORY, KILLED, CRASHED, HUNG, NETWORK, NODE, NEVER_BEGAN, TIME_LIMIT, CONFIG_OR_DATA, DAMAGED,
+    ERROR, LOST, DIVERGED,
+)  # fmt: skip
+
+ERRORS_OF_CODE = frozenset({
+    "ArithmeticError", "AssertionError", "AttributeError", "ImportError", "IndexError", "IndentationError", "KeyError",
+    "LookupError", "ModuleNotFoundError", "NameError", "NotImplementedError", "OverflowError", "RecursionError",
+    "StopIteration", "SyntaxError", "TypeError", "UnboundLocalError", "ValueError", "ZeroDivisionError",
+})  # fmt: skip
+"""Python's names for what running again does not help; `KeyError: 'timeout_s'` is no time-out."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +166,11 @@ def diagnose(
     if stand.status not in (Status.FAILED, Status.LOST, Status.INTERRUPTED):
         return None
     log = _log(folder, failure) or tuple(job_log)
-    said = [stand.why, _own_words(failure)]
+    said = [stand.why]
     if not failure or not failure.says_why:
         # The run could not say why itself; the last lines around it may. A tracking server that is down is not why.
         said.append("\n".join(line for line in (*log, *job_log) if "mlflow" not in line.lower()))
-    cause = known or _cause_of(failure, said)
+    cause = known or cause_of(failure, said)
     if stand.status == Status.INTERRUPTED and cause not in (TIME_LIMIT, NODE, DAMAGED):
         return None
     if cause is ERROR and stand.status == Status.LOST:
@@ -145,13 +188,18 @@ def group(failures: Sequence[Diagnosis]) -> list[list[Diagnosis]]:
     return [groups[key] for key in sorted(groups, key=lambda key: (key[0], -len(groups[key]), key[1]))]
 
 
-def _cause_of(failure: Failure | None, said: Sequence[str]) -> Cause:
+def cause_of(failure: Failure | None, said: Sequence[str] = ()) -> Cause:
+    """The cause by a rank's last words, and by what else was said; the one rule for `megdet why` and for retries."""
     if failure and failure.error == "UserError":
         return CONFIG_OR_DATA
-    for text in said:
-        for cause in BY_WORDS:
-            if cause.pattern and cause.pattern.search(text):
-                return cause
+    if failure and failure.error in ERRORS_OF_CODE:
+        return ERROR
+    texts = [*said, _own_words(failure)]
+    for causes in (BY_WORDS, BY_SIGNAL):
+        for text in texts:
+            for cause in causes:
+                if cause.pattern and cause.pattern.search(text):
+                    return cause
     return ERROR
 
 

@@ -6,9 +6,11 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from megdet.errors import UserError
 from megdet.runs.times import now
 
 LAST_LOG_LINES = 40
+NO_PROGRESS = "NoProgress"
 RANK_DIED = "RankDied"
 """Stands for the error of a rank that could not say anything any more."""
 
@@ -33,12 +35,18 @@ class Failure:
     def of_exception(cls, error: BaseException, *, rank: int, reason: str, log: tuple[str, ...]) -> Failure:
         """What `record` keeps of an exception that ended a rank."""
         text = "".join(traceback.format_exception(error))
-        return cls(rank, type(error).__name__, reason, text, log, now())
+        name = UserError.__name__ if isinstance(error, UserError) else type(error).__name__
+        return cls(rank, name, reason, text, log, now())
 
     @classmethod
     def of_death(cls, rank: int | None, reason: str, *, log: tuple[str, ...]) -> Failure:
         """What a launcher says of a rank that died without a word."""
         return cls(rank, RANK_DIED, reason, "", log, now())
+
+    @classmethod
+    def of_hang(cls, rank: int, reason: str, *, stack: str, log: tuple[str, ...]) -> Failure:
+        """What a watchdog says of a rank that makes no progress; `stack` is where the one that says it stands."""
+        return cls(rank, NO_PROGRESS, reason, stack, log, now())
 
     @property
     def says_why(self) -> bool:

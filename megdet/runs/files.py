@@ -19,6 +19,16 @@ def replace_file(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def replace_file_soon(path: Path, text: str) -> None:
+    """As `replace_file`, for what is of no use after a loss of power."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Path, *, before: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
     """A file to write what shall be at `path`: it gets there whole, at the end, and then survives a loss of power.

@@ -31,6 +31,8 @@ UNUSED_CHECKPOINT = "checkpoint-not-used.pt"
 CLASSES = "classes.json"
 OWNER = "owner.json"
 LOCK = ".lock"
+REPLACED = ".replaced"
+"""Beside the run folders: those of runs that were begun anew."""
 RESERVE = ".reserve"
 RESERVE_BYTES = 1 << 18
 PICTURES = "pictures"
@@ -51,6 +53,9 @@ WAYS_OUT = {
     SUBMISSION: "cancel the run's job if it has one, and launch with sweep.on_existing=retry_failed",
 }
 """What to do about a damaged file, by its name."""
+
+STORE = "MEGDET_STORE"
+"""Environment variable of ranks on one machine: the file in which they meet."""
 
 T = TypeVar("T")
 
@@ -110,6 +115,11 @@ class RunFolder:
     @property
     def pictures(self) -> Path:
         return self.path / PICTURES
+
+    @property
+    def beats(self) -> Path:
+        """The ranks' signs of life."""
+        return self.path / ".beats"
 
     @property
     def submission_file(self) -> Path:

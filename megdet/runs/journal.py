@@ -24,6 +24,14 @@ COCO_METRICS = (
 )  # fmt: skip
 """In the order of pycocotools' `stats`; mmAP is AP and mmAR is AR@100 at IoU .50:.05:.95."""
 
+OWN_COLUMNS = frozenset(
+    (
+        "kind", "time", "event", "step", "epoch", "lr", "loss", "grad_norm", "images_per_s", "train_s", "eval_s",
+        "peak_memory_gb", "bad_images", *COCO_METRICS,
+    )
+)  # fmt: skip
+"""What lines on steps and epochs have besides what the detector reports, whose names must be others."""
+
 KINDS = ("step", "epoch", "event")
 """Of the journal's lines."""
 

@@ -41,7 +41,7 @@ class _Measured:
 
 
 class Predictor:
-    """Predicts plans from the finished runs of a folder, or from Table 3.
+    """Predicts plans from the finished runs of a folder, or, on GPUs, from Table 3.
 
     The rule for other layouts: seconds per step are those that the model of Table 3 gives, times the median ratio of
     measured to modelled seconds over the finished runs of the same model, data and precision; of those with the same
@@ -59,7 +59,7 @@ class Predictor:
         runs = self._by_kind.get(_kind_of(asdict(plan.config)), [])
         if runs:
             hours, source = _hours_by(runs, plan), "runs"
-        elif _is_like_the_paper(plan.config):
+        elif is_like_the_paper(plan.config) and plan.config.cluster.request_gpus:
             hours, source = TABLE3.hours(plan), "Table 3"
         else:
             return None
@@ -94,18 +94,26 @@ def check_budget(plans: Sequence[Plan], limit: float | None) -> None:
     )
 
 
-def predict_all(plans: Iterable[Plan]) -> list[Prediction | None]:
-    """The predictions for what each run's folder says is left."""
-    predictors: dict[str, Predictor] = {}
-    predictions = []
-    for plan in plans:
+class Predictors:
+    """Predicts what each run's folder says is left; a folder of runs is read once."""
+
+    def __init__(self) -> None:
+        self._by_folder: dict[str, Predictor] = {}
+
+    def predict(self, plan: Plan) -> Prediction | None:
+        """None where there is nothing to go by."""
         runs = plan.config.runs_dir
-        if runs not in predictors:
-            predictors[runs] = Predictor(Path(runs))
+        if runs not in self._by_folder:
+            self._by_folder[runs] = Predictor(Path(runs))
         state = run_folder(runs, plan.run_id).state()
         goes_on = state is not None and plan.config.sweep.on_existing != "force"
-        predictions.append(predictors[runs].predict(plan, steps_done=state.step if state and goes_on else 0))
-    return predictions
+        return self._by_folder[runs].predict(plan, steps_done=state.step if state and goes_on else 0)
+
+
+def predict_all(plans: Iterable[Plan]) -> list[Prediction | None]:
+    """The predictions for what each run's folder says is left."""
+    predictors = Predictors()
+    return [predictors.predict(plan) for plan in plans]
 
 
 def _hours_by(runs: Sequence[_Measured], plan: Plan) -> float:
@@ -132,10 +140,11 @@ def _finished(runs: Path) -> Iterable[_Measured]:
 def _kind_of(config: Mapping[str, Any]) -> str:
     """What decides the time per image: model, image size, precision."""
     data = {key: config["data"][key] for key in ("name", "min_size", "max_size")}
-    return json.dumps([config["model"], data, config["precision"]], sort_keys=True)
+    return json.dumps([config["model"], data, config["precision"], config["cluster"]["request_gpus"]], sort_keys=True)
 
 
-def _is_like_the_paper(config: Config) -> bool:
+def is_like_the_paper(config: Config) -> bool:
+    """Whether the times of Table 3 are those of this model and data, on GPUs of its kind."""
     model = config.model
     return (model.name, model.backbone.name, config.data.name) == ("r50_fpn", "resnet50", "coco2017")
 

@@ -66,14 +66,9 @@ class Settings:
                     raise UserError(f"{key}={shown(value)}: use its keys, such as {key}.{fields(hint)[0].name}")
                 value.check(f"{key}.")
                 continue
-            may_be_null = type(None) in get_args(hint)
-            if value is None and (may_be_null or hint is Any):
-                continue
-            instead = declared.metadata[RULE].instead_of(value)
+            instead = _instead(declared, hint, value)
             if instead:
-                null = ", or null" if may_be_null else ""
-                why = f" ({declared.metadata[WHY]})" if declared.metadata[WHY] else ""
-                raise UserError(f"{key}={shown(value)}: use {instead}{null}{why}")
+                raise UserError(f"{key}={shown(value)}: {instead}")
         self.check_together(prefix)
 
     def check_together(self, prefix: str) -> None:
@@ -84,6 +79,42 @@ class Settings:
 def _declared(settings: type[Settings]) -> list[tuple[Field[Any], Any]]:
     hints = get_type_hints(settings)
     return [(declared, hints[declared.name]) for declared in fields(settings)]
+
+
+def rule_at(settings: type[Settings], key: str) -> Rule | None:
+    """The rule of the setting `key` (with dots, below `settings`); None where there is no such setting."""
+    found = _field_at(settings, key)
+    rule: Rule | None = found[0].metadata[RULE] if found else None
+    return rule
+
+
+def way_out(settings: type[Settings], key: str, value: object) -> str | None:
+    """`use ...`: what the setting `key` may be instead of `value`; None where that is fine, or no rule says."""
+    found = _field_at(settings, key)
+    return _instead(*found, value) if found else None
+
+
+def _field_at(settings: type[Settings], key: str) -> tuple[Field[Any], Any] | None:
+    """The field of a value, not of further settings, and its type."""
+    name, _, inner = key.partition(".")
+    for declared, hint in _declared(settings):  # type: ignore[arg-type]  # classes can be hashed
+        if declared.name == name:
+            if isinstance(hint, type) and issubclass(hint, Settings):
+                return _field_at(hint, inner)
+            return None if inner else (declared, hint)
+    return None
+
+
+def _instead(declared: Field[Any], hint: Any, value: object) -> str | None:
+    """`use ...`: what to use instead of a value that breaks its field's rule; else None."""
+    may_be_null = type(None) in get_args(hint)
+    if value is None and (may_be_null or hint is Any):
+        return None
+    instead = declared.metadata[RULE].instead_of(value)
+    if not instead:
+        return None
+    why = f" ({declared.metadata[WHY]})" if declared.metadata[WHY] else ""
+    return f"use {instead}{', or null' if may_be_null else ''}{why}"
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
     python -m megdet.studies.backbone_weights runs/b16-bn16-normal-s0-bb4d55ce data/tiny-backbone.pt
     python launch.py experiment=demo model.backbone.weights=data/tiny-backbone.pt model.backbone.frozen_stages=2
 
-Stands in for ImageNet's weights where there are none: for the `tiny` backbone, or without a network. The file's path
-is a setting of the runs that start from it, part of their ids; what is in the file is not.
+Stands in for ImageNet's weights where there are none: for the `tiny` backbone, or without a network. What is in
+the file is part of the ids of the runs that start from it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from megdet.data.batch import ImageBatch
 from megdet.data.data_set import read_data
 from megdet.tracking.mirror import mirror
+from megdet.tracking.moved import uri_here
 from megdet.trained.run import TrainedRun
 from megdet.training.assemble import loaders_of
 
@@ -29,7 +30,7 @@ class StudiedRun(TrainedRun):
         self.folder.write_study(name, {"step": self.step, "epoch": self.epoch, **found})
         tracking = self.plan.config.tracking
         if tracking.enabled and tracking.uri:
-            mirror(self.folder, tracking.uri, tracking.experiment)
+            mirror(self.folder, uri_here(self.folder.path, tracking.uri), tracking.experiment)
 
     def bn_batches(self, number: int) -> Iterator[tuple[int, ImageBatch]]:
         """The first `number` BN batches of training (pairs where BN is frozen), each with its epoch, from 0 on."""

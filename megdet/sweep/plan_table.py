@@ -6,9 +6,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from megdet.errors import printable
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
 from megdet.runs.prediction import Prediction, predict_all
+from megdet.runs.times import duration_text
+from megdet.settings.rules import shown
 from megdet.sweep.points import Point
 
 MAX_WIDTH = 240
@@ -31,19 +34,21 @@ def print_table(points: Sequence[Point]) -> None:
     costs = _costs(points)
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     headings = ["#", "run", "batch", "bn_size", "gpus", "nodes", "images_\nper_gpu", "accumu-\nlation", "bn_group"]
-    headings += ["bn_splits", "sub-\nlinear", "lr", "steps", "hours", "GPU-hours", "status"]
+    headings += ["bn_splits", "sub-\nlinear", "lr", "steps", "time", "GPU-hours", "status"]
+    if not any(point.plan and point.plan.config.cluster.request_gpus for point in points):
+        headings[4], headings[-2] = "pro-\ncesses", "process-\nhours"
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("run", "status") else "right", no_wrap=True)
     swept_elsewhere = any(_keys(point) - _IN_THE_TABLE for point in points)
     if swept_elsewhere:
         table.add_column("asked")
     for number, point in enumerate(points, start=1):
-        asked = [" ".join(point.asked.overrides)] if swept_elsewhere else []
+        asked = [printable(" ".join(point.asked.overrides))] if swept_elsewhere else []
         table.add_row(str(number), *_cells(point), *_cost_cells(point, costs.get(number)), point.shown, *asked)
     Console(width=MAX_WIDTH, highlight=False, markup=False).print(table)
     for why, numbers in _reasons(points).items():
         first = points[numbers[0] - 1]
-        which = f"{numbers[0]}. {first.shown}: {' '.join(first.asked.overrides)}"
+        which = f"{numbers[0]}. {first.shown}: {printable(' '.join(first.asked.overrides))}"
         if len(numbers) > 1:
             which = (
                 f"{', '.join(map(str, numbers[:MOST_NUMBERS]))}{' ...' * (len(numbers) > MOST_NUMBERS)}: {first.shown}"
@@ -62,14 +67,15 @@ def describe(point: Point) -> None:
     plan, layout, schedule = point.plan, point.plan.layout, point.plan.schedule
     print(f"{plan.run_id}: {point.shown}" + (f" ({point.why})" if point.why else ""))
     print(
-        f"  batch {plan.config.batch} = gpus {layout.gpus} x images_per_gpu {layout.images_per_gpu} "
+        f"  batch {plan.config.batch} = {_ranks(plan)} {layout.gpus} x images_per_gpu {layout.images_per_gpu} "
         f"x accumulation {layout.accumulation}" + (f", on {layout.nodes} nodes" if layout.nodes > 1 else "")
     )
     print(f"  {_bn(plan)}")
     print(f"  lr {schedule.lr:g}, {schedule.steps} steps ({schedule.epochs} epochs of {schedule.steps_per_epoch})")
     cost = _costs([point]).get(1)
     if cost:
-        print(f"  about {cost.hours:.3g} hours, {cost.gpu_hours:.3g} GPU-hours (predicted from {cost.source})")
+        on_gpus = f", {cost.gpu_hours:.3g} GPU-hours" if plan.config.cluster.request_gpus else ""
+        print(f"  about {duration_text(3600 * cost.hours)}{on_gpus} (predicted from {cost.source})")
     for note in plan.notes:
         print(f"  {note}")
     sys.stdout.flush()
@@ -87,7 +93,7 @@ def _reasons(points: Sequence[Point]) -> dict[str, list[int]]:
 def _cells(point: Point) -> list[str]:
     config, plan = point.asked.config, point.plan
     if plan is None:
-        return ["", str(config.batch), str(config.bn_size), *[""] * 9]
+        return ["", shown(config.batch), shown(config.bn_size), *[""] * 9]
     layout, schedule = plan.layout, plan.schedule
     numbers = (config.batch, config.bn_size, layout.gpus, layout.nodes, layout.images_per_gpu, layout.accumulation)
     bn = (layout.bn_group, layout.bn_splits) if config.bn_size else ("frozen", "")
@@ -103,12 +109,12 @@ def _costs(points: Sequence[Point]) -> dict[int, Prediction]:
 
 def _cost_cells(point: Point, cost: Prediction | None) -> tuple[str, str]:
     if cost:
-        return f"~{_short(cost.hours)}", f"~{_short(cost.gpu_hours)}"
+        return f"~{duration_text(3600 * cost.hours)}", f"~{_short(cost.gpu_hours)}"
     state = folder_of(point.plan).state() if point.plan else None
     if point.plan is None or state is None or not _is_over(point):
         return "", ""
-    hours = (state.train_s + state.eval_s) / 3600
-    return _short(hours), _short(hours * point.plan.layout.gpus)
+    seconds = state.train_s + state.eval_s
+    return duration_text(seconds), _short(seconds / 3600 * point.plan.layout.gpus)
 
 
 def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
@@ -120,7 +126,9 @@ def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
     unknown = f", {len(to_do) - len(known)} not predicted (no run of that model and data is finished)"
     sources = " and ".join(sorted({"finished runs" if cost.source == "runs" else cost.source for cost in known}))
     hours, gpu_hours = sum(cost.hours for cost in known), sum(cost.gpu_hours for cost in known)
-    predicted = f": ~{_short(gpu_hours)} GPU-hours, {_short(hours)} hours one after the other (from {sources})"
+    on_gpus = any(point.plan and point.plan.config.cluster.request_gpus for point in points)
+    total = f"{_short(gpu_hours)} GPU-hours, " if on_gpus else ""
+    predicted = f": ~{total}{duration_text(3600 * hours)} one after the other (from {sources})"
     return f"{len(to_do)} to do{predicted if known else ''}{unknown if len(known) < len(to_do) else ''}\n"
 
 
@@ -144,6 +152,11 @@ def _bn(plan: Plan) -> str:
     if layout.bn_splits > 1:
         return f"images_per_gpu {layout.images_per_gpu} = bn_splits {layout.bn_splits} x bn_size {bn_size}"
     return f"bn_size {bn_size} = bn_group {layout.bn_group} x images_per_gpu {layout.images_per_gpu}"
+
+
+def _ranks(plan: Plan) -> str:
+    """What trains: GPUs, or the CPU processes that stand in for them."""
+    return "gpus" if plan.config.cluster.request_gpus else "processes"
 
 
 def _keys(point: Point) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ from megdet.errors import UserError
 from megdet.launchers.interface import Launcher
 from megdet.launchers.jobs import stands_of
 from megdet.launchers.local.launcher import LocalLauncher
+from megdet.model.weights import identify_weights
 from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import folder_of
 from megdet.runs.provenance import check_same_data
 from megdet.runs.starting_point import resolve_start
 from megdet.runs.status import Status
+from megdet.settings.paths import expanded
 from megdet.tracking.uri import absolute_uri, default_uri
 
 STARTED_BY: dict[str, Callable[[Status], bool]] = {
@@ -65,6 +68,7 @@ def plan_points(
     plans: list[Plan | UserError] = []
     for one in asked:
         try:
+            one.config.check()
             plan = make_plan(_resolved(one.config, launcher, data), commit=commit, dirty=dirty)
             if to_run_here:
                 launcher.check(plan)
@@ -96,6 +100,17 @@ def plan_points(
     return points
 
 
+def _usable(runs_dir: str) -> str:
+    """The folder with `~` spelled out. Raises UserError where there is something else in its place."""
+    path = expanded(runs_dir)
+    for place in (path, *path.parents):
+        if os.path.lexists(place):
+            if not os.path.isdir(place):
+                raise UserError(f"runs_dir={runs_dir}: {place} is no folder; name another one")
+            break
+    return str(path)
+
+
 def to_start(points: Sequence[Point], on_existing: str) -> list[Plan]:
     """The plans that a sweep starts, or goes on with."""
     return [point.plan for point in points if point.plan and point.is_started_by(on_existing)]
@@ -104,9 +119,14 @@ def to_start(points: Sequence[Point], on_existing: str) -> list[Plan]:
 def _resolved(config: Config, launcher: Launcher, data: DataResolver) -> Config:
     """The config with absolute paths and numbers of this machine, so that a plan runs from anywhere."""
     config = copy.deepcopy(launcher.resolve(config))
+    config.runs_dir = _usable(config.runs_dir)
     config.data = data.resolve(config.data)
+    config.model.backbone = identify_weights(config.model.backbone)
     config.model = resolve_start(config.model, Path(config.runs_dir))
     if config.tracking.enabled:
         uri = config.tracking.uri
-        config.tracking.uri = absolute_uri(uri) if uri else default_uri(Path.cwd())
+        try:
+            config.tracking.uri = absolute_uri(uri) if uri else default_uri(Path.cwd())
+        except UserError as error:
+            raise UserError(f"tracking.uri: {error}") from None
     return config

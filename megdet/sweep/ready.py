@@ -12,29 +12,35 @@ from megdet.data.known import GENERATED
 from megdet.errors import UserError
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
-from megdet.runs.folder import folder_of
+from megdet.runs.folder import REPLACED, folder_of
 
 
 def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
     """Raises UserError where something that the plans need is not there, or the runs folder cannot be written."""
-    for runs_dir in {plan.config.runs_dir for plan in plans}:
+    for plan in plans:
+        _ensure_files(plan)
+    for runs_dir in dict.fromkeys(plan.config.runs_dir for plan in plans):
         _check_writable(Path(runs_dir))
     for plan in plans:
-        prepare(plan)
+        _generate_data(plan)
     if anew:
         for plan in plans:
             _put_aside(folder_of(plan).path)
     _prepare_tracking(plans)
 
 
-def prepare(plan: Plan) -> None:
-    """Generate or check data, and fetch weights. Raises UserError."""
-    config = plan.config
-    data = config.data
+def _ensure_files(plan: Plan) -> None:
+    """Check data that is not generated, and fetch weights. Raises UserError."""
+    data, model = plan.config.data, plan.config.model
     if data.name not in GENERATED:
         check_files(data)
-    if config.model.init_from is None:
-        ensure_weights(config.model.backbone.weights, config.model.backbone.name)
+    if model.init_from is None:
+        ensure_weights(model.backbone.weights, model.backbone.name)
+
+
+def _generate_data(plan: Plan) -> None:
+    """Draw the generated set where it is missing. Raises UserError where something else is in its place."""
+    data = plan.config.data
     if data.name in GENERATED:
         assert data.train_images is not None and data.val_images is not None, "as planned"
         # Imported here: it brings numpy, which planning does without.
@@ -65,7 +71,7 @@ def _check_writable(runs_dir: Path) -> None:
 def _put_aside(folder: Path) -> None:
     """Rename an old run's folder, so that it is kept but not used."""
     if folder.exists():
-        replaced = folder.parent / ".replaced"
+        replaced = folder.parent / REPLACED
         replaced.mkdir(exist_ok=True)
         folder.rename(replaced / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6}")
 

@@ -79,10 +79,18 @@ def push_sweep(folder: Path) -> bool:
 
 
 def conclude_sweep(folder: Path) -> None:
-    """After a sweep: MLflow is updated, and the user is told where to look."""
+    """The launcher is done with a sweep: MLflow gets what it lacks of it, and the user a way to look."""
     from megdet.tracking.client import browse_hint
+    from megdet.tracking.mirror import mirror
 
-    hint = browse_hint(folder) if push_sweep(folder) and Sweep.read(folder).uri else ""
+    sweep = Sweep.read(folder)
+    is_there = push_sweep(folder) and sweep.uri is not None
+    # What a run could not push in time at its own end; a server that does not answer is not asked for each of them.
+    if is_there and sweep.uri:
+        is_there = all(
+            mirror(run_folder(folder.parents[1], run_id), sweep.uri, sweep.experiment) for run_id in sweep.run_ids
+        )
+    hint = browse_hint(folder) if is_there else ""
     if hint:
         print(hint, flush=True)
 

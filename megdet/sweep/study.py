@@ -76,6 +76,7 @@ def run_study(
     distributions = {key: _distribution(values) for key, values in space.varied.items()}
     launcher: Launcher | None = None
     plans: list[Plan] = []
+    said: set[str] = set()
     any_failed = False
     while (number := len(study.trials)) < settings.n_trials:
         trials = [study.ask(distributions) for _ in range(min(settings.n_jobs, settings.n_trials - number))]
@@ -87,7 +88,7 @@ def run_study(
             _check_budget(asked, launcher, settings.n_trials)
         for trial in trials:
             print(f"trial {trial.number + 1} of {settings.n_trials}: {' '.join(_overrides(trial))}", flush=True)
-        code = run_points(asked, launcher=launcher)
+        code = run_points(asked, launcher=launcher, said=said)
         if asked[0].config.sweep.dry_run:
             print(f"the other trials of {settings.n_trials} depend on the results of these", flush=True)
             return code

@@ -30,11 +30,13 @@ def run_points(
     launcher: Launcher | None = None,
     arguments: Sequence[str] | None = None,
     conclude: Callable[[Path], None] | None = None,
+    said: set[str] | None = None,
 ) -> ExitCode:
     """Plan, show and run experiments by a launcher (here, one after the other, where none is given); the exit code.
 
     `arguments`: the command line's, where all of a sweep is asked for at once; the sweep is then on record in a
-    folder, and `conclude` is called on it when the launcher is done.
+    folder, and `conclude` is called on it when the launcher is done. `said`: the launcher's remarks on earlier points,
+    which are not repeated; those on these points are added.
     """
     sweep = asked[0].config.sweep
     launcher = launcher or LocalLauncher()
@@ -46,7 +48,12 @@ def run_points(
     points = plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher, data=data)
     for repair in data.repairs:
         print(repair, file=sys.stderr, flush=True)
-    _show(points)
+    _show(points, as_json=sweep.dry_run == "json")
+    said = set() if said is None else said
+    for remark in launcher.remarks([point.plan for point in points if point.plan]):
+        if remark not in said:
+            print(remark, file=sys.stderr if sweep.dry_run == "json" else sys.stdout, flush=True)
+        said.add(remark)
     invalid = [point for point in points if point.plan is None]
     if len(invalid) == len(points) or (invalid and sweep.on_invalid == "error"):
         return ExitCode.USER_ERROR
@@ -54,7 +61,7 @@ def run_points(
     try:
         check_budget(plans, sweep.max_gpu_hours)
         if sweep.dry_run:
-            print(launcher.preview(plans) if plans else "", end="", flush=True)
+            print(launcher.preview(plans) if plans and sweep.dry_run != "json" else "", end="", flush=True)
             return ExitCode.OK
         make_ready(plans, anew=sweep.on_existing == "force")
         folder = _on_record(points, arguments) if arguments else None
@@ -101,7 +108,12 @@ def _mirror(plan: Plan) -> None:
         mirror(folder_of(plan), tracking.uri, tracking.experiment)
 
 
-def _show(points: Sequence[Point]) -> None:
+def _show(points: Sequence[Point], *, as_json: bool) -> None:
+    if as_json:
+        from megdet.sweep.plan_json import print_plans
+
+        print_plans(points)
+        return
     from megdet.sweep.plan_table import describe, print_table
 
     if len(points) == 1:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
+import secrets
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -15,8 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet.errors import UserError
+from megdet.runs.causes import ERRORS_OF_CODE
+from megdet.runs.files import sync_folder
 from megdet.tracking.note import noted_in
-from megdet.tracking.uri import absolute_uri, artifact_location, without_password
+from megdet.tracking.uri import (
+    absolute_uri,
+    artifact_location,
+    sqlite_path,
+    with_password,
+    without_password,
+    without_secrets,
+)
 from megdet.tracking.view import VIEW_KEY, experiment_tags
 
 if TYPE_CHECKING:
@@ -25,7 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-"""In the folder of a run or sweep: its MLflow run, and what of it is pushed."""
+PATIENCE_S = 20.0
+"""How long a server is waited for at the start of a sweep, and again at the end of a run; never in between."""
 
 
 def client_of(uri: str) -> MlflowClient:
@@ -37,28 +50,69 @@ def client_of(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri)
+    path = sqlite_path(uri)
+    if path and not path.exists():
+        _make_database(path)
+    return MlflowClient(tracking_uri=with_password(uri))
 
 
-def prepare(uri: str, experiment: str) -> bool:
+def _make_database(path: Path) -> None:
+    """MLflow fills a new database table by table, for seconds: who dies meanwhile, or looks in, is left with a part.
+
+    So it is made beside its place, by one process at a time, and gets there whole.
+    """
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        for left_over in path.parent.glob(f".{path.name}.making-*"):
+            left_over.unlink()
+        # A name of its own: MLflow remembers, by name, which databases it has filled.
+        making = path.with_name(f".{path.name}.making-{secrets.token_hex(4)}")
+        MlflowClient(tracking_uri=f"sqlite:///{making}").search_experiments(max_results=1)
+        making.replace(path)
+        sync_folder(path.parent)
+
+
+def prepare(uri: str, experiment: str, *, patience_s: float | None = PATIENCE_S) -> bool:
     """Create the database and the experiment, once, before many runs start to write.
 
-    False, with a warning, where the server does not answer; UserError for a URI or an experiment that
-    cannot be used.
+    False, with a warning, where the server does not answer within `patience_s` (None: as long as it takes); UserError
+    for a URI or an experiment that cannot be used.
     """
     uri = absolute_uri(uri)
+    errors: list[Exception] = []
+
+    def make() -> None:
+        try:
+            made = _experiment(client, uri, experiment)
+            for key, value in experiment_tags().items():
+                if key not in made.tags:  # what somebody changed in the UI stays
+                    client.set_experiment_tag(made.experiment_id, key, value)
+        except Exception as error:  # whatever the server or the network does, runs can go on
+            errors.append(error)
+
     try:
-        client = client_of(uri)
-        found = _experiment(client, uri, experiment)
-        for key, value in experiment_tags().items():
-            if key not in found.tags:  # what somebody changed in the UI stays
-                client.set_experiment_tag(found.experiment_id, key, value)
+        client = client_of(uri)  # makes a database, which takes its time once
     except UserError:
         raise
-    except Exception as error:  # whatever the server or the network does, runs can go on
+    except Exception as error:
         warn(uri, error)
         return False
-    return True
+    thread = threading.Thread(target=make, name="mlflow-prepare", daemon=True)
+    thread.start()
+    thread.join(patience_s)
+    if thread.is_alive():
+        errors.append(TimeoutError(f"no answer within {patience_s:g} s"))
+    for found in errors:
+        if isinstance(found, UserError):
+            raise found
+        warn(uri, found)
+    return not errors
 
 
 def experiment_id_of(client: MlflowClient, uri: str, name: str) -> str:
@@ -77,9 +131,22 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> Experiment:
         found = client.get_experiment_by_name(name)
         if found is None:
             raise RuntimeError(f"the experiment {name!r} could not be created")
+    _refuse_moved(uri, found.artifact_location)
     if found.lifecycle_stage == "deleted":
         raise UserError(f"the MLflow experiment {name!r} is deleted; restore it, or choose another tracking.experiment")
     return found
+
+
+def _refuse_moved(uri: str, artifacts: str) -> None:
+    """Raise UserError where a database was moved or copied: MLflow would go on writing files into the old place."""
+    here = artifact_location(uri)
+    is_ours = here is not None and artifacts.startswith("file:") and Path(artifacts).name == Path(here).name
+    if is_ours and artifacts != here:
+        raise UserError(
+            f"{without_password(uri)} was moved or copied: the files of its runs lie in {artifacts}, and would be "
+            "written there. Set the database aside: `megdet sync` makes a new one of the run folders, which have "
+            "everything"
+        )
 
 
 def noted_run(client: MlflowClient, folder: Path, uri: str, experiment_id: str) -> tuple[Run, dict[str, Any]] | None:
@@ -136,15 +203,31 @@ _warned: set[tuple[str, str]] = set()
 
 
 def warn(uri: str, error: Exception) -> None:
-    """Say once per process and cause that MLflow is behind."""
-    first_line = (str(error).strip().splitlines() or [""])[0][:300]
+    """Say once per process and cause that MLflow is behind; an error of the code, with where it is."""
+    first_line = without_secrets((str(error).strip().splitlines() or [""])[0], uri)[:300]
     kind = type(error).__name__
     text = first_line if isinstance(error, UserError) else f"{kind}: {first_line}"
     cause = text if isinstance(error, UserError) else kind
     if (uri, cause) not in _warned:
         _warned.add((uri, cause))
         log.warning(
-            "MLflow at %s is not up to date: %s. The run folders have everything; `megdet sync` pushes it.",
+            "MLflow at %s is not up to date: %s. The run folders have everything; %s.",
             without_password(uri),
             text,
+            _way_out(uri, text),
+            exc_info=error if kind in ERRORS_OF_CODE else None,
         )
+
+
+_DAMAGED = re.compile(
+    r"not a database|malformed|no such (table|column)|Can't locate revision|already exists|file is encrypted", re.I
+)
+
+
+def _way_out(uri: str, text: str) -> str:
+    path = sqlite_path(uri)
+    if path and _DAMAGED.search(text):
+        return f"{path} is damaged, or was never made whole: move it away and `megdet sync` makes a new one of them"
+    if path and "out-of-date database schema" in text:
+        return f"`mlflow db upgrade {uri}`, with no run under way, and then `megdet sync` bring it up to date"
+    return "`megdet sync` pushes it"

@@ -20,6 +20,7 @@ from megdet.runs.provenance import Provenance, provenance_of
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.tracking.client import (
+    PATIENCE_S,
     client_of,
     experiment_id_of,
     locked,
@@ -28,7 +29,8 @@ from megdet.tracking.client import (
     send_params_and_tags,
     warn,
 )
-from megdet.tracking.note import note
+from megdet.tracking.moved import FOLDER
+from megdet.tracking.note import note, noted_in
 from megdet.tracking.payload import (
     REPLACED,
     Point,
@@ -89,7 +91,7 @@ class Mirror:
         """Ask for a push; returns at once. Requests made while one is under way become one."""
         self._wanted.set()
 
-    def close(self, timeout_s: float = 60.0) -> bool:
+    def close(self, timeout_s: float = PATIENCE_S) -> bool:
         """Push a last time and wait for it; True if MLflow then has everything."""
         self._closing = True
         self._wanted.set()
@@ -196,7 +198,8 @@ class _Push:
         return run, pushed
 
     def _nothing_pushed(self, mlflow_id: str) -> dict[str, Any]:
-        place = {"run_id": mlflow_id, "uri": self.uri, "experiment_id": self.experiment_id}
+        first_seen = (noted_in(self.folder.path) or {}).get(FOLDER, str(self.folder.path.resolve()))
+        place = {"run_id": mlflow_id, "uri": self.uri, "experiment_id": self.experiment_id, FOLDER: first_seen}
         return place | {"epoch": 0, "step": 0, "final": False, "artifacts": {}}
 
     def _save(self, pushed: dict[str, Any]) -> None:

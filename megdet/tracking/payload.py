@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from megdet.planning.identity import plan_sha256_of
 from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE, RunFolder
 from megdet.runs.journal import COCO_METRICS
 from megdet.runs.provenance import ARROW, Provenance
@@ -75,6 +76,7 @@ def tags(plan: Mapping[str, Any], state: RunState, made_from: Provenance, folder
         "kind": "run",
         "run_id": plan["run_id"],
         "experiment_id": plan["experiment_id"],
+        "plan_sha256": plan_sha256_of(plan),
         "folder": folder.path.resolve(),
         "commit": commit,
         "commits": ARROW.join(made_from.commits),

@@ -23,6 +23,7 @@ from megdet.tracking.client import (
     send_params_and_tags,
     warn,
 )
+from megdet.tracking.moved import FOLDER
 from megdet.tracking.note import note, noted_in
 from megdet.tracking.sweep_payload import SweepRun, description, mlflow_status, runs_of, sweep_files, sweep_tags
 from megdet.tracking.uri import absolute_uri
@@ -91,7 +92,10 @@ def _push(folder: Path, uri: str, experiment: str) -> None:
             tags={"sweep_id": sweep.sweep_id, "kind": "sweep"},
         )
     mlflow_id = run.info.run_id
-    place = {"run_id": mlflow_id, "uri": uri, "experiment": experiment, "experiment_id": experiment_id}
+    first_seen = (noted_in(folder) or {}).get(FOLDER, str(folder.resolve()))
+    place = {
+        "run_id": mlflow_id, "uri": uri, "experiment": experiment, "experiment_id": experiment_id, FOLDER: first_seen,
+    }  # fmt: skip
     # Noted at once: runs that are pushed meanwhile look here for their parent.
     note(folder, place | {"digest": "", "artifacts": pushed})
     send_params_and_tags(client, run, params=sweep.settings, tags=tags)

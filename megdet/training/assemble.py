@@ -13,6 +13,7 @@ from megdet.model.norms import norm_layers
 from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import Mirror
+from megdet.tracking.moved import uri_here
 from megdet.tracking.uri import default_uri
 from megdet.training.distributed import Ranks, bn_group_of
 from megdet.training.learning_rate import LearningRate, build_learning_rate
@@ -64,7 +65,7 @@ def detector_of(plan: Plan, ranks: Ranks, *, pretrained: bool = True) -> Detecto
     """
     config, layout = plan.config, plan.layout
     assert config.data.num_classes is not None, "as planned"
-    group = bn_group_of(ranks.rank, world_size=ranks.world_size, bn_group=layout.bn_group)
+    group = bn_group_of(ranks.rank, world_size=ranks.world_size, bn_group=layout.bn_group, timeout=ranks.timeout)
     detector = build_detector(
         config.model,
         config.eval,
@@ -94,5 +95,6 @@ def recorder_of(plan: Plan, folder: RunFolder, *, step: int) -> Recorder:
     `step`: optimizer steps that the attempt's checkpoint has done.
     """
     tracking = plan.config.tracking
-    mirror = Mirror(folder, tracking.uri or default_uri(Path.cwd()), tracking.experiment) if tracking.enabled else None
+    uri = uri_here(folder.path, tracking.uri) if tracking.uri else default_uri(Path.cwd())
+    mirror = Mirror(folder, uri, tracking.experiment) if tracking.enabled else None
     return Recorder(folder, name=plan.name, step=step, mirror=mirror)

@@ -35,7 +35,9 @@ from megdet.training.starting_point import start_from_run
 from megdet.training.state import TrainingState
 from megdet.training.stop_signals import StopSignals
 from megdet.training.totals import EpochTotals, Step
+from megdet.training.watchdog import Watchdog
 
+EVALUATING = "evaluating"
 REQUEUE_WAIT_S = 120.0
 """For rank 0 to finish its records and to requeue the job; a rank that waits this long is on its own."""
 
@@ -51,9 +53,16 @@ class Attempt:
     """
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, ranks: Ranks, stop: StopSignals, job: JobEnvironment | None = None
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        ranks: Ranks,
+        stop: StopSignals,
+        job: JobEnvironment | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
-        """Set up. `job`: what this rank is part of; none where it was started by hand.
+        """Set up. `job`: what this rank is part of; none where it was started by hand. `watchdog`: who is told what is
+        being done; nobody.
 
         Raises:
             UserError: where the data is not what the plan counts on, or not what the run began with, or there is no
@@ -61,6 +70,7 @@ class Attempt:
         """
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.job = job or NoJob()
+        self.watchdog = watchdog or Watchdog(folder, ranks.rank, timeout_s=ranks.timeout.total_seconds())
         self.data = read_data(plan.config.data)
         check_same_data(folder, self.data.facts.fingerprint)
         self.train_loader, self.eval_loader = loaders_of(plan, ranks, self.data)
@@ -137,7 +147,9 @@ class Attempt:
         epochs = self.plan.schedule.epochs
         train_epoch(
             self.model,
-            self.train_loader.epoch(epoch, first_step=self.state.step - epoch * self.plan.schedule.steps_per_epoch),
+            self.watchdog.reading(
+                self.train_loader.epoch(epoch, first_step=self.state.step - epoch * self.plan.schedule.steps_per_epoch)
+            ),
             optimizer=self.optimizer,
             lr_at=self.learning_rate.lr_at,
             first_step=self.state.step,
@@ -158,6 +170,7 @@ class Attempt:
 
     def _after_step(self, step: Step, seconds: float) -> None:
         self.state.step = step.step
+        self.watchdog.stepped(step.step, seconds)
         epoch = step.step / self.plan.schedule.steps_per_epoch
         images_per_s = self.plan.config.batch / seconds
         self.progress.stepped(step.step, epoch=epoch, loss=step.loss, lr=step.lr, images_per_s=images_per_s)
@@ -171,6 +184,7 @@ class Attempt:
     def _evaluate(self) -> NDArray[np.float64]:
         """The detections of all validation images, as COCO rows, on every rank."""
         began = time.perf_counter()
+        self.watchdog.doing(EVALUATING)
         self.progress.evaluating(len(self.eval_loader))
         rows = detect(
             self.detector,
@@ -186,12 +200,14 @@ class Attempt:
 
     def _after_evaluation_batch(self) -> None:
         self.progress.evaluated()
+        self.watchdog.doing(EVALUATING)
         if self.recorder and self.stop.requeue_wanted() and self.job.can_requeue:
             # The last checkpoint holds all that was trained; the other ranks end with this one.
             raise TimeIsUp
 
     def _record(self, epoch: int, rows: NDArray[np.float64]) -> None:
         """Score and write down an epoch; what all ranks know of it is brought together first."""
+        self.watchdog.doing("scoring")
         bad_images = union_over_ranks({**self.train_loader.bad_images, **self.eval_loader.bad_images})
         # Each loader minds its own rank's; together they must not be more either.
         data = self.plan.config.data
@@ -228,6 +244,7 @@ class Attempt:
         return code
 
     def _end(self, status: Status, code: ExitCode, *, reason: str | None = None) -> ExitCode:
+        self.watchdog.doing("ending")
         if self.recorder:
             self.recorder.ended(status, self.state, reason=reason)
         return code
@@ -235,6 +252,7 @@ class Attempt:
     def _save(self) -> None:
         self._saved_at = time.monotonic()
         if self.recorder:
+            self.watchdog.doing("saving a checkpoint")
             self.folder.check_owner()
             self.recorder.about_to_save()
             checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state)

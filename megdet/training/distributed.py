@@ -6,15 +6,20 @@ import os
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from megdet.errors import UserError
+from megdet.runs.folder import STORE
 
 CPUS_FOR_GPUS = "MEGDET_CPUS_FOR_GPUS"
 """Environment variable of a cluster whose GPUs are pretended (`make slurm-up`): CPU processes stand in for them."""
+
+
+TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Ranks:
     local_rank: int
     world_size: int
     device: torch.device
+    timeout: timedelta = TIMEOUT
+    """How long ranks wait for each other, in every process group."""
 
     @classmethod
     def from_environment(cls) -> Ranks:
@@ -54,21 +61,26 @@ class Ranks:
             )
 
     def __enter__(self) -> Ranks:
-        if self.world_size == 1:  # with nobody to meet, any free port will do
-            os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-            os.environ.setdefault("MASTER_PORT", "0")
         on_gpu = self.device.type == "cuda"
         if on_gpu:
             torch.cuda.set_device(self.device)
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
+            store=self._store(),
             rank=self.rank,
             world_size=self.world_size,
-            timeout=timedelta(minutes=10),
+            timeout=self.timeout,
             # NCCL would guess the GPU from the rank where a barrier comes first.
             device_id=self.device if on_gpu else None,
         )
         return self
+
+    def _store(self) -> Any:
+        """Where the ranks find each other: nowhere for one, in a file on one machine; None: at rank 0's address."""
+        if self.world_size == 1:
+            return dist.HashStore()  # type: ignore[attr-defined]  # documented, and not in torch's list of exports
+        file = os.environ.get(STORE)
+        return dist.FileStore(file, self.world_size) if file else None  # type: ignore[attr-defined]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -78,14 +90,16 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def bn_group_of(rank: int, *, world_size: int, bn_group: int) -> dist.ProcessGroup | None:
+def bn_group_of(rank: int, *, world_size: int, bn_group: int, timeout: timedelta = TIMEOUT) -> dist.ProcessGroup | None:
     """The process group of the `bn_group` consecutive ranks that share BN statistics with `rank`.
 
     Collective: every rank makes every group, in the same order. None where a rank needs no other.
     """
     if bn_group == 1:
         return None
-    groups = [dist.new_group(list(range(first, first + bn_group))) for first in range(0, world_size, bn_group)]
+    firsts = range(0, world_size, bn_group)
+    # Without a time-out of its own a group has torch's, not that of the whole: half an hour.
+    groups = [dist.new_group(list(range(first, first + bn_group)), timeout=timeout) for first in firsts]
     own = groups[rank // bn_group]
     assert isinstance(own, dist.ProcessGroup)
     return own

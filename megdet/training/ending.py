@@ -5,9 +5,11 @@ from __future__ import annotations
 import faulthandler
 import logging
 import sys
+import time
 from dataclasses import replace
 
 from megdet.errors import ExitCode, UserError
+from megdet.runs.causes import NETWORK, cause_of
 from megdet.runs.failure import Failure
 from megdet.runs.folder import LostOwnership, RunFolder
 from megdet.runs.state import RunState
@@ -15,6 +17,9 @@ from megdet.runs.status import Status
 from megdet.runs.times import now
 
 log = logging.getLogger("megdet")
+
+ECHO_S = 2.0
+"""A rank that fails takes a moment to write down why; the others have lost their connection to it at once."""
 
 
 def start_log(folder: RunFolder, rank: int) -> None:
@@ -39,12 +44,26 @@ def record_failure(folder: RunFolder, rank: int, error: Exception) -> ExitCode:
         log.error("rank %d failed", rank, exc_info=error)
     failure = Failure.of_exception(error, rank=rank, reason=reason, log=folder.last_log_lines(rank))
     try:
-        folder.release_room()
-        if folder.write_first_failure(failure):
-            state = folder.state() or RunState(Status.FAILED, attempts=1, started=now())
-            folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=reason))
+        write_down(folder, failure)
     except LostOwnership as lost:
         log.error("%s", lost)
     except OSError as full:  # the disk, most likely: the launcher, which may be on another, sees the exit code
         log.error("what ended rank %d could not be written down: %s", rank, full)
     return code
+
+
+def write_down(folder: RunFolder, failure: Failure) -> None:
+    """Leave what ended a run, unless another rank was faster; who only lost its connection lets the other speak first.
+
+    Raises LostOwnership where the folder is another attempt's, and OSError where the disk is full all the same.
+    """
+    folder.release_room()
+    is_echo = cause_of(failure) is NETWORK
+    if is_echo:
+        time.sleep(ECHO_S)
+    before = folder.failure()
+    if before and cause_of(before) is NETWORK and not is_echo:
+        folder.forget_failure()
+    if folder.write_first_failure(failure):
+        state = folder.state() or RunState(Status.FAILED, attempts=1, started=now())
+        folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=failure.reason))

@@ -8,7 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megdet.errors import UserError
 from megdet.model.output import TrainingOutput
+from megdet.runs.journal import OWN_COLUMNS
+from megdet.settings.rules import Name, shown
 from megdet.training.distributed import sum_over_ranks
 
 
@@ -49,11 +52,13 @@ class NamedSums:
 
         Raises:
             ValueError: where a name is there twice, or the names are not those of the passes before.
+            UserError: where a name is none, or the journal's own.
         """
         names = Names(tuple(output.losses), tuple(output.counts))
         if self._names is None:
             if twice := output.losses.keys() & output.counts.keys():
                 raise ValueError(f"the detector reports {', '.join(sorted(twice))} as a loss and as a count")
+            _check_names(names)
             self._names = names
         if names != self._names:
             raise ValueError(_differ("an earlier pass", self._names, "this one", names))
@@ -82,6 +87,14 @@ class NamedSums:
             counts=dict(zip(self._names.counts, values[num_losses:], strict=True)),
             stop_requested=stops > 0,
         )
+
+
+def _check_names(names: Names) -> None:
+    for name in (*names.losses, *names.counts):
+        if instead := Name().instead_of(name):
+            raise UserError(f"the detector reports {shown(name)}: call it {instead}")
+        if name in OWN_COLUMNS or name.endswith("_ratio_percent"):
+            raise UserError(f"the detector reports {name}, which the journal has a column of its own for; rename yours")
 
 
 def _check_same_on_all_ranks(names: Names) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from megdet.model.weights import path_of
+from megdet.model.weights import path_of, sha256_of
 from megdet.planning.plan import Plan
-from megdet.runs.files import short_sha256
 
 
 def made_from(plan: Plan, *, data_sha256: str, pretrained: bool) -> dict[str, str | bool]:
@@ -18,5 +17,5 @@ def made_from(plan: Plan, *, data_sha256: str, pretrained: bool) -> dict[str, st
     if pretrained and model.init_sha256 is not None:
         found["weights_sha256"] = model.init_sha256
     elif pretrained and (weights := path_of(model.backbone.weights, model.backbone.name)):
-        found["weights_sha256"] = short_sha256(weights)
+        found["weights_sha256"] = sha256_of(weights)
     return found

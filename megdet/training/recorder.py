@@ -16,8 +16,6 @@ from megdet.training.totals import Step
 
 log = logging.getLogger("megdet")
 
-CLOSE_MIRROR_S = 60.0
-
 
 class Recorder:
     """The records of one attempt; used by rank 0 alone."""
@@ -114,7 +112,7 @@ class Recorder:
         self._journal.close()
         log.info("%s %s%s", self.name, status, f": {reason}" if reason else "")
         if self._mirror:
-            self._mirror.close(CLOSE_MIRROR_S)
+            self._mirror.close()
 
     def _move_to(
         self,

@@ -133,7 +133,8 @@ def test_the_whiskers_of_mmAP_against_bn_size_are_the_standard_deviation_over_th
     assert figure is not None and "whiskers: standard deviation over seeds" in figure.get_suptitle()
     whiskers = figure.axes[0].collections[0].get_segments()
     # The mean of the three is 32, their sample standard deviation the root of (4 + 1 + 9) / 2.
-    assert list(whiskers[0][:, 1]) == pytest.approx([32 - 7**0.5, 32 + 7**0.5]) and np.ptp(whiskers[1][:, 1]) == 0
+    assert list(whiskers[0][:, 1]) == pytest.approx([32 - 7**0.5, 32 + 7**0.5])
+    assert not any(np.isfinite(segment).all() and len(segment) for segment in whiskers[1:]), "no whisker of one seed"
     assert "batch 16 (1 to 3 seeds)" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 

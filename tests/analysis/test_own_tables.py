@@ -208,7 +208,7 @@ def test_a_second_set_stands_beside_the_first_in_it(tmp_path: Path, capsys: pyte
         ("rows: [{ask: {batch: 16}}]", "nothing is to be shown"),
         ("measure: {mmAP: mmAP}", "`rows`, a list"),
         ("- 1", "`rows`, a list"),
-        ("a: [", "cannot be read"),
+        ("a: [", "line 1: expected the node content"),
         ("{measures: {mmAP: mmAP}, rows: [{ask: {batch: 16}}]}", "no such key; did you mean measure?"),
         ("{measure: {mmAP: {of: mmAP}}, rows: [{}]}", "measure mmAP: of: there is no such key"),
         ("{measure: {mmAP: 3}, rows: [{}]}", "measure mmAP: number=3"),

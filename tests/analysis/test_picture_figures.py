@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from megdet.analysis import make_figures
 from megdet.analysis.figures import detections, proposals
-from megdet.analysis.figures.pictures import RESOLUTION, WIDTH
+from megdet.analysis.figures.pictures import RESOLUTION, WIDTH, with_jpegs
 from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import mirror
 from megdet.training.drawing import detections_drawn, draw_proposals, save_picture
@@ -121,3 +123,18 @@ def test_the_files_have_the_pictures_in_them(tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.svg").read_text().count("data:image/png;base64") == number
         with Image.open(tmp_path / f"{name}.png") as image:
             assert image.width > 500
+
+
+def test_opaque_pictures_of_a_vector_file_become_smaller_and_transparent_ones_stay() -> None:
+    def embedded(mode: str) -> str:
+        noise = np.random.default_rng(0).integers(0, 256, (60, 80, len(mode)), dtype=np.uint8)
+        if mode == "RGBA":
+            noise[..., 3] = np.where(noise[..., 0] > 128, 255, 0)
+        content = io.BytesIO()
+        Image.fromarray(noise, mode).save(content, format="PNG")
+        return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+    opaque, transparent = embedded("RGB"), embedded("RGBA")
+    svg = f'<svg><image href="{opaque}"/><image href="{transparent}"/></svg>'
+    found = with_jpegs(svg)
+    assert transparent in found and "data:image/jpeg;base64," in found and len(found) < len(svg) - len(opaque) // 3

@@ -104,7 +104,7 @@ def test_a_cell_is_a_number_failed_running_or_empty(tmp_path: Path, capsys: pyte
     asked = {"batch": 64, "bn_size": 0, "lr.scale": 0.5}
     fabricate_run(tmp_path, asked, status="failed", epochs=2, reason="CUDA out of memory")
     with being_run(under_way):
-        rows = table(tmp_path, capsys, "--table", "2")
+        rows = table(tmp_path, capsys, "--table", "2", "--all")
     assert [r["mmAP"] for r in rows] == ["36.3", "running", "failed", "", ""]
     assert [r["note"] for r in rows] == ["", "", "", "error (CUDA out of memory)", ""]
     assert [r["mmAP (paper)"] for r in rows] == ["36.2", "36.4", "failed", "36.0", "failed"]
@@ -143,7 +143,7 @@ def test_seeds_without_a_result_are_noted_beside_those_that_diverged_or_go_on(
     under_way = fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, status="running", epochs=1)
     fabricate_run(tmp_path, {"batch": 16, "bn_size": 0, "seed": 1}, status="interrupted", epochs=1)
     with being_run(under_way):
-        rows = table(tmp_path, capsys, "--table", "2")
+        rows = table(tmp_path, capsys, "--table", "2", "--all")
     assert (row(rows, "64")["mmAP"], row(rows, "64")["note"]) == ("failed", "further seeds error (no disk): 1")
     assert (row(rows, "16")["mmAP"], row(rows, "16")["note"]) == ("running", "further seeds interrupted: 1")
 
@@ -237,6 +237,9 @@ def test_each_group_has_its_own_table_with_a_header_that_says_which(
     fabricate_run(tmp_path, {"batch": 16}, mmAP=37.0)
     fabricate_run(tmp_path, {"batch": 16, **TINY}, mmAP=12.0, hours=0.0123)
     assert make_tables.main(["--from", str(tmp_path), "--table", "3"]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("### ") == 1 and "left out: data shapes; model tiny" in said.err and "(--all)" in said.err
+    assert make_tables.main(["--from", str(tmp_path), "--table", "3", "--all"]) == 0
     first, second = capsys.readouterr().out.split("### ")[1:]
     assert "data coco2017; model r50_fpn" in first and "37.0" in first and "12.0" not in first
     assert "data shapes; model tiny" in second and "12.0" in second and "0.0123" in second
@@ -353,3 +356,36 @@ def test_planned_runs_leave_their_cells_empty(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / plan.run_id / "plan.json").write_text(plan.to_json())
     rows = table(tmp_path, capsys, "--table", "3")
     assert row(rows, "16", 16)["mmAP"] == "" and len(rows) == 20
+
+
+def test_failed_runs_stay_out_unless_asked_for_and_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate_run(tmp_path, {"batch": 16}, mmAP=37.0)
+    fabricate_run(tmp_path, {"batch": 16, "seed": 1}, status="failed", epochs=1, reason="no disk")
+    assert make_tables.main(["--from", str(tmp_path), "--table", "3"]) == 0
+    said = capsys.readouterr()
+    assert "left out: 1 of 2 runs failed, were cancelled or lost (--all)" in said.err and "no disk" not in said.out
+    assert make_tables.main(["--from", str(tmp_path), "--table", "3", "--all"]) == 0
+    said = capsys.readouterr()
+    assert "left out" not in said.err and "no disk" in said.out
+
+
+def test_where_all_runs_failed_a_message_says_how_to_see_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate_run(tmp_path, {"batch": 16}, status="failed", epochs=1, reason="no disk")
+    assert make_tables.main(["--from", str(tmp_path)]) == 2
+    assert "all 1 runs failed, were cancelled or lost; --all shows them" in capsys.readouterr().err
+
+
+def test_claims_that_nothing_can_judge_are_one_line_unless_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate_run(tmp_path, {"batch": 16}, mmAP=37.0)
+    arguments = ["--from", str(tmp_path), "--table", "claims"]
+    assert make_tables.main(arguments) == 0
+    folded = [line for line in capsys.readouterr().out.splitlines() if "not testable here" in line]
+    assert make_tables.main([*arguments, "--all"]) == 0
+    whole = [line for line in capsys.readouterr().out.splitlines() if "not testable here" in line]
+    assert len(folded) == 1 and f"{len(whole)} claims (--all lists them)" in folded[0] and len(whole) > 10

@@ -22,7 +22,7 @@ def test_the_document_ends_with_a_result(tmp_path: Path) -> None:
         if block.language in COMMANDS:
             outputs.append(type_in(desk, block.text))
         elif (
-            block.language == "text" and "┃" not in block.text
+            block.language == "text" and "────" not in block.text
         ):  # what the document shows of the last command's output; times and ids are another's
             shown = [line.strip() for line in block.text.splitlines() if line.strip() not in ("", "...")]
             said = [re.sub(r"\s+", " ", line).strip() for line in outputs[-1].splitlines()]

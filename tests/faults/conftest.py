@@ -8,6 +8,9 @@ import pytest
 
 from megdet.runs.folder import RunFolder, folder_of
 from tests.faults.runs import a_plan, finish
+from tests.launchers.conftest import command, plan_for, planned_run
+
+__all__ = ["command", "plan_for", "planned_run"]  # fixtures
 
 
 @pytest.fixture(scope="session")

@@ -189,7 +189,7 @@ def test_a_rank_that_is_killed_is_the_cause_of_the_end(place: Place) -> None:
     assert stand_of(folder).status == Status.FAILED and state_of(folder).ended is not None
     assert failure is not None and not failure.says_why and "SIGKILL" in failure.reason
     diagnosis = Jobs().look_at([folder]).diagnosis(folder)
-    assert diagnosis is not None and diagnosis.cause is causes.HOST_MEMORY
+    assert diagnosis is not None and diagnosis.cause is causes.KILLED
 
 
 def test_ranks_that_end_without_a_word_have_failed(place: Place) -> None:

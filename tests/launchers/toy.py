@@ -57,6 +57,9 @@ class ToyLauncher:
         if plan.layout.nodes > 1:
             raise UserError(f"{plan.run_id} needs {plan.layout.nodes} nodes; hydra/launcher=background has one")
 
+    def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
+        return ()
+
     def preview(self, plans: Sequence[Plan]) -> str:
         return ""
 

@@ -110,7 +110,7 @@ def test_every_parameter_gets_a_gradient_even_without_objects(detector: Detector
 def test_an_image_without_rois_adds_nothing_but_a_live_graph(
     detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detector.rpn, "propose", lambda features, size, sizes: [torch.empty(0, 4) for _ in sizes])
+    monkeypatch.setattr(detector.rpn, "propose", lambda features, sizes: [torch.empty(0, 4) for _ in sizes])
     output = train_pass(detector, random_batch(SIZES[:2], objects=0))
     assert [int(count) for count in output.counts.values()] == [0, 64, 0, 0]
     assert output.losses["roi_class"].item() == output.losses["roi_box"].item() == 0.0
@@ -215,7 +215,7 @@ def test_no_more_proposals_come_out_of_suppression_than_the_settings_say() -> No
     batch = random_batch(SIZES)
     features = detector.backbone(detector._normalised(batch))
     for training, most in ((True, 7), (False, 5)):
-        proposals = detector.train(training).rpn.propose(features, (64, 96), batch.sizes)
+        proposals = detector.train(training).rpn.propose(features, batch.sizes)
         assert [len(boxes) for boxes in proposals] == [most] * 3
 
 
@@ -281,7 +281,7 @@ def test_weights_that_do_not_fit_say_which_and_what_to_do(tmp_path: Path) -> Non
     path = save_state(small_detector(num_classes=7).state_dict(), tmp_path / "seven_classes.pt")
     with pytest.raises(UserError, match=r"seven_classes\.pt.*box_predictor.*data\.num_classes"):
         small_detector(weights=path)
-    with pytest.raises(UserError, match=r"nowhere\.pt does not exist"):
+    with pytest.raises(UserError, match=r"nowhere\.pt cannot be read \(No such file"):
         small_detector(weights=tmp_path / "nowhere.pt")
 
 
@@ -298,7 +298,7 @@ def test_the_tiny_detector_learns_an_image_from_scratch_with_its_norm_frozen() -
     optimizer = torch.optim.SGD(detector.parameters(), lr=0.02, momentum=0.9)
     batch = random_batch([(64, 96)])
     losses = []
-    for _ in range(60):
+    for _ in range(90):
         optimizer.zero_grad()
         losses.append(float(loss_values(train_pass(detector, batch)).sum()))
         optimizer.step()

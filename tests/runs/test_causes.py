@@ -105,9 +105,10 @@ def test_a_rank_s_own_error_gives_the_cause(action: object, cause: Cause, tmp_pa
 @pytest.mark.parametrize(
     ("body", "cause"),
     [
-        ("os.kill(os.getpid(), 9)", causes.HOST_MEMORY),
+        ("os.kill(os.getpid(), 9)", causes.KILLED),
+        ("os.kill(os.getpid(), 11)", causes.CRASHED),
         ("print('[rank0]: Watchdog caught collective operation timeout', file=log); os.abort()", causes.NETWORK),
-        ("print('NCCL is the backend; MLflow: Connection refused', file=log); os.abort()", causes.ERROR),
+        ("print('NCCL is the backend; MLflow: Connection refused', file=log); os.abort()", causes.CRASHED),
     ],
 )
 def test_a_rank_that_died_is_judged_by_its_signal_and_last_lines(body: str, cause: Cause, tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ _ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={port}
-AccountingStoragePass={folder}/munge.socket"""
+AccountingStoragePass={folder}/munge.socket
+AccountingStorageEnforce=limits,qos"""
 
 _DATABASE = """\
 AuthType=auth/munge

@@ -87,8 +87,10 @@ def test_a_requeued_run_goes_on_in_its_folder(slurm: SlurmCluster, tmp_path: Pat
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_rank_fails_its_job_at_once(slurm: SlurmCluster, tmp_path: Path, rank: int) -> None:
-    (run,) = submit_runs(slurm, tmp_path, *TWO_NODES, *LONG, on_nodes("node[7-8]"))
+def test_a_killed_rank_fails_its_job_at_once_where_it_is_not_retried(
+    slurm: SlurmCluster, tmp_path: Path, rank: int
+) -> None:
+    (run,) = submit_runs(slurm, tmp_path, *TWO_NODES, *LONG, "cluster.max_retries=0", on_nodes("node[7-8]"))
     wait_for_steps(run)
     os.kill(ranks_of(run)[rank], signal.SIGKILL)
     assert wait_for(slurm, job_of(run), timeout_s=20) == "FAILED"
@@ -99,6 +101,15 @@ def test_a_killed_rank_fails_its_job_at_once(slurm: SlurmCluster, tmp_path: Path
     assert ranks_of(run) == {}
     why = run_program(slurm, tmp_path, "-m", "megdet.cli", "why")
     assert run.name in why.stdout and "SIGKILL" in why.stdout, why.stdout + why.stderr
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_with_a_killed_rank_goes_on_by_itself(slurm: SlurmCluster, tmp_path: Path, rank: int) -> None:
+    (run,) = submit_runs(slurm, tmp_path, *TWO_NODES, *LONG, on_nodes("node[7-8]"))
+    wait_for_steps(run)
+    os.kill(ranks_of(run)[rank], signal.SIGKILL)
+    assert wait_for_run(run, "finished", attempts=2)["attempts"] == 2
+    assert wait_for(slurm, job_of(run)) == "COMPLETED"
 
 
 def test_a_run_whose_node_dies_goes_on_on_what_is_left(slurm: SlurmCluster, tmp_path: Path) -> None:

@@ -55,14 +55,14 @@ def test_a_run_is_followed_to_its_end_and_a_killed_one_is_explained(slurm: Slurm
     followed = run_program(slurm, tmp_path, *megdet, "logs", run.name, "-f")
     assert followed.returncode == 0 and "finished" in followed.stdout, followed.stdout + followed.stderr
     assert run_program(slurm, tmp_path, *megdet, "wait").returncode == 0
-    killed = next(r for r in submit_runs(slurm, tmp_path, *PLACE, *LONG) if r != run)
+    killed = next(r for r in submit_runs(slurm, tmp_path, *PLACE, *LONG, "cluster.max_retries=0") if r != run)
     wait_for_steps(killed)
     os.kill(ranks_of(killed)[0], signal.SIGKILL)
     assert wait_for(slurm, job_of(killed)) == "FAILED"
     assert wait_until(lambda: status_of(slurm, killed) == "failed", timeout_s=30, every_s=1)
     assert run_program(slurm, tmp_path, *megdet, "wait").returncode == 1
     why = run_program(slurm, tmp_path, *megdet, "why").stdout
-    assert "out of main memory: 1 run\n" in why and killed.name in why and "cluster.mem_gb_per_gpu" in why
+    assert "killed from outside: 1 run\n" in why and killed.name in why and "cluster.mem_gb_per_gpu" in why
     assert run.name not in why
     job_log = run_program(slurm, tmp_path, *megdet, "logs", killed.name, "--job")
     assert job_log.returncode == 0 and "srun" in job_log.stdout, job_log.stdout

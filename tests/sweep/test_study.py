@@ -133,12 +133,12 @@ def test_a_study_looks_where_the_results_are_good(capsys: pytest.CaptureFixture[
     training = Training()
     assert study(training, sampler=TPESampler, n_trials=30) == 0
     assert len(training.rates) == 30 and all(0.005 <= rate <= 0.05 for rate in training.rates)
+    out = capsys.readouterr().out
+    assert out.count("no GPU here") == 1, "what concerns all trials is said once"
     early, late = training.rates[:10], training.rates[20:]
     assert sum(abs(rate - BEST_LR) for rate in late) < sum(abs(rate - BEST_LR) for rate in early)
     nearest = min(training.rates, key=lambda rate: abs(rate - BEST_LR))
-    assert f"best of 30 trials: mmAP {40 - 1e5 * (nearest - BEST_LR) ** 2:.2f} with lr.base={nearest}" in (
-        capsys.readouterr().out
-    )
+    assert f"best of 30 trials: mmAP {40 - 1e5 * (nearest - BEST_LR) ** 2:.2f} with lr.base={nearest}" in out
 
 
 @pytest.mark.parametrize("n_jobs", [1, 3])

@@ -59,7 +59,7 @@ class FinestLevelMaxPool(nn.Module):
 
     def forward(self, features: Sequence[Tensor], table: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
         rois = torch.cat([images[:, None].to(boxes), boxes], dim=1)
-        return roi_pool(features[0].float(), rois, self.resolution, 1 / self.stride).permute(0, 2, 3, 1)
+        return roi_pool(features[0].to(rois), rois, self.resolution, 1 / self.stride).permute(0, 2, 3, 1)
 
 
 class SignMomentum(torch.optim.Optimizer):

@@ -22,6 +22,7 @@ def test_ranks_on_gpus_join_by_nccl_bound_to_their_device(monkeypatch: pytest.Mo
         pass
     assert joined == {
         "backend": "nccl",
+        "store": None,
         "rank": 9,
         "world_size": 16,
         "timeout": timedelta(minutes=10),

@@ -50,9 +50,10 @@ def test_a_loss_that_falls_stalls_spikes_or_swings_has_not_diverged(losses: list
     assert watch(losses).steps == len(losses)
 
 
-def test_the_first_steps_are_averaged_plainly() -> None:
-    """An average that began at 0 would take the first 50 steps for the lowest."""
-    assert watch([3.0, 1.0, 2.0, 6.0]).smoothed == pytest.approx(3.0)
+def test_the_first_steps_count_by_their_median() -> None:
+    """An average would begin at a spike, or at 0, and take what follows for a fall or a rise."""
+    loss_watch = watch([3.0] * 20 + [1e4, 1e6] + [2.0] * 28)
+    assert loss_watch.first == loss_watch.lowest == loss_watch.smoothed == 2.0
 
 
 def test_a_watch_restored_in_between_comes_to_the_same_verdict() -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from megdet.model.settings import ModelSettings
 from megdet.training.divergence import LossWatch
 from megdet.training.loop import data_parallel, train_epoch
 from megdet.training.totals import EpochTotals, Step
@@ -24,24 +23,18 @@ CASES = [(layout, bn_size) for layout in LAYOUTS for bn_size in (0, 2, 4) if bn_
 
 
 def train_some_steps(
-    root: Path,
-    bn_size: int,
-    images_per_gpu: int,
-    accumulation: int,
-    sublinear: bool,
-    bf16: bool,
-    model: ModelSettings | None = None,
+    root: Path, bn_size: int, images_per_gpu: int, accumulation: int, sublinear: bool, bf16: bool
 ) -> tuple[dict[str, Tensor], list[Step]]:
     """The weights and statistics after some steps at a high learning rate, and what each step said."""
     bn_group = max(1, bn_size // images_per_gpu)
-    detector = tiny_detector(bn_size=bn_size, bn_group=bn_group, sublinear=sublinear, model=model)
+    detector = tiny_detector(bn_size=bn_size, bn_group=bn_group, sublinear=sublinear)
     loader = tiny_loader(root, batch=BATCH, bn_size=bn_size, images_per_gpu=images_per_gpu, accumulation=accumulation)
-    parallel = data_parallel(detector)
+    model = data_parallel(detector)
     optimizer = torch.optim.SGD(detector.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
     steps: list[Step] = []
 
     train_epoch(
-        parallel,
+        model,
         islice(loader.epoch(0), STEPS),
         optimizer=optimizer,
         lr_at=lambda step: 0.02 * (step + 1),

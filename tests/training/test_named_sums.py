@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from megdet.errors import UserError
 from megdet.model.output import SampledRegions, TrainingOutput
+from megdet.runs.journal import OWN_COLUMNS
 from megdet.training.divergence import LossWatch
 from megdet.training.loop import data_parallel, train_epoch
 from megdet.training.named_sums import NamedSums, StepReport
@@ -55,6 +56,13 @@ def test_losses_and_counts_of_any_name_are_summed_over_passes_and_ranks_step_by_
             StepReport({"a": 15.0, "b": 1.75}, {"n": 2**20 + 7}, stop_requested=False),
             StepReport({"a": 1.0, "b": 0.5}, {"n": 2}, stop_requested=False),
         ]
+
+
+@pytest.mark.parametrize("name", [*sorted(OWN_COLUMNS), "rpn_ratio_percent", "a loss", "=cmd()", "../x", "<b>", "a\n"])
+def test_a_loss_or_count_cannot_take_a_column_of_the_journal_nor_a_name_that_is_none(name: str) -> None:
+    for output in (output_of({name: 1.0}, {}), output_of({"a": 1.0}, {name: 1})):
+        with pytest.raises(UserError, match="the detector reports"):
+            NamedSums().add(output)
 
 
 def test_every_rank_learns_that_one_of_them_was_told_to_stop() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from megdet.model.detector import IMAGE_MEAN, IMAGE_STD, Detector
 from megdet.model.output import Detections, TrainingOutput
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import RunFolder
-from megdet.runs.journal import read_journal
+from megdet.runs.journal import OWN_COLUMNS, read_journal
 from megdet.training.attempt import Attempt
 from megdet.training.distributed import Ranks
 from megdet.training.divergence import LossWatch
@@ -143,6 +144,9 @@ def test_a_run_with_one_more_loss_and_count_has_both_in_its_journal_and_in_mlflo
 
     lines = read_journal(folder)
     steps, epochs = ([line for line in lines if line["kind"] == kind] for kind in ("step", "epoch"))
+    reported = {"rpn_objectness", "rpn_box", "roi_class", "roi_box", "stem_energy", "objects"}
+    others = {name for line in [*steps, *epochs] for name in line} - OWN_COLUMNS - reported
+    assert all(re.fullmatch(r"(rpn|roi)_(positive|negative|ratio_percent)", name) for name in others), others
     energies = [line["stem_energy"] for line in steps]
     assert len(energies) == EPOCHS * STEPS_PER_EPOCH and min(energies) > 0
     annotations = json.loads((shapes_root / "annotations/instances_train2017.json").read_text())["annotations"]

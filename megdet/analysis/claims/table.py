@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pandas as pd
+
 from megdet.analysis.claims.evidence import Evidence
 from megdet.analysis.claims.paper_claims import CLAIMS
+from megdet.analysis.claims.verdict import Mark
 from megdet.analysis.comparable import Group
 from megdet.analysis.paper import ratio_table
 from megdet.analysis.table import Column, Kind, Row, Table, table_of
@@ -38,6 +43,23 @@ def make(group: Group | None) -> Table | None:
         f"Rows of runs that have ended: {sum(map(bool, rows_of))}; with several seeds: {sum(n > 1 for n in rows_of)}."
     )
     return table_of("The paper's claims", group.heading, COLUMNS, rows, about=about, legend=LEGEND, label="claims")
+
+
+def folded(table: Table) -> Table:
+    """The same with all claims that nothing here can judge in one line; where it is one claim, as it is."""
+    is_open = (table.frame["Verdict"] == Mark.NOT_TESTABLE.value).tolist()
+    if sum(is_open) < 2:
+        return table
+    kept = [place for place, folds in enumerate(is_open) if not folds]
+    name = f"{sum(is_open)} {'more claims' if kept else 'claims'} (--all lists them)"
+    last = pd.DataFrame([[name, "", Mark.NOT_TESTABLE.value]], ["folded"], table.frame.columns, dtype=object)
+    runs = table.runs[table.runs["row"].isin(kept)]
+    return replace(
+        table,
+        frame=pd.concat([table.frame.iloc[kept], last]),
+        notes=(*(table.notes[place] for place in kept), ()),
+        runs=runs.assign(row=runs["row"].map({place: new for new, place in enumerate(kept)})) if kept else table.runs,
+    )
 
 
 RECIPE = Recipe("claims", make, epochs=("mmAP", *ratio_table().measures.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def _draw(axes: Axes, values: Values, labels: Mapping[int, str], *, title: str) 
         axes.errorbar(
             [size * ASIDE ** _steps_aside(values, batch, size) for size in sizes],
             [fmean(by_size[size]) for size in sizes],
-            [stdev(by_size[size]) if len(by_size[size]) > 1 else 0.0 for size in sizes],
+            [stdev(by_size[size]) if len(by_size[size]) > 1 else nan for size in sizes],  # no whisker of one seed
             color=colour, marker=marker, linestyle=line, markersize=5, linewidth=1.2, capsize=2, label=labels[batch],
         )  # fmt: skip
     axes.set_xscale("log", base=2)

@@ -39,8 +39,9 @@ APART = 0.1
 
 
 def draw(group: Group) -> Figure | None:
-    """One curve per run, seeds of a row alike, many rows split by BN size; None without a logged step.
+    """One curve per run over the losses of its logged steps (pale), seeds of a row alike, many rows split by BN size.
 
+    None without a logged step.
     A run that diverged before its first logged step is a cross at the left edge.
     """
     steps = group.steps[(group.steps["loss"] > 0) & group.steps["epoch"].notna()]
@@ -65,6 +66,10 @@ def draw(group: Group) -> Figure | None:
             label = row_name(key) + seeds_label(rows[key])
             for run in rows[key].index:
                 points = curves.get(run, steps.iloc[:0])
+                raw = steps[steps["run"] == run]
+                if len(raw) > len(points):
+                    # As pixels: thousands of points would make a vector file of many MB.
+                    axes.plot(raw["epoch"], raw["loss"], color=style[0], linewidth=0.4, alpha=0.25, rasterized=True)
                 _draw_curve(axes, points, style, label=label)
                 label = "_nolegend_"
                 if has_diverged[run]:

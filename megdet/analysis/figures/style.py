@@ -55,7 +55,9 @@ def over_epochs(axes: Axes) -> None:
 def entitle(figure: Figure, title: str, group: Group, runs: pd.DataFrame) -> None:
     """Set the title: what the figure shows, of which group, and the commits of the `runs` where they differ."""
     texts = (title, group.title, _code_text(runs))
-    figure.suptitle("\n".join(line for text in texts if text for line in _lines(text, figure)), fontsize=9)
+    figure.suptitle(
+        "\n".join(line for text in texts if text for line in _lines(text, figure)), fontsize=9, parse_math=False
+    )
 
 
 def _code_text(runs: pd.DataFrame) -> str:

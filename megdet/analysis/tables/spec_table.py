@@ -40,7 +40,8 @@ def spec_table(spec: TableSpec, group: Group | None, *, title: str = "", own: Se
     rows = [*spec.rows, *own]
     nothing = pd.DataFrame(columns=["status", "reason", "gpus"])
     asked = [row.asked for row in rows]
-    runs_of = runs_of_rows(group.frames, asked, group.varied) if group else [nothing] * len(rows)
+    implied = [key for row in rows for key in row.implied]
+    runs_of = runs_of_rows(group.frames, asked, group.varied, implied) if group else [nothing] * len(rows)
     if group and not any(len(runs) for runs in runs_of):
         return None
     # Where there is no column of GPUs, rows on different ones could not be told apart.

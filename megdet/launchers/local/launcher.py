@@ -10,7 +10,8 @@ from megdet.errors import ExitCode
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan
-from megdet.runs.folder import folder_of
+from megdet.runs.folder import RunFolder, folder_of
+from megdet.runs.journal import read_journal
 from megdet.runs.status import Status
 
 
@@ -33,6 +34,9 @@ class LocalLauncher:
     def check(self, plan: Plan) -> None:
         self.machine.check(plan)
 
+    def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
+        return self.machine.remarks(plans)
+
     def preview(self, plans: Sequence[Plan]) -> str:
         return ""
 
@@ -52,12 +56,20 @@ class LocalLauncher:
 
 
 def how_it_ended(plan: Plan, status: Status) -> str:
-    """How a run ended, why, and what to do about it."""
+    """How a run ended: with which mmAP, or why not; and what to do next."""
     folder = folder_of(plan)
     state = folder.state()
+    if status == Status.FINISHED:
+        return f"{status}{_result(folder)}; next: megdet tables, megdet predict {plan.run_id} FOLDER"
     reason = f" ({state.reason})" if state and state.reason else ""
     ways_on = {
-        Status.FAILED: f"; see {folder.failure_file} and log-rank*.txt",
+        Status.FAILED: "; megdet why says what to do",
         Status.INTERRUPTED: "; the same command goes on from its checkpoint",
     }
     return status + reason + ways_on.get(status, "")
+
+
+def _result(folder: RunFolder) -> str:
+    epochs = read_journal(folder, kinds=("epoch",))
+    mmap = epochs[-1].get("mmAP") if epochs else None
+    return "" if mmap is None else f", mmAP {mmap:.1f}"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import copy
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.planning.plan import Plan
+from megdet.runs.prediction import is_like_the_paper
 
 MAX_CPU_RANKS = 64
+IMAGE_CORE_S = 6.3
+"""Seconds of one core for one image of the paper's detector at 800 pixels, forward and backward, as measured
+(`python -m benchmarks.train_step --threads 1`, AMD EPYC)."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,18 @@ class Machine:
     def resolve(self, config: Config) -> Config:
         """The config with `cluster.gpus_per_node=auto` as the number of this machine.
 
-        Without a GPU that is 1, or as many CPU processes as `gpus` asks for.
+        Without a GPU that is 1, or as many CPU processes as `gpus` asks for. A dry run may plan for GPUs that are not
+        here, by their number.
         """
-        if config.cluster.gpus_per_node != "auto":
+        is_auto = config.cluster.gpus_per_node == "auto"
+        on_cpus = not self.gpus and (is_auto or not config.sweep.dry_run)
+        if not is_auto and not on_cpus:
             return config
-        asked = min(config.gpus, MAX_CPU_RANKS) if isinstance(config.gpus, int) and config.gpus > 0 else 1
         config = copy.deepcopy(config)
-        config.cluster.gpus_per_node = len(self.gpus) or asked
+        config.cluster.request_gpus = not on_cpus
+        if is_auto:
+            asked = min(config.gpus, MAX_CPU_RANKS) if isinstance(config.gpus, int) and config.gpus > 0 else 1
+            config.cluster.gpus_per_node = len(self.gpus) or asked
         return config
 
     def check(self, plan: Plan) -> None:
@@ -55,6 +65,33 @@ class Machine:
             f"{len(self.gpus) or none}; use cluster=local for a layout that fits here (the result is the same), or "
             "sweep.dry_run=true"
         )
+
+    def remarks(self, plans: Sequence[Plan]) -> list[str]:
+        """What CPU processes in place of GPUs mean for these plans; a line each."""
+        plans = [plan for plan in plans if not plan.config.cluster.request_gpus]
+        if not plans:
+            return []
+        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
+        said = [f"no GPU here: CPU processes stand in for GPUs, on {cores}"]
+        crowded = max(plans, key=lambda plan: plan.layout.gpus)
+        if crowded.layout.gpus > self.cores:
+            said.append(
+                f"{crowded.layout.gpus} processes share {cores}; with gpus={self.cores} or gpus=auto, where the "
+                "layout allows it, the result is the same and comes sooner"
+            )
+        large = [plan for plan in plans if is_like_the_paper(plan.config)]
+        if large:
+            hours = [plan.schedule.steps * plan.config.batch * IMAGE_CORE_S / self.cores / 3600 for plan in large]
+            each = f"about {min(hours):,.0f}" + (f" to {max(hours):,.0f}" if max(hours) >= 1.1 * min(hours) else "")
+            said.append(
+                f"{large[0].config.model.name} on {large[0].config.data.name} is not meant for a CPU: {each} hours a "
+                f"run here, at {IMAGE_CORE_S:g} s an image and core"
+            )
+            said.append(
+                "made for a machine like this: experiment=demo; for your cluster: hydra/launcher=submitit_slurm; the "
+                "plan for the paper's: cluster=paper sweep.dry_run=true"
+            )
+        return said
 
 
 def _gpus_of_nvidia_smi() -> int:

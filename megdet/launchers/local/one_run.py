@@ -20,8 +20,9 @@ from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.ranks import FAILURE_GRACE_S, STOP_GRACE_S, RankProcesses
 from megdet.launchers.rank import RANK_PROGRAM
 from megdet.planning.plan import Plan
-from megdet.runs.folder import folder_of
-from megdet.runs.status import Status
+from megdet.runs.causes import diagnose
+from megdet.runs.folder import LostOwnership, RunFolder, folder_of
+from megdet.runs.status import Stand, Status
 
 LOCK_PATIENCE_S = 0.5
 """Who only looks whether a run is being run holds its lock for an instant."""
@@ -37,7 +38,8 @@ def run_local(
 ) -> Status:
     """Run (or go on with) a plan on this machine until it ends; how it ended.
 
-    Writes plan.json and starts `python PROGRAM PLAN` once per rank. A rank that dies takes the others with it.
+    Writes plan.json and starts `python PROGRAM PLAN` once per rank. A rank that dies takes the others with it; what was
+    not the code's fault is started again, from the last checkpoint, up to `cluster.max_retries` times without progress.
     SIGINT, SIGTERM and SIGHUP reach the ranks as SIGTERM; a second one kills them. Only for the main thread.
 
     Raises UserError where the run is being run already.
@@ -47,25 +49,42 @@ def run_local(
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder, patience_s=LOCK_PATIENCE_S) as lock:
-            owned = folder.claim(f"local-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
-            owned.forget_submission()
-            owned.write_plan(plan.to_json())
-            owned.forget_failure()
-            threads = None if machine.gpus else max(1, machine.cores // ranks)
-            processes = RankProcesses(
-                owned,
-                program=program,
-                ranks=ranks,
-                threads=threads,
-                lock=lock,
-                stop_grace_s=stop_grace_s,
-                failure_grace_s=failure_grace_s,
-            )
-            return processes.run()
+            retries, made_at = 0, _checkpoint_time(folder)
+            while True:
+                owned = folder.claim(f"local-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+                owned.forget_submission()
+                owned.write_plan(plan.to_json())
+                owned.forget_failure()
+                processes = RankProcesses(
+                    owned,
+                    program=program,
+                    ranks=ranks,
+                    threads=None if machine.gpus else max(1, machine.cores // ranks),
+                    lock=lock,
+                    stop_grace_s=stop_grace_s,
+                    failure_grace_s=failure_grace_s,
+                )
+                status = processes.run()
+                found = diagnose(owned, Stand(status))
+                if status != Status.FAILED or found is None or not found.cause.retried:
+                    return status
+                before, made_at = made_at, _checkpoint_time(folder)
+                retries = 1 if made_at > before else retries + 1
+                most = plan.config.cluster.max_retries
+                if retries > most:
+                    return status
+                said = f"{plan.run_id}: {found.reason}: started again from its last checkpoint ({retries} of {most})"
+                print(said, file=sys.stderr, flush=True)
+    except LostOwnership as error:
+        raise UserError(f"{error}; it is run elsewhere now") from None
     except BlockingIOError:
         raise UserError(
             f"{plan.run_id} is being run by another launcher (folder {folder.path}); wait for it, or stop it first"
         ) from None
+
+
+def _checkpoint_time(folder: RunFolder) -> float:
+    return folder.checkpoint.stat().st_mtime if folder.checkpoint.exists() else 0.0
 
 
 EXIT_CODES = {

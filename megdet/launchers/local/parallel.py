@@ -52,6 +52,9 @@ class ParallelLauncher:
     def check(self, plan: Plan) -> None:
         self.machine.check(plan)
 
+    def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
+        return self.machine.remarks(plans)
+
     def preview(self, plans: Sequence[Plan]) -> str:
         return ""
 

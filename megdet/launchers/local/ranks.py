@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import megdet
 from megdet.errors import ExitCode
+from megdet.launchers.local.memory import oom_kills
 from megdet.launchers.local.signals import handling_signals
 from megdet.launchers.rank import rank_environment
 from megdet.launchers.settle import blame, settle
@@ -53,10 +54,10 @@ class RankProcesses:
 
     def run(self) -> Status:
         """Start the ranks, wait for all of them; how the run ended. Only for the main thread."""
-        before, started = self.folder.state(), now()
-        with handling_signals(self._on_signal):
+        before, started, kills = self.folder.state(), now(), oom_kills()
+        with handling_signals(self._on_signal), TemporaryDirectory(prefix="megdet-") as place:
             try:
-                self._start()
+                self._start(Path(place) / "store")
                 self._wait()
             finally:
                 self._kill()
@@ -67,15 +68,15 @@ class RankProcesses:
             codes=[process.returncode for process in self._processes],
             first_dead=self._first_dead,
             stopped=self._signals_received > 0,
+            out_of_memory=oom_kills() > kills,
         )
 
-    def _start(self) -> None:
-        port = _free_port()
+    def _start(self, store: Path) -> None:
         for rank in range(self.ranks):
             with self.folder.log(rank).open("ab") as log:
                 process = subprocess.Popen(
                     [*DIE_WITH_PARENT, str(os.getpid()), sys.executable, *self.program, str(self.folder.plan)],
-                    env=self._environment(rank, port),
+                    env=self._environment(rank, store),
                     # Rank 0 has the terminal, for its progress, and writes its own log.
                     stdout=log if rank else None,
                     stderr=log if rank else None,
@@ -126,7 +127,7 @@ class RankProcesses:
         for process in self._processes:
             process.wait()
 
-    def _environment(self, rank: int, port: int) -> Mapping[str, str]:
+    def _environment(self, rank: int, store: Path) -> Mapping[str, str]:
         return rank_environment(
             {**os.environ, "PYTHONPATH": python_path()},
             attempt=str(self.folder.owner),
@@ -134,8 +135,7 @@ class RankProcesses:
             local_rank=rank,
             ranks=self.ranks,
             ranks_per_node=self.ranks,
-            address="127.0.0.1",
-            port=port,
+            store=store,
             threads=self.threads,
         )
 
@@ -143,10 +143,3 @@ class RankProcesses:
 def python_path() -> str:
     """For a process that is to find this very package, installed or not."""
     return os.pathsep.join([str(Path(megdet.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -26,12 +26,18 @@ class SlurmClient:
 
     timeout_s: float = CALL_TIMEOUT_S
 
-    def call(self, *words: str) -> str:
-        """Standard output of a command. Raises SlurmError."""
-        environment = outside_of_jobs(os.environ)
+    def call(self, *words: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> str:
+        """Standard output of a command. Raises SlurmError. `environment`: instead of this one without its job's."""
+        environment = outside_of_jobs(os.environ) if environment is None else environment
         try:
             done = subprocess.run(
-                words, capture_output=True, text=True, timeout=self.timeout_s, check=False, env=environment
+                words,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=self.timeout_s,
+                check=False,
+                env=environment,
             )
         except FileNotFoundError:
             raise SlurmError(f"{words[0]} is not installed here") from None

@@ -32,16 +32,19 @@ class NodeShape:
     """What `--constraint` can ask for."""
     max_time_min: int | None
     """Of a job; None: no limit."""
+    limited_by: str = ""
+    """The account or QOS whose limits these are, where the nodes themselves would allow more."""
 
     def describe(self) -> str:
         """In a few words, for a reader."""
         gpus = f"{self.gpus_per_node} {self.gpu + ' ' if self.gpu else ''}GPUs" if self.gpus_per_node else "no GPU"
         limit = "no time limit" if self.max_time_min is None else f"at most {_time_text(self.max_time_min)}"
         default = " (default)" if self.is_default else ""
+        by = f" ({self.limited_by})" if self.limited_by else ""
         nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
         return (
             f"{self.partition}{default}: {nodes} x {gpus}, {self.cpus_per_node} cores, {self.mem_gb_per_node:.0f} GB, "
-            f"{limit}"
+            f"{limit}{by}"
         )
 
 
@@ -90,7 +93,7 @@ def _shapes(lines: Sequence[str], max_nodes: dict[str, int]) -> list[NodeShape]:
             cpus_per_node=_number(cpus),
             mem_gb_per_node=_number(mem_mb) / 1024,
             features=() if features in ("(null)", "") else tuple(features.split(",")),
-            max_time_min=_minutes(limit),
+            max_time_min=minutes_of(limit),
         )
         serves = available == "up" and not state.lower().startswith(OUT_OF_SERVICE)
         counts[shape] = counts.get(shape, 0) + (int(nodes) if serves else 0)
@@ -119,7 +122,7 @@ def _gpus(gres: str) -> tuple[str, int]:
     return "+".join(dict.fromkeys(types)), sum(int(number) for _, number in found)
 
 
-def _minutes(limit: str) -> int | None:
+def minutes_of(limit: str) -> int | None:
     """Slurm's time, `D-HH:MM:SS`, `HH:MM:SS` or `MM:SS`, in whole minutes; None for none."""
     if limit.lower() in ("infinite", "unlimited", "n/a", ""):
         return None
@@ -147,7 +150,7 @@ def _association(call: Call) -> tuple[str | None, int | None]:
     try:
         text = call(
             "sacctmgr", "--noheader", "--parsable2", "show", "user", "withassoc",
-            "format=User,DefaultAccount,MaxSubmitJobs", f"user={_user()}",
+            "format=User,DefaultAccount,MaxSubmitJobs", f"user={user_name()}",
         )  # fmt: skip
     except RuntimeError:
         return None, None
@@ -157,7 +160,8 @@ def _association(call: Call) -> tuple[str | None, int | None]:
     return None, None
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Whose jobs they are."""
     import getpass
     import os
     import pwd

@@ -42,11 +42,20 @@ NO_SLURM = (
     "run here"
 )
 
-_BUSY = re.compile(
+BUSY = re.compile(
     r"timed out|Unable to contact|Connection refused|Resource temporarily unavailable|try again|temporarily|"
-    r"Zero Bytes|Communication connection failure|MaxSubmitJobLimit|Transport endpoint",
+    r"Zero Bytes|Communication connection failure|Transport endpoint",
     re.IGNORECASE,
 )
+_TOO_MANY = re.compile(
+    r"MaxSubmit|submit limit|job submit|MaxJobs|MaxJobCount|job array (size|specification)|too many (jobs|tasks)|"
+    r"Slurm temporarily unable to accept job",
+    re.IGNORECASE,
+)
+
+
+class SubmitLimit(UserError):
+    """Slurm takes no job of that many elements now; the text is its own."""
 
 
 def dispatch(
@@ -61,8 +70,8 @@ def dispatch(
 
     `already()`: the job where an earlier attempt made it and only the answer was lost.
 
-    Raises UserError where Slurm is not there or refuses, with its words; SlurmError where it is not known whether
-    there is a job.
+    Raises UserError where Slurm is not there or refuses, with its words (SubmitLimit where there are too many);
+    SlurmError where it is not known whether there is a job.
     """
     try:
         executor = submitit.SlurmExecutor(
@@ -77,7 +86,9 @@ def dispatch(
         except FileNotFoundError:
             raise UserError(NO_SLURM.format("there is no sbatch on this machine")) from None
         except SlurmError as error:
-            if not _BUSY.search(str(error)):
+            if _TOO_MANY.search(str(error)):
+                raise SubmitLimit(str(error)) from None
+            if not BUSY.search(str(error)):
                 raise UserError(f"Slurm does not take the job: {error}\nsweep.dry_run=true shows its script") from None
             if pause_s is None:
                 raise

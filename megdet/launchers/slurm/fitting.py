@@ -34,7 +34,7 @@ def fit(config: Config, found: Cluster, *, partition: str | None) -> Config:
     return _on(config, max(shapes, key=lambda shape: shape.nodes * shape.gpus_per_node), default=partition)
 
 
-def check_fits(plan: Plan, found: Cluster, *, partition: str | None) -> None:
+def check_fits(plan: Plan, found: Cluster, *, time_min: int, partition: str | None) -> None:
     """Raises UserError where no partition that the plan may go to ever has the nodes or the time that it asks for."""
     cluster, layout = plan.config.cluster, plan.layout
     shapes = _eligible(cluster, found, partition)
@@ -45,18 +45,19 @@ def check_fits(plan: Plan, found: Cluster, *, partition: str | None) -> None:
     ]
     if not large:
         raise UserError(
-            f"{plan.run_id} needs {layout.nodes} nodes x {layout.gpus_per_node} GPUs, and no job ever gets them: "
+            f"{layout.nodes} nodes x {layout.gpus_per_node} GPUs are more than any job ever gets: "
             f"{'; '.join(shape.describe() for shape in shapes)}. Set cluster.nodes and cluster.gpus_per_node to what "
             "there is, or leave them out (auto)"
         )
     limits = [shape.max_time_min for shape in large]
-    if cluster.time_min is not None and all(limit is not None and limit < cluster.time_min for limit in limits):
+    if all(limit is not None and limit < time_min for limit in limits):
         longest = max(limit for limit in limits if limit is not None)
+        where = next(shape for shape in large if shape.max_time_min == longest)
+        by = f", {where.limited_by}" if where.limited_by else ""
         raise UserError(
-            f"cluster.time_min={cluster.time_min} is more than {large[0].partition} ever gives ({longest} min): the "
-            f"job would wait for ever. Use cluster.time_min={longest} or less (a longer run goes on in its next "
-            "job), or "
-            "another cluster.partition"
+            f"{time_min} min for a job is more than {where.partition} ever gives ({longest} min{by}): it would wait "
+            f"for ever. Use cluster.time_min={longest} or less (a longer run goes on in its next job), or another "
+            "cluster.partition or cluster.qos"
         )
 
 

@@ -12,6 +12,7 @@ from megdet.errors import UserError
 from megdet.launchers.interface import Job
 from megdet.launchers.slurm.client import SlurmClient, SlurmError
 from megdet.launchers.slurm.job_states import JobState, SlurmQueue
+from megdet.launchers.slurm.pending import why_it_waits
 from megdet.launchers.slurm.submission import Submission, mark_cancelled
 from megdet.runs.causes import HOST_MEMORY, NODE, TIME_LIMIT, Cause
 from megdet.runs.folder import RunFolder
@@ -41,7 +42,9 @@ class SlurmJob:
         own = state if state and state.attempts > self.submission.attempts_before else None
         over = own is not None and own.status in (Status.FAILED, Status.INTERRUPTED)
         if known.state == "pending":
-            waits = f"{name} waits" + (f": {known.reason}" if known.reason not in NOT_STARTED_WAITS else "")
+            wait, advice = why_it_waits(known.reason)
+            waits = f"{name} {wait.value}" + (f": {known.reason}" if known.reason not in NOT_STARTED_WAITS else "")
+            waits += f" ({advice.replace('JOB', self.submission.job)})" if advice else ""
             return Stand(Status.REQUEUED if own else Status.QUEUED, waits)
         if known.state == "completing":
             # Its processes end, or the node's epilog runs: only then Slurm puts back into the queue what was requeued.

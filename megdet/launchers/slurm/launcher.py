@@ -10,28 +10,34 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 
+from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.jobs import stands_of
 from megdet.launchers.rank import RANK_PROGRAM
 from megdet.launchers.slurm.client import SlurmClient, SlurmError
 from megdet.launchers.slurm.discovery import Cluster, discover
-from megdet.launchers.slurm.dispatch import NO_SLURM, PAUSES_S, dispatch, script_of
+from megdet.launchers.slurm.dispatch import NO_SLURM, PAUSES_S, SubmitLimit, dispatch, script_of
 from megdet.launchers.slurm.fitting import check_fits, fit
 from megdet.launchers.slurm.intents import declare, fulfil, reconcile, submissions_folder, submitting, withdraw
 from megdet.launchers.slurm.job_states import SlurmQueue
+from megdet.launchers.slurm.limits import Limits, read_limits
 from megdet.launchers.slurm.payload import Payload
-from megdet.launchers.slurm.resources import Array, arrays_of
+from megdet.launchers.slurm.rehearsal import refusal_of
+from megdet.launchers.slurm.resources import Array, Resources, arrays_of
 from megdet.launchers.watch import watch
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
-from megdet.runs.prediction import predict_all
+from megdet.runs.prediction import Predictors, predict_all
 
 PAPERS_NODES, PAPERS_GPUS_PER_NODE = 16, 8
+FEED_S = 30.0
 MANY = 1_000_000
 """Stands for an array size that nobody has been asked for."""
 
@@ -46,12 +52,18 @@ class SlurmLauncher:
         program: Sequence[str] = RANK_PROGRAM,
         client: SlurmClient | None = None,
         pauses_s: Sequence[float] = PAUSES_S,
+        feed_s: float = FEED_S,
     ) -> None:
-        """`wait`: watch the jobs until they end. `pauses_s`: between attempts at sbatch of a busy controller."""
-        self.wait, self._program, self._pauses_s = wait, program, pauses_s
+        """`wait`: watch the jobs until they end. `pauses_s`: between attempts at sbatch of a busy controller; `feed_s`:
+        between those that look whether there is room for more jobs.
+        """
+        self.wait, self._program, self._pauses_s, self._feed_s = wait, program, pauses_s, feed_s
         self._client = client or SlurmClient()
         self._queue = SlurmQueue(self._client)
         self._said_papers = False
+        self._predictors = Predictors()
+        self._rehearsed: list[tuple[Resources, str | None]] = []
+        """What Slurm has said of each need, asked once."""
 
     def resolve(self, config: Config) -> Config:
         """The config with what is `auto` in `cluster` as what Slurm says it has. Raises UserError.
@@ -61,19 +73,40 @@ class SlurmLauncher:
         if "auto" not in (config.cluster.nodes, config.cluster.gpus_per_node):
             return config
         try:
-            found = self._found
+            found = self._found_within(config.cluster)
         except SlurmError as error:
             if config.sweep.dry_run:
                 return self._on_the_papers(config, error)
-            raise UserError(NO_SLURM.format(f"Slurm does not say what there is ({error})")) from None
+            raise UserError(NO_SLURM.format(f"Slurm does not say what there is ({_last_line(error)})")) from None
         return fit(config, found, partition=os.environ.get("SBATCH_PARTITION"))
 
     def check(self, plan: Plan) -> None:
-        """Raises UserError for what Slurm would let wait for ever."""
+        """Raises UserError for what Slurm would refuse, or let wait for ever."""
+        predicted = self._predictors.predict(plan)
+        resources = Resources.of(plan, hours=predicted.hours if predicted else None)
         try:
-            check_fits(plan, self._found, partition=os.environ.get("SBATCH_PARTITION"))
+            found = self._found_within(resources.cluster, gpus_per_node=resources.gpus_per_node)
         except SlurmError:
             return  # submission says what is wrong with Slurm
+        check_fits(plan, found, time_min=resources.time_min, partition=os.environ.get("SBATCH_PARTITION"))
+        if resources not in [known for known, _ in self._rehearsed]:
+            self._rehearsed.append((resources, refusal_of(Array(resources, (plan,)), self._client)))
+        said = next(said for known, said in self._rehearsed if known == resources)
+        if said:
+            raise UserError(
+                f"{resources.describe()}: Slurm would not take such a job (sbatch --test-only): {said}. "
+                "sweep.dry_run=true shows its script, and cluster.* what it asks for"
+            )
+
+    def _found_within(self, cluster: ClusterSettings, *, gpus_per_node: int | None = None) -> Cluster:
+        """What one job may have of it. Raises SlurmError."""
+        found = self._found
+        return self._limits.within(found, cluster, gpus_per_node=gpus_per_node)
+
+    @cached_property
+    def _limits(self) -> Limits:
+        """Asked once."""
+        return read_limits(self._client.call)
 
     @property
     def _found(self) -> Cluster:
@@ -97,7 +130,7 @@ class SlurmLauncher:
     def _on_the_papers(self, config: Config, error: SlurmError) -> Config:
         if not self._said_papers:
             print(
-                f"no Slurm here ({error}): planned for the paper's cluster, {PAPERS_NODES} nodes of "
+                f"no Slurm here ({_last_line(error)}): planned for the paper's cluster, {PAPERS_NODES} nodes of "
                 f"{PAPERS_GPUS_PER_NODE} GPUs (cluster=paper)",
                 file=sys.stderr,
                 flush=True,
@@ -108,6 +141,9 @@ class SlurmLauncher:
         cluster.nodes = PAPERS_NODES if cluster.nodes == "auto" else cluster.nodes
         cluster.gpus_per_node = PAPERS_GPUS_PER_NODE if cluster.gpus_per_node == "auto" else cluster.gpus_per_node
         return config
+
+    def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
+        return ()
 
     def preview(self, plans: Sequence[Plan]) -> str:
         """The scripts that would be submitted, as far as they can be known without asking Slurm."""
@@ -120,28 +156,62 @@ class SlurmLauncher:
 
     def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
         """Submit plans and, if asked to, watch them together with those that are under way; the exit code."""
-        for line in self.submit(plans) if plans else ():
-            print(line, flush=True)
+        left, said = list(plans), ""
+        while left:
+            left, words = self.submit(left, lambda line: print(line, flush=True))
+            if not left:
+                break
+            runs = "1 run waits" if len(left) == 1 else f"{len(left)} runs wait"
+            if not self.wait:
+                raise UserError(
+                    f"Slurm takes no more jobs of yours now ({words}); {runs} to be submitted: give the same line "
+                    "again when some have ended, or with sweep.wait=true, which hands them over as others end"
+                )
+            if words != said:
+                print(f"Slurm takes no more jobs now ({words}); {runs} for others to end", flush=True)
+                said = words
+            time.sleep(self._feed_s)
         if not self.wait:
             print("they go on by themselves: megdet status, megdet wait, megdet cancel", flush=True)
             return ExitCode.OK
         watched = [*under_way, *plans]
         return watch([folder_of(plan) for plan in watched], mirror=lambda number: mirror(watched[number]))
 
-    def submit(self, plans: Sequence[Plan]) -> Iterator[str]:
-        """Freeze the plans and submit them in as few arrays as can be; a line on each, as soon as Slurm has it.
+    def submit(self, plans: Sequence[Plan], say: Callable[[str], None]) -> tuple[list[Plan], str]:
+        """Freeze plans and submit them in as few arrays as can be; those that Slurm does not take now, and its words.
 
-        Raises UserError where Slurm does not take one; what was submitted before stays.
+        `say` is called with a line on each array as soon as Slurm has it. An array that is too large for a limit is
+        halved. Raises UserError where Slurm does not take one for another reason; what was submitted before stays.
         """
         runs_dir = _runs_dir(plans)
         with submitting(runs_dir):
             self._reconcile(runs_dir)
-            plans = _not_under_way(plans)
             stamp = f"megdet-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-            for number, array in enumerate(_arrays(plans, max_array_size=self._max_array_size), start=1):
-                job = self._submit(array, submissions_folder(runs_dir) / f"{stamp}-{number}")
-                count = len(array.plans)
-                yield f"job {job}: {count} {'run' if count == 1 else 'runs'} on {array.resources.describe()}"
+            left = deque(_arrays(_not_under_way(plans), max_array_size=self._most_at_once))
+            for number in count(1):
+                if not left:
+                    break
+                array = left.popleft()
+                try:
+                    job = self._submit(array, submissions_folder(runs_dir) / f"{stamp}-{number}")
+                except SubmitLimit as refused:
+                    half = len(array.plans) // 2
+                    if not half:
+                        return [plan for one in (array, *left) for plan in one.plans], str(refused)
+                    left.extendleft(Array(array.resources, part) for part in (array.plans[half:], array.plans[:half]))
+                    continue
+                runs = "1 run" if len(array.plans) == 1 else f"{len(array.plans)} runs"
+                say(f"job {job}: {runs} on {array.resources.describe()}")
+        return [], ""
+
+    @property
+    def _most_at_once(self) -> int:
+        """Elements that an array may have, as far as Slurm says so beforehand."""
+        try:
+            most = self._found.max_submit_jobs
+        except SlurmError:
+            most = None
+        return min(self._max_array_size, most or MANY)
 
     @cached_property
     def _max_array_size(self) -> int:
@@ -200,3 +270,8 @@ def _not_under_way(plans: Sequence[Plan]) -> list[Plan]:
 
 def _runs_dir(plans: Sequence[Plan]) -> Path:
     return Path(plans[0].config.runs_dir)
+
+
+def _last_line(error: SlurmError) -> str:
+    """Slurm's programs say the outcome last."""
+    return str(error).splitlines()[-1]

@@ -13,6 +13,7 @@ from megdet.errors import ExitCode
 from megdet.launchers.rank import rank_environment
 from megdet.launchers.slurm.attempt import SlurmAttempt
 from megdet.launchers.slurm.end import fail, next_state
+from megdet.launchers.slurm.job_log import begins
 from megdet.launchers.slurm.meeting import meet_here, meet_there
 from megdet.launchers.slurm.payload import Payload
 from megdet.launchers.slurm.retries import count_retry, lost_its_job
@@ -64,6 +65,7 @@ def begin(attempt: SlurmAttempt, payload: Payload, number: int) -> RunFolder:
     except LostOwnership as error:
         sys.exit(str(error))
     payload.note_job(number, array=attempt.array)
+    print(begins(str(owned.owner)), file=sys.stderr, flush=True)
     if attempt.restarts and lost_its_job(folder) and not count_retry(folder):
         fail(owned, next_state(folder), "its job was lost again and again without any progress")
         sys.exit(ExitCode.RUN_FAILED)

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from megdet.launchers.slurm.submission import Submission
-from megdet.runs.failure import Failure
 from megdet.runs.folder import RunFolder
 from megdet.runs.status import Status
-
-_LOST_CONNECTION = re.compile(
-    r"connection (closed|reset|refused|timed out)|timed? ?out|broken pipe|NCCL|socketStartConnect|DistNetworkError|"
-    r"DistBackendError|DistStoreError|failed to connect|unhandled system error",
-    re.IGNORECASE,
-)
 
 
 def count_retry(folder: RunFolder) -> bool:
@@ -40,8 +32,3 @@ def lost_its_job(folder: RunFolder) -> bool:
     if state is None or submission is None or state.attempts <= submission.attempts_before:
         return False
     return state.status in (Status.RUNNING, Status.FAILED)
-
-
-def is_lost_connection(failure: Failure) -> bool:
-    """Whether what a rank complained about is the network between ranks, not its own work."""
-    return bool(_LOST_CONNECTION.search(f"{failure.error} {failure.reason}"))

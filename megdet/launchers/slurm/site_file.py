@@ -26,6 +26,8 @@ request_gpus: {request_gpus}         # false: nodes without GPUs, CPU processes 
 array_parallelism: 128     # jobs of a sweep that run at the same time
 max_retries: 2             # after a lost node or connection; errors of the code are never retried
 
+timeout_min: 10            # without progress; then the run ends and says which rank stood still
+
 setup: []                  # shell lines on the node before anything else: [module load cuda]
 container: null            # words before python: apptainer exec --nv /images/megdet.sif
 python: null               # null: the one that launches

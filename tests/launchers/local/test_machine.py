@@ -10,7 +10,8 @@ import pytest
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.launchers.local.machine import Machine
+from megdet.launchers.local.machine import IMAGE_CORE_S, Machine
+from megdet.model.settings import ModelSettings
 from megdet.planning.plan import make_plan
 
 NO_GPU = Machine(gpus=(), cores=2)
@@ -50,6 +51,30 @@ def test_without_a_gpu_a_node_has_as_many_cpu_ranks_as_are_asked_for() -> None:
     for asked, ranks in ((Config(), 1), (Config(gpus=2), 2), (Config(gpus=1000), 64), (Config(gpus=-1), 1)):
         assert NO_GPU.resolve(asked).cluster.gpus_per_node == ranks
     assert NO_GPU.resolve(Config(cluster=ClusterSettings(gpus_per_node=8))).cluster.gpus_per_node == 8
+
+
+def test_cpu_processes_are_planned_as_what_they_are() -> None:
+    assert NO_GPU.resolve(Config()).cluster.request_gpus is False
+    pretended = Config(cluster=ClusterSettings(gpus_per_node=8))
+    assert NO_GPU.resolve(pretended).cluster.request_gpus is False, "a run would start on this machine's cores"
+    pretended.sweep.dry_run = True
+    assert NO_GPU.resolve(pretended).cluster.request_gpus is True, "a plan for GPUs elsewhere"
+    assert Machine(("0",), cores=2).resolve(Config()).cluster.request_gpus is True
+
+
+def test_a_machine_without_gpu_says_what_it_can_do() -> None:
+    def remarks(**asked: object) -> list[str]:
+        return NO_GPU.remarks([make_plan(NO_GPU.resolve(Config(**asked)))])  # type: ignore[arg-type]
+
+    first, large, ways = remarks()
+    assert first == "no GPU here: CPU processes stand in for GPUs, on 2 cores"
+    hours = 7392 * 11 * 16 * IMAGE_CORE_S / 2 / 3600
+    assert f"r50_fpn on coco2017 is not meant for a CPU: about {hours:,.0f} hours a run" in large
+    assert "made for a machine like this: experiment=demo" in ways
+    assert remarks(model=ModelSettings(name="tiny")) == [first]
+    _, crowded, _, _ = remarks(batch=64, gpus=64)
+    assert "64 processes share 2 cores; with gpus=2" in crowded
+    assert Machine(("0",), cores=2).remarks([make_plan(Machine(("0",), cores=2).resolve(Config()))]) == []
 
 
 def test_with_gpus_a_node_has_those() -> None:

@@ -152,13 +152,13 @@ def test_a_killed_rank_is_named_as_the_cause_even_if_others_complain_first(plan:
 def test_what_a_failing_rank_wrote_itself_is_kept(plan: Plan, ranks: Ranks) -> None:
     body = """
         if rank == 1:
-            (folder / "failure.json").write_text('{"rank": 1, "reason": "mine"}')
+            run.write_failure(Failure(1, "ValueError", "mine"))
             state("failed", reason="mine")
             sys.exit(1)
         time.sleep(100)
     """
     assert run_local(plan, program=ranks(body)) == "failed"
-    assert failure_of(plan) == {"rank": 1, "reason": "mine"}
+    assert (failure_of(plan)["rank"], failure_of(plan)["reason"]) == (1, "mine")
     assert state_of(plan).reason == "mine"
 
 

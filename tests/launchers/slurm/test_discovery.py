@@ -98,7 +98,7 @@ def test_nodes_that_are_not_there_are_named(slurm: None, settings: dict[str, obj
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"partition": "gpu", "nodes": 16, "gpus_per_node": 8}, "no job ever gets them"),
+        ({"partition": "gpu", "nodes": 16, "gpus_per_node": 8}, "more than any job ever gets"),
         ({"partition": "gpu", "nodes": 4, "gpus_per_node": 4, "time_min": 4000}, "more than gpu ever gives .2880 min."),
     ],
 )
@@ -107,8 +107,10 @@ def test_what_a_partition_never_gives_is_refused_while_planning(
 ) -> None:
     plan = make_plan(asked(256, 32, **settings))
     with pytest.raises(UserError, match=words):
-        check_fits(plan, found(), partition=None)
-    check_fits(make_plan(asked(256, 32, partition="long", nodes=16, gpus_per_node=8)), found(), partition=None)
+        check_fits(plan, found(), time_min=plan.config.cluster.time_min or 1, partition=None)
+    check_fits(
+        make_plan(asked(256, 32, partition="long", nodes=16, gpus_per_node=8)), found(), time_min=9000, partition=None
+    )
 
 
 def test_slurm_is_asked_once_for_all_points_also_where_it_does_not_answer(command: Command, tmp_path: Path) -> None:
@@ -150,5 +152,5 @@ def test_megdet_cluster_shows_what_there_is_and_writes_a_file_that_plans(
     settings = ClusterSettings(**written)
     settings.check("cluster.")
     assert (settings.nodes, settings.gpus_per_node, settings.partition) == (16, 8, "long")
-    check_fits(make_plan(Config(batch=256, bn_size=16, cluster=settings)), found(), partition=None)
+    check_fits(make_plan(Config(batch=256, bn_size=16, cluster=settings)), found(), time_min=60, partition=None)
     assert megdet(["cluster", "--write"]) == 2 and "exists" in capsys.readouterr().err

@@ -62,13 +62,17 @@ def test_an_error_of_the_code_is_left_as_it_was_said_and_never_retried(submitted
     assert not asked.exists() and failure is not None and failure.error == "ValueError"
 
 
-def test_a_killed_rank_is_the_cause_though_others_complained_first(submitted: RunFolder, asked: Path) -> None:
-    owned = begin(submitted)
-    word(owned, Status.FAILED)
-    complain(owned, "RuntimeError", "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:1234")
-    assert ends(submitted, 137) == 137
+def test_a_killed_rank_is_the_cause_though_others_complained_first_and_retried(
+    submitted: RunFolder, asked: Path
+) -> None:
+    for restarts in range(3):
+        owned = begin(submitted, restarts)
+        word(owned, Status.FAILED, attempts=restarts + 1)
+        complain(owned, "RuntimeError", "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:1234")
+        assert ends(submitted, 137, restarts) == 137
+        assert "SIGKILL" in str(state_of(submitted).reason)
     failure = submitted.failure()
-    assert "SIGKILL" in str(state_of(submitted).reason)
+    assert asked.read_text() == "requeue 7\n" * 2 and state_of(submitted).status == Status.FAILED
     assert failure is not None and "SIGKILL" in failure.reason and failure.rank is None
 
 

@@ -1,0 +1,36 @@
+"""What srun and Slurm said around the ranks of one start of a job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from megdet.launchers.slurm.submission import Submission
+from megdet.runs.folder import RunFolder, last_lines
+
+LINES = 400
+_ENDED = re.compile(r"srun: error: .*\btasks? (\d+)[^:]*: (?:Exited with exit code (\d+)|\S)")
+
+
+def begins(attempt: str) -> str:
+    """The line with which an attempt begins in its job's log, which all starts of a job share."""
+    return f"megdet: attempt {attempt}"
+
+
+def said_around(folder: RunFolder, attempt: str) -> list[str]:
+    """The lines of the job's log since an attempt began; the last ones where it never did."""
+    submission = Submission.read(folder)
+    lines = list(last_lines(Path(submission.log) if submission else folder.launcher_log, LINES))
+    if begins(attempt) in lines:
+        lines = lines[len(lines) - lines[::-1].index(begins(attempt)) :]
+    return lines
+
+
+def first_to_end(lines: Sequence[str]) -> tuple[int | None, int | None]:
+    """The rank that srun saw end first, and its exit code where it was not a signal; None where srun did not say."""
+    for line in lines:
+        found = _ENDED.search(line)
+        if found:
+            return int(found.group(1)), int(found.group(2)) if found.group(2) else None
+    return None, None

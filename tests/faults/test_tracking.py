@@ -1,0 +1,100 @@
+"""A tracking server that is slow, down or wrong: training waits for it no longer than is said."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from megdet.runs.folder import RunFolder
+from megdet.runs.sweep_folder import record_sweep
+from megdet.sweep.record import conclude_sweep
+from megdet.tracking import client, mirror
+from megdet.tracking.client import prepare, warn
+from megdet.tracking.mirror import Mirror
+from tests.runs.fabricate import fabricate_run
+from tests.tracking.databases import new_database
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own, when it loads
+
+
+@pytest.fixture(autouse=True)
+def warnings_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_warned", set())
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept: list[socket.socket] = []
+
+        def take() -> None:
+            while True:
+                try:
+                    kept.append(server.accept()[0])
+                except OSError:
+                    return
+
+        threading.Thread(target=take, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        for connection in kept:
+            connection.close()
+
+
+def test_a_silent_server_is_waited_for_as_long_as_is_said_at_start_and_end(
+    silent_server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunFolder(fabricate_run(tmp_path, {}))
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        assert not prepare(silent_server, "megdet", patience_s=1.0)
+        assert time.monotonic() - began < 8, "loading MLflow included"
+        assert "no answer within 1 s" in caplog.text
+        pushing = Mirror(run, silent_server, "megdet")
+        began = time.monotonic()
+        pushing.push()
+        assert time.monotonic() - began < 0.1
+        assert not pushing.close(timeout_s=1.0)
+    assert time.monotonic() - began < 3 and "`megdet sync` pushes the rest" in caplog.text
+
+
+def test_concluding_a_sweep_pushes_what_its_runs_could_not(tmp_path: Path) -> None:
+    uri = new_database(tmp_path / "store")
+    runs = tmp_path / "runs"
+    names = [fabricate_run(runs, {"seed": seed}).name for seed in (0, 1)]
+    folder = record_sweep(
+        runs, name="a", command="b", run_ids=names, uri=uri, experiment="megdet", settings={"batch": "16"}
+    )
+    assert prepare(uri, "megdet")
+    conclude_sweep(folder)
+    store = MlflowClient(tracking_uri=uri)
+    (experiment,) = [found for found in store.search_experiments() if found.name == "megdet"]
+    found = store.search_runs([experiment.experiment_id], "tags.kind = 'run'")
+    assert sorted(run.data.tags["run_id"] for run in found) == sorted(names)
+    assert all(len(store.get_metric_history(run.info.run_id, "mmAP")) == 11 for run in found)
+    conclude_sweep(folder)
+    assert all(len(store.get_metric_history(run.info.run_id, "mmAP")) == 11 for run in found), "nothing twice"
+
+
+def test_an_error_of_our_own_code_is_logged_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, uri = RunFolder(fabricate_run(tmp_path, {})), new_database(tmp_path / "store")
+
+    def mistake(*_: object) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(mirror, "asked_points", mistake)
+    with caplog.at_level(logging.WARNING):
+        assert not mirror.mirror(run, uri, "megdet")
+        assert "Traceback" in caplog.text and "test_tracking.py" in caplog.text
+        caplog.clear()
+        warn("http://elsewhere", ConnectionError("refused"))
+    assert "Traceback" not in caplog.text
