@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from megdet.data.batch import ImageBatch
-from megdet.data.shapes import generate_shapes
+from megdet.data.generated import generate
 from megdet.training.loop import accumulate_gradients, data_parallel
 from megdet.training.named_sums import NamedSums
 from tests.ranks import run_ranks
@@ -29,7 +29,7 @@ Proposals = dict[int, Tensor]
 def resized_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of other sizes than `shapes_root`'s, all of them resized."""
     root = tmp_path_factory.mktemp("resized")
-    generate_shapes(root, train_images=24, val_images=1, image_size=150, seed=9)
+    generate("shapes", root, train_images=24, val_images=1, image_size=150, seed=9)
     return root
 
 
