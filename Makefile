@@ -51,6 +51,7 @@ benchmarks: $(INSTALLED) ## ours and its peers, side by side (an hour on two cor
 	$(BIN)/python -m benchmarks.sweep_planning
 	$(BIN)/python -m benchmarks.coco_eval
 	$(BIN)/python -m benchmarks.read_data
+	$(BIN)/python -m benchmarks.small_model
 	for ranks in 2 4; do \
 	  $(BIN)/python -m benchmarks.cgbn --ranks $$ranks && $(BIN)/python -m benchmarks.cgbn --ranks $$ranks --channels-last || exit 1; \
 	done

@@ -22,6 +22,8 @@ class LearningRateSettings(Settings):
     base_batch: int = setting(16, Whole(least=1))
     scale: float = setting(1.0, Number(above=0), why=_NOTHING_LEARNED)
     """0.5 is the "half learning rate" of Table 2."""
+    warmup_start: float | None = setting(None, Number())
+    """Of the first step of the warm-up; None: `base`, as in the paper (section 3.2)."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class ScheduleSettings(Settings):
     """Epochs done when the learning rate is multiplied by the factor in the same place."""
     factors: list[float] = setting([0.1, 0.1], Each(Number(above=0)), why=_NOTHING_LEARNED)
     warmup_epochs: float | None = setting(1.0, Number())
-    """Length of the rise from lr.base to lr; to give it in images, set this to null and the next one."""
+    """Length of the rise from lr.warmup_start to lr; to give it in images, set this to null and the next one."""
     warmup_images: int | None = setting(None, Whole())
     custom: Any = setting(None, OwnPart())
     """One's own, as `megdet.training.learning_rate.LearningRate` says."""

@@ -1,7 +1,7 @@
 """From a split to the batches of one rank, for training and for evaluation.
 
 An image is always padded to a size known from the annotation file alone: in training that of its padding
-group (the images of one BN batch, `sampler.padding_group`), in evaluation its own multiple of 32. So what the
+group (one BN batch, or several small ones: `sampler.padding_group`), in evaluation its own multiple of 32. So what the
 detector sees of an image does not depend on how many ranks, passes or workers there are.
 """
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from megdet.data.splitmix import hash_words
 
+PADDED_TOGETHER = 16
+"""Images, at most, where BN batches are smaller: as many as a GPU takes in one pass of large images."""
+ASPECTS_PER_OCTAVE = 6
+"""Kinds of aspect ratio between 1 : 1 and 2 : 1."""
+
 
 def padding_group(*, batch: int, bn_size: int) -> int:
-    """How many consecutive images are padded to one size: one BN batch; a pair where BN is frozen."""
-    if bn_size:
-        return bn_size
-    return 2 if batch % 2 == 0 else 1
+    """How many consecutive images are padded to one size.
+
+    One BN batch; where that is small, or BN is frozen, as many whole ones as make up to `PADDED_TOGETHER` images and
+    divide `batch`: a pass of a GPU is then one forward call, and the size still a function of the experiment alone.
+    """
+    least = max(bn_size, 1)
+    groups = range(least, max(least, PADDED_TOGETHER) + 1, least)
+    return max(group for group in groups if batch % group == 0)
 
 
 def epoch_order(
@@ -21,29 +31,40 @@ def epoch_order(
 ) -> list[int]:
     """Indices of the images of one epoch, in training order; each at most once.
 
-    With `aspect_grouping` every `group` consecutive images share an orientation (h > w or not), so that
-    little is padded; only what is left of both orientations at the end forms mixed groups. The rest
-    of N / batch is dropped. The order does not depend on `batch` otherwise, nor on any layout.
+    With `aspect_grouping` every `group` consecutive images have nearly the same aspect ratio, within a sixth of an
+    octave, so that little is padded; what is left over at the end is grouped by orientation (h > w or not), and only
+    what is left of both orientations is mixed. The rest of N / batch is dropped. The order does not depend on
+    `batch` otherwise, nor on any layout.
     """
     if batch % group:
         raise ValueError(f"group={group} must divide batch={batch}")
-    shuffled = np.random.default_rng([seed, epoch]).permutation(len(sizes)).tolist()
-    order = _group_by_orientation(shuffled, sizes, group) if aspect_grouping else shuffled
+    shuffled: list[int] = np.random.default_rng([seed, epoch]).permutation(len(sizes)).tolist()
+    order = shuffled
+    if aspect_grouping:
+        alike, left = _grouped(shuffled, [_aspect(size) for size in sizes], group)
+        of_orientation, left = _grouped(left, [height > width for height, width in sizes], group)
+        order = alike + of_orientation + left
     return order[: len(order) // batch * batch]
 
 
-def _group_by_orientation(shuffled: list[int], sizes: Sequence[tuple[int, int]], group: int) -> list[int]:
+def _aspect(size: tuple[int, int]) -> int:
+    """The kind of aspect ratio; 4 : 3 and 3 : 2, the most usual, are in the middle of theirs."""
+    height, width = size
+    return math.floor(ASPECTS_PER_OCTAVE * math.log2(width / height))
+
+
+def _grouped(shuffled: Sequence[int], kinds: Sequence[int], group: int) -> tuple[list[int], list[int]]:
+    """Groups of one kind, each from when it is full on, and what is left over, in the order of `shuffled`."""
     order: list[int] = []
-    waiting: dict[bool, list[int]] = {False: [], True: []}
+    waiting: dict[int, list[int]] = {}
     for index in shuffled:
-        height, width = sizes[index]
-        bucket = waiting[height > width]
-        bucket.append(index)
-        if len(bucket) == group:
-            order += bucket
-            bucket.clear()
-    left = set(waiting[False] + waiting[True])
-    return order + [index for index in shuffled if index in left]
+        of_kind = waiting.setdefault(kinds[index], [])
+        of_kind.append(index)
+        if len(of_kind) == group:
+            order += of_kind
+            of_kind.clear()
+    left = {index for of_kind in waiting.values() for index in of_kind}
+    return order, [index for index in shuffled if index in left]
 
 
 def sampling_key(seed: int, epoch: int, image_id: int) -> int:

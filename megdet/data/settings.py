@@ -45,7 +45,7 @@ class DataSettings(Settings):
     flip: bool = setting(True, Flag())
     """Mirror half of the training images."""
     aspect_grouping: bool = setting(True, Flag())
-    """Images of one orientation share a BN batch, so that padding stays small."""
+    """Images of nearly one aspect ratio share a BN batch, so that padding stays small."""
     max_bad_images: int = setting(10, Whole())
     """Unreadable images that are tolerated (each is named and counted) before a run fails."""
     workers: int = setting(4, Whole(most=1024))

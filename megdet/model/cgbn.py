@@ -168,6 +168,12 @@ def batch_statistics(x: Tensor, group: dist.ProcessGroup | None) -> BatchStatist
     return BatchStatistics(mean.to(dtype), var.to(dtype), pixels[0])
 
 
+def scaled(x: Tensor, scale: Tensor, shift: Tensor, centre: Tensor) -> Tensor:
+    """scale * (x - centre) + shift in one pass, for x [N, C, H, W] and the others [C]."""
+    # Not F.batch_norm, which some versions of torch do not let have eps = 0.
+    return torch.batch_norm(x, scale, shift, centre, torch.ones_like(centre), False, 0.0, 0.0, False)
+
+
 class _Normalise(torch.autograd.Function):
     """y = weight * (x - mean) / sqrt(var + eps) + bias with the statistics of the joined BN batch."""
 
@@ -207,7 +213,6 @@ class _Normalise(torch.autograd.Function):
             dx = torch.zeros_like(x)
         else:
             # One fused pass for b * (x - mean) + c, one for a * dy on top of it.
-            # (Not F.batch_norm, which some versions of torch do not let have eps = 0.)
-            dx = torch.batch_norm(x, b, c, mean, torch.ones_like(mean), False, 0.0, 0.0, False)
+            dx = scaled(x, b, c, mean)
             dx.addcmul_(dy, a.to(dy.dtype).view(1, -1, 1, 1))
         return dx, dweight, dbias, None, None, None, None, None

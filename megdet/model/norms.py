@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torchvision.ops import FrozenBatchNorm2d
 
 from megdet.errors import UserError
-from megdet.model.cgbn import CrossGPUBatchNorm2d
+from megdet.model.cgbn import CrossGPUBatchNorm2d, scaled
 from megdet.model.settings import ModelSettings
 from megdet.settings.own_part import failed_trial, make, misfit
 
@@ -47,8 +48,25 @@ class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torchv
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return torch.addcmul(shift.to(x.dtype)[:, None, None], x, scale.to(x.dtype)[:, None, None])
+        y = _Scaled.apply(x, scale, self.bias, self.running_mean)
+        assert isinstance(y, Tensor)
+        return y
+
+
+class _Scaled(torch.autograd.Function):
+    """scale * (x - centre) + shift, channel by channel; differentiable in x alone, which backward does not need."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, scale: Tensor, shift: Tensor, centre: Tensor) -> Tensor:
+        ctx.save_for_backward(scale)
+        return scaled(x, scale, shift, centre)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        zeros = torch.zeros_like(scale)
+        return scaled(dy, scale, zeros, zeros), None, None, None
 
 
 def norm_layers(model: ModelSettings, *, bn_size: int, group: dist.ProcessGroup | None) -> NormLayers:

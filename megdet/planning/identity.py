@@ -21,7 +21,8 @@ RECIPE = 2
 """What all runs of this version learn by, besides their settings; part of every id.
 
 To be raised by whoever changes what is learned under the same settings (the numbers themselves, not their last bits):
-finished runs of before are then never taken for new ones. 2: exact BN statistics, anchors of fixed strides.
+finished runs of before are then never taken for new ones. 2: exact BN statistics, anchors
+of fixed strides, images grouped by aspect ratio, 16 of frozen or small BN batches padded alike.
 """
 PLACES = ("data.root", "data.train", "data.val", "data.workers", "model.init_from")
 """Within them, what says only where and how."""

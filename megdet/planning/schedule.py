@@ -60,7 +60,8 @@ def make_schedule(schedule: ScheduleSettings, *, lr: LearningRateSettings, batch
             f"use batch={train_images} or less"
         )
     full = lr.base * batch / lr.base_batch * lr.scale
-    warmup_steps = _warmup_steps(schedule, batch, steps_per_epoch) if full > lr.base else 0
+    start = lr.base if lr.warmup_start is None else lr.warmup_start
+    warmup_steps = _warmup_steps(schedule, batch, steps_per_epoch) if full > start else 0
     milestones = tuple(
         (epoch * steps_per_epoch, factor) for epoch, factor in zip(schedule.milestones, schedule.factors, strict=True)
     )
@@ -80,7 +81,7 @@ def make_schedule(schedule: ScheduleSettings, *, lr: LearningRateSettings, batch
             )
     return Schedule(
         lr=full,
-        warmup_lr=lr.base if warmup_steps else full,
+        warmup_lr=start if warmup_steps else full,
         warmup_steps=warmup_steps,
         milestones=milestones,
         steps_per_epoch=steps_per_epoch,

@@ -7,8 +7,8 @@ those that a training step accumulates. Var(mean of k gradients), over disjoint 
 Var(gradient) / k. Eq. 2 says they are equal if the gradients of the samples are independent and alike.
 
 Groups are of one epoch each and deviations are from the epoch's own mean: no image comes twice in an epoch, and then
-the ratio of the two is not changed by how small the data set is. The standard error is estimated from the spread of
-the squared distances of successive gradients.
+the ratio of the two is not changed by how small the data set is. The standard error is the jackknife's
+over the groups (`megdet.studies.jackknife`).
 
 Runs in one process, on a GPU if there is one. Prints a table and leaves `gradient_variance.json` in the run folder
 and MLflow; `python analysis/make_tables.py --table variance` shows it for all runs, averaged over seeds.
@@ -22,7 +22,6 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -37,14 +36,15 @@ from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.runs.folder import GRADIENT_VARIANCE
+from megdet.studies.jackknife import Projection, ratio_error
 from megdet.studies.studied_run import StudiedRun
 
 GROUPS = (1, 2, 4, 8, 16)
 """k: gradients in a mean."""
 MODULES = ("backbone.body", "backbone.fpn", "rpn", "roi_heads")
 ALL = "all"
-FEWEST = 4
-"""Gradients: two distances of two."""
+FEWEST = 6
+"""Gradients: three groups of two."""
 
 
 class GroupMeans:
@@ -87,53 +87,42 @@ class GroupMeans:
         return self._squares / self.degrees if self.degrees else None
 
 
-class Spread:
-    """How much a squared distance of two vectors scatters about its mean, relative to it."""
-
-    def __init__(self) -> None:
-        self.distances: list[float] = []
-        self._previous: Tensor | None = None
-
-    def add(self, vector: Tensor) -> None:
-        """Add the next vector; each is used in one distance, so that the distances are independent."""
-        if self._previous is None:
-            self._previous = vector.clone()
-        else:
-            self.distances.append(float((vector - self._previous).double().square().sum()))
-            self._previous = None
-
-
 def variances(gradients: Iterable[tuple[int, Mapping[str, Tensor]]]) -> dict[str, dict[int, dict[str, float]]]:
     """For each module, and for all together, what is known of the mean of k gradients: variance, ratio and error.
 
     `gradients` are flat vectors by module with their epoch. `ratio` is k times the variance over that of one gradient,
-    `error` its standard error. A k of which no epoch has two groups is left out. UserError where the gradients are too
-    few or all the same.
+    `error` its standard error. A k of too few groups to tell its error (three in one epoch) is left out. UserError
+    where the gradients are too few or all the same.
     """
     means: dict[str, dict[int, GroupMeans]] = {}
-    spreads: dict[str, Spread] = {}
+    projections: dict[str, Projection] = {}
+    projected: dict[str, list[list[Tensor]]] = {}
     epoch_before = None
     for epoch, gradient in gradients:
-        if epoch_before not in (None, epoch):
+        if epoch != epoch_before:
             _end_epoch(means)
-        epoch_before = epoch
         for module, vector in gradient.items():
             for group in means.setdefault(module, {k: GroupMeans(k) for k in GROUPS}).values():
                 group.add(vector)
-            spreads.setdefault(module, Spread()).add(vector)
+            if module not in projections:
+                projections[module], projected[module] = Projection(len(vector)), []
+            if epoch != epoch_before:
+                projected[module].append([])
+            projected[module][-1].append(projections[module](vector))
+        epoch_before = epoch
     _end_epoch(means)
-    if not any(sum(spread.distances) for spread in spreads.values()):
-        raise UserError("the gradients are all the same: nothing is trained here, or there are too few of them")
     of_module = {
-        module: {k: (value, group.degrees) for k, group in groups.items() if (value := group.variance()) is not None}
+        module: {k: value for k, group in groups.items() if (value := group.variance()) is not None}
         for module, groups in means.items()
     }
-    distances = {module: spread.distances for module, spread in spreads.items()}
+    if not any(by_k.get(1) for by_k in of_module.values()):
+        raise UserError("the gradients are all the same: nothing is trained here, or there are too few of them")
     # The modules' coordinates together are all coordinates, so their sums add up.
     first = next(iter(of_module.values()))
-    of_module[ALL] = {k: (sum(by_k[k][0] for by_k in of_module.values()), first[k][1]) for k in first}
-    distances[ALL] = [sum(parts) for parts in zip(*distances.values(), strict=True)]
-    return {module: _ratios(by_k, distances[module]) for module, by_k in of_module.items()}
+    of_module[ALL] = {k: sum(by_k[k] for by_k in of_module.values()) for k in first}
+    vectors = {module: [torch.stack(epoch) for epoch in epochs] for module, epochs in projected.items()}
+    vectors[ALL] = [torch.cat(parts, dim=1) for parts in zip(*vectors.values(), strict=True)]
+    return {module: _ratios(by_k, vectors[module]) for module, by_k in of_module.items()}
 
 
 def _end_epoch(means: Mapping[str, Mapping[int, GroupMeans]]) -> None:
@@ -142,16 +131,12 @@ def _end_epoch(means: Mapping[str, Mapping[int, GroupMeans]]) -> None:
             group.end_epoch()
 
 
-def _ratios(by_k: Mapping[int, tuple[float, int]], distances: list[float]) -> dict[int, dict[str, float]]:
-    single, degrees_of_one = by_k[1]
-    # A variance over n degrees of freedom scatters as one squared distance does, over the root of n. The two of a
-    # ratio share their gradients, so as independent ones they scatter no less than this.
-    relative = stdev(distances) / fmean(distances)
+def _ratios(by_k: Mapping[int, float], vectors: list[Tensor]) -> dict[int, dict[str, float]]:
     found = {}
-    for k, (variance, degrees) in by_k.items():
-        ratio = k * variance / single
-        error = ratio * relative * math.sqrt(1 / degrees + 1 / degrees_of_one) if k > 1 else 0.0
-        found[k] = {"variance": variance, "ratio": ratio, "error": error}
+    for k, variance in by_k.items():
+        error = ratio_error(vectors, k) if k > 1 else 0.0
+        if not math.isnan(error):
+            found[k] = {"variance": variance, "ratio": k * variance / by_k[1], "error": error}
     return found
 
 

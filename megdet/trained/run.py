@@ -12,6 +12,7 @@ In a notebook:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from megdet.data.sampler import padding_group
 from megdet.errors import UserError
 from megdet.model.detector import Detector
 from megdet.planning.plan import config_in, make_plan
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+PAIR = 2
+"""Images in a pass where BN is frozen; elsewhere it is a BN batch."""
+
+
 class TrainedRun:
     """A run of which there is a checkpoint; nothing here needs the data that it learned from.
 
@@ -55,8 +59,8 @@ class TrainedRun:
         asked = config_in(folder.plan.read_text())
         cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None)
         self.folder = folder
-        group = padding_group(batch=asked.batch, bn_size=asked.bn_size)
-        self.plan = make_plan(replace(asked, gpus=1, images_per_gpu=group, cluster=cluster))
+        images = asked.bn_size or math.gcd(asked.batch, PAIR)
+        self.plan = make_plan(replace(asked, gpus=1, images_per_gpu=images, cluster=cluster))
         """Laid out on one GPU, whatever the run was trained on."""
         self.ranks = replace(Ranks.from_environment(), rank=0, local_rank=0, world_size=1)
         checkpoint = Checkpoint.read(folder.checkpoint, self.ranks.device)

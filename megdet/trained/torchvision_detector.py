@@ -58,6 +58,14 @@ class ResizedAsTrained(GeneralizedRCNNTransform):  # type: ignore[misc]  # torch
         return resized, target
 
 
+class AnchorsOfFixedStrides(AnchorGenerator):  # type: ignore[misc]
+    """Anchors 4, 8, 16, 32 and 64 pixels apart; torchvision's own move with the padding on the last level."""
+
+    def grid_anchors(self, grid_sizes: list[list[int]], strides: list[list[Tensor]]) -> list[Tensor]:
+        fixed: list[Tensor] = super().grid_anchors(grid_sizes, [[4 * 2**level] * 2 for level in range(len(strides))])
+        return fixed
+
+
 def build(numbers: dict[str, Any]) -> FasterRCNN:
     """The model of `detector.json`, with random weights; `classes` and `category_ids` go by label, 0 is background."""
     body = getattr(resnet, numbers["backbone"])(weights=None, norm_layer=FrozenBatchNorm2d)
@@ -75,7 +83,7 @@ def build(numbers: dict[str, Any]) -> FasterRCNN:
         backbone,
         min_size=numbers["min_size"],
         max_size=numbers["max_size"],
-        rpn_anchor_generator=AnchorGenerator(tuple((size,) for size in sizes), (ratios,) * len(sizes)),
+        rpn_anchor_generator=AnchorsOfFixedStrides(tuple((size,) for size in sizes), (ratios,) * len(sizes)),
         box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], resolution, sampling_ratio=2),
         box_head=TwoMLPHead(channels * resolution**2, hidden),
         box_predictor=FastRCNNPredictor(hidden, len(numbers["classes"])),

@@ -80,8 +80,7 @@ def detector_of(plan: Plan, ranks: Ranks, *, pretrained: bool = True) -> Detecto
 
 def optimizer_of(plan: Plan, detector: Detector) -> torch.optim.Optimizer:
     """The optimizer of all parameters that are not frozen, norms included."""
-    trained = [p for p in detector.parameters() if p.requires_grad]
-    return build_optimizer(plan.config.optimizer, trained, lr=plan.schedule.lr)
+    return build_optimizer(plan.config.optimizer, detector, lr=plan.schedule.lr)
 
 
 def learning_rate_of(plan: Plan) -> LearningRate:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from torch import nn
 from torch.nn import Parameter
 
 from megdet.config.optimizer import OptimizerSettings
@@ -22,15 +23,18 @@ class OptimizerFactory(Protocol):
     def __call__(self, parameters: Sequence[Parameter], *, lr: float) -> torch.optim.Optimizer: ...
 
 
-def build_optimizer(
-    settings: OptimizerSettings, parameters: Sequence[Parameter], *, lr: float
-) -> torch.optim.Optimizer:
-    """SGD as in section 4 of the paper, weight decay on every parameter; or the user's own.
+def build_optimizer(settings: OptimizerSettings, model: nn.Module, *, lr: float) -> torch.optim.Optimizer:
+    """SGD as in section 4 of the paper, or the user's own, of all parameters of `model` that are trained.
 
-    Raises UserError for an own one that is no torch optimizer of all `parameters`.
+    Raises UserError for an own one that is no torch optimizer of all of them.
     """
+    parameters = [p for p in model.parameters() if p.requires_grad]
     if settings.custom is None:
-        return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        groups = [
+            {"params": group, "weight_decay": decay}
+            for decay, group in _by_weight_decay(settings, model, parameters).items()
+        ]
+        return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
     key = "optimizer.custom"
     optimizer = make(key, settings.custom, parameters, lr=lr)
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -39,3 +43,26 @@ def build_optimizer(
     if moved != {id(parameter) for parameter in parameters}:
         raise misfit(key, settings.custom, "its parameter groups are not all that it was given to train")
     return optimizer
+
+
+def _by_weight_decay(
+    settings: OptimizerSettings, model: nn.Module, parameters: Sequence[Parameter]
+) -> dict[float, list[Parameter]]:
+    """The parameters by their weight decay, in their order; all of them in one group where they have the same."""
+    norms: set[int] = set()
+    biases: set[int] = set()
+    for module in model.modules():
+        own = dict(module.named_parameters(recurse=False))
+        if (weight := own.get("weight")) is not None and weight.ndim == 1:  # of a norm, whatever its class
+            norms.update(map(id, own.values()))
+        elif "bias" in own:
+            biases.add(id(own["bias"]))
+    groups: dict[float, list[Parameter]] = {}
+    for parameter in parameters:
+        special = None
+        if id(parameter) in norms:
+            special = settings.norm_weight_decay
+        elif id(parameter) in biases:
+            special = settings.bias_weight_decay
+        groups.setdefault(settings.weight_decay if special is None else special, []).append(parameter)
+    return groups

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from megdet.data.images import resized_size
 from megdet.data.sampler import epoch_order, is_flipped, padding_group, sampling_key
 
 LANDSCAPE, PORTRAIT = (480, 640), (640, 480)
@@ -55,9 +56,43 @@ def test_a_group_that_does_not_divide_the_batch_is_refused() -> None:
         order(group=3)
 
 
-def test_padding_groups_are_bn_batches_and_pairs_where_bn_is_frozen() -> None:
-    assert [padding_group(batch=16, bn_size=n) for n in (0, 2, 16)] == [2, 2, 16]
-    assert padding_group(batch=5, bn_size=0) == 1
+def test_padding_groups_are_whole_bn_batches_of_up_to_16_images_together() -> None:
+    assert [padding_group(batch=256, bn_size=n) for n in (0, 1, 2, 16, 32, 256)] == [16, 16, 16, 16, 32, 256]
+    assert [padding_group(batch=n, bn_size=0) for n in (1, 5, 16, 24, 34, 37)] == [1, 5, 16, 12, 2, 1]
+    assert [padding_group(batch=24, bn_size=n) for n in (0, 2, 3, 8, 12, 24)] == [12, 12, 12, 8, 12, 24]
+
+
+def coco_like_sizes() -> list[tuple[int, int]]:
+    """The usual sizes of COCO's images: 640 pixels long, most of them 4 : 3 or 3 : 2."""
+    draw = np.random.default_rng(0)
+    short = draw.choice([480, 427, 426, 425, 360, 500, 640], 4000, p=[0.52, 0.14, 0.13, 0.1, 0.05, 0.03, 0.03])
+    return [
+        (640, s) if upright else (s, 640) for s, upright in zip(short.tolist(), draw.random(4000) < 0.25, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("group", [2, 16, 64])
+def test_groups_of_alike_aspect_ratio_waste_little_on_padding(group: int) -> None:
+    sizes, resized = coco_like_sizes(), {}
+    for size in set(sizes):
+        resized[size] = resized_size(size, min_size=800, max_size=1333)
+    padded = taken = 0
+    order = epoch_order(sizes, batch=64, group=group, seed=0, epoch=0, aspect_grouping=True)
+    for start in range(0, len(order), group):
+        of_group = [resized[sizes[index]] for index in order[start : start + group]]
+        padded += group * max(h for h, _ in of_group) * max(w for _, w in of_group)
+        taken += sum(h * w for h, w in of_group)
+    assert padded < 1.05 * taken
+
+
+def test_an_epochs_end_mixes_only_what_is_left_of_every_aspect_ratio() -> None:
+    sizes = [(480, 640)] * 19 + [(427, 640)] * 18 + [(640, 480)] * 17 + [(640, 427)] * 6
+    order = epoch_order(sizes, batch=4, group=4, seed=0, epoch=0, aspect_grouping=True)
+    groups = [[sizes[index] for index in order[start : start + 4]] for start in range(0, len(order), 4)]
+    assert [len(set(group)) for group in groups[:13]] == [1] * 13  # 16 + 16 + 16 + 4 images
+    assert {h > w for h, w in groups[13]} == {False}  # 3 + 2 landscape ones are left, and 1 + 2 upright ones
+    assert {h > w for h, w in groups[14]} == {False, True}
+    assert len(order) == len(sizes) == len(set(order))
 
 
 def test_sampling_keys_and_flips_are_random_and_independent() -> None:

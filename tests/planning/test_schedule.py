@@ -103,3 +103,14 @@ def test_after_the_warm_up_the_rate_never_rises() -> None:
 def test_a_schedule_without_milestones_keeps_its_rate() -> None:
     constant = schedule_of(16, schedule=ScheduleSettings(milestones=[], factors=[]))
     assert constant.lr_at(constant.steps - 1) == constant.lr
+
+
+def test_the_warm_up_starts_where_it_is_asked_to_and_there_is_one_wherever_lr_is_above_that() -> None:
+    def asked(batch: int, start: float) -> Schedule:
+        lr = LearningRateSettings(warmup_start=start)
+        return make_schedule(ScheduleSettings(), lr=lr, batch=batch, train_images=1600)
+
+    from_nothing = asked(16, 0.0)
+    assert (from_nothing.lr, from_nothing.warmup_steps) == (0.02, 100)
+    assert [from_nothing.lr_at(step) for step in (0, 50, 100)] == pytest.approx([0.0, 0.01, 0.02], abs=1e-12)
+    assert asked(16, 0.02).warmup_steps == 0 and asked(32, 0.03).lr_at(0) == 0.03

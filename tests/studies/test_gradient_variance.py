@@ -10,6 +10,7 @@ import torch
 
 from megdet.errors import UserError
 from megdet.studies.gradient_variance import GROUPS, MODULES, GroupMeans, gradients_of, variances, verdict
+from megdet.studies.jackknife import Projection, ratio_error
 from tests.ranks import run_ranks
 from tests.tiny import tiny_detector, tiny_loader
 
@@ -66,6 +67,52 @@ def test_the_standard_error_is_how_much_the_ratio_scatters_over_repetitions(heav
     assert np.mean([one["error"] for one in found]) == pytest.approx(scatter, rel=0.4)
 
 
+def draws(kind: str, generator: torch.Generator) -> list[torch.Tensor]:
+    """64 gradients of ten coordinates; of heavy tails, a few are many times as long as the others."""
+    vectors = torch.randn(64, 10, generator=generator)
+    length = {"normal": 1.0, "heavy": torch.randn(64, 1, generator=generator).mul(1.2).exp()}[kind]
+    return list(vectors * length + 3)
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy"])
+def test_two_standard_errors_cover_the_truth_as_often_as_they_should_and_are_not_much_wider(kind: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    found = [variances((0, {"a": vector}) for vector in draws(kind, generator))["a"] for _ in range(150)]
+    for k in (2, 4, 8):
+        ratios, errors = (np.array([by_k[k][name] for by_k in found]) for name in ("ratio", "error"))
+        assert 0.85 <= np.mean(np.abs(ratios - 1) < 2 * errors) <= 1, k
+        assert 0.7 < np.sqrt(np.mean(errors**2) / np.mean((ratios - 1) ** 2)) < 1.5, k
+
+
+def test_the_error_is_the_jackknifes_by_its_definition_over_several_epochs() -> None:
+    epochs = [torch.randn(n, 7, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in (13, 8, 3)]
+
+    def ratio(parts: list[np.ndarray], means: list[np.ndarray]) -> float:
+        squares = [sum(((v - v.mean(0)) ** 2).sum() for v in each if len(v)) for each in (means, parts)]
+        degrees = [sum(len(v) - 1 for v in each if len(v)) for each in (means, parts)]
+        return 4 * (squares[0] / degrees[0]) / (squares[1] / degrees[1])
+
+    arrays = [epoch.numpy() for epoch in epochs]
+    means = [v[: len(v) // 4 * 4].reshape(-1, 4, 7).mean(1) for v in arrays]
+    without = [
+        ratio(
+            [np.delete(v, range(4 * g, 4 * g + 4), 0) if e == n else v for n, v in enumerate(arrays)],
+            [np.delete(v, g, 0) if e == n else v for n, v in enumerate(means)],
+        )
+        for e, of_epoch in enumerate(means)
+        for g in range(len(of_epoch))
+    ]
+    expected = np.sqrt((len(without) - 1) * np.var(without))
+    assert ratio_error(epochs, 4) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_projection_keeps_squared_distances() -> None:
+    vectors = torch.randn(20, 300_000, generator=torch.Generator().manual_seed(2))
+    project = Projection(300_000)
+    found = torch.stack([project(vector) for vector in vectors])
+    assert torch.allclose(torch.pdist(found), torch.pdist(vectors).double(), rtol=0.05)
+
+
 def test_two_epochs_of_a_small_data_set_do_not_make_the_ratio_too_small() -> None:
     rng = np.random.default_rng(0)
     ratios = []
@@ -82,7 +129,7 @@ def test_the_variances_of_the_modules_add_up_to_that_of_all() -> None:
     parts = variances((0, {"a": vector[:10], "b": vector[10:]}) for vector in joined)
     whole = variances((0, {"a": vector}) for vector in joined)["a"]
     assert parts["all"][2] == pytest.approx(whole[2], rel=1e-5)
-    assert 4 in whole and 8 not in whole, "eight vectors make one group of eight: no variance"
+    assert 2 in whole and 4 not in whole, "eight vectors make two groups of four: no telling how sure their variance is"
 
 
 def test_gradients_that_are_all_the_same_are_refused() -> None:

@@ -83,3 +83,25 @@ def test_the_optimizer_trains_all_that_is_not_frozen_with_the_papers_settings() 
     (group,) = optimizer_of(plan, detector).param_groups
     assert {id(p) for p in group["params"]} == {id(p) for p in detector.parameters()}
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.02 * 4 / 16, 0.9, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("of_norms", "of_biases", "decays"),
+    [(0.0, None, {1e-4, 0.0}), (None, 0.0, {1e-4, 0.0}), (0.0, 0.0, {1e-4, 0.0}), (2e-4, 0.0, {1e-4, 2e-4, 0.0})],
+)
+def test_norms_and_biases_have_the_weight_decay_that_is_asked_for(
+    of_norms: float | None, of_biases: float | None, decays: set[float]
+) -> None:
+    config = Config(batch=4, bn_size=4, gpus=1)
+    config.model = model_with("tiny", ["backbone", "fpn"])
+    config.cluster.gpus_per_node = 1
+    config.optimizer.norm_weight_decay, config.optimizer.bias_weight_decay = of_norms, of_biases
+    plan = make_plan(config)
+    detector = detector_of(plan, ALONE)
+    groups = optimizer_of(plan, detector).param_groups
+    found = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert {group["weight_decay"] for group in groups} == decays
+    of_cgbn = {id(p) for m in norms(detector) for p in m.parameters()}
+    for name, parameter in detector.named_parameters():
+        kind = of_norms if id(parameter) in of_cgbn else of_biases if name.endswith(".bias") else None
+        assert found[id(parameter)] == (1e-4 if kind is None else kind), name
