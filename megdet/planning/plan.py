@@ -155,9 +155,9 @@ def _config_in(values: Mapping[str, Any]) -> Config:
         refuse_old_names(config)
     if recipe_of(values) != RECIPE:
         raise UserError(
-            f"plan {shown(values.get('run_id'))} was made by a megdet that learns by recipe {recipe_of(values)}, and "
-            f"this one learns by recipe {RECIPE}: the same settings give other numbers. Check out the commit that the "
-            "plan names to work with it, or launch the experiment again"
+            f"plan {shown(values.get('run_id'))} was made by a megdet that learns by recipe "
+            f"{shown(recipe_of(values))}, and this one learns by recipe {RECIPE}: the same settings give other "
+            "numbers. Check out the commit that the plan names to work with it, or launch the experiment again"
         )
     return settings_from(Config, config)
 
