@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,12 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shapes") / "set"
     generate("shapes", root, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, image_size=64, seed=0)
     return root
+
+
+@pytest.fixture(autouse=True)
+def _loggers_of_others() -> Iterator[None]:
+    """Launching turns the loggers of its process off, which other tests need."""
+    yield
+    for logger in logging.Logger.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False

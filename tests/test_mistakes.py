@@ -114,7 +114,7 @@ SINGLE: list[Mistake] = [
     ([f"{OWN}.x=1"], f"{OWN}.x", f"+{OWN}.x"),
     (["bn_size=0", "model.norm.name=x", "model.norm.custom={_target_: a.b}"], "bn_size=0", "model/norm=cgbn"),
     # Paths, data and weights.
-    (["data=imagenet"], "data=imagenet", "coco2017, custom, shapes"),
+    (["data=imagenet"], "data=imagenet", "coco2017, custom, digits, shapes"),
     (["data.root=nowhere"], "data.root=", "data=shapes"),
     (["data.root=~/coco"], "data.root=~/coco", "data.root='~/coco'"),
     (["data.root=/data/a=b"], "data.root=/data/a=b", "data.root='/data/a=b'"),
@@ -142,7 +142,7 @@ SINGLE: list[Mistake] = [
     (["experiment=demo", "model.backbone.weights=/dev/null"], "weights=/dev/null", "give a path"),
     (["experiment=demo", "model.backbone.weights='~nouser/x'"], "weights=~nouser/x", "another path"),
     (["experiment=demo", "runs_dir=text.json"], "runs_dir=text.json", "name another"),
-    (["experiment=demo", "runs_dir=/proc/x"], "runs_dir=/proc/x", "name another"),
+    (["experiment=demo", "runs_dir=/proc/x"], "runs_dir=/proc/x", "choose another"),
     (["runs_dir='~nouser/x'"], "runs_dir=~nouser/x", "another path"),
     (["tracking.uri=''"], "tracking.uri=''", "or null"),
     (["experiment=demo", "tracking.uri=mlflow.db"], "tracking.uri", "sqlite:////"),

@@ -1,4 +1,4 @@
-"""What megdet uses of torch and torchvision without their promise to keep it.
+"""What megdet uses of torch, torchvision and Python without their promise to keep it.
 
 Each has an entry in PRIVATE_APIS with its place in the code and a check against something public. A check that fails
 after an upgrade names the place to mend. Private names that have no entry are found in the sources.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ast
 import io
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,9 +104,20 @@ def matcher() -> None:
     assert below < 0 and between < 0
 
 
+def frames_of_threads() -> None:
+    frames = sys._current_frames()
+    assert frames[threading.get_ident()].f_code.co_name == "frames_of_threads"
+
+
+def end_at_once() -> None:
+    program = "import atexit, os; atexit.register(print, 'cleaned up'); os._exit(7)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
+    assert (done.returncode, done.stdout) == (7, b"")
+
+
 @dataclass(frozen=True)
 class PrivateApi:
-    """Something of torch or torchvision that may go or change without notice."""
+    """Something of torch, torchvision or Python that may go or change without notice."""
 
     name: str
     file: str
@@ -113,6 +127,18 @@ class PrivateApi:
 
 
 PRIVATE_APIS = (
+    PrivateApi(
+        "sys._current_frames",
+        "training/watchdog.py",
+        "where the main thread hangs, seen from another; faulthandler writes all threads and names no function to us",
+        frames_of_threads,
+    ),
+    PrivateApi(
+        "os._exit",
+        "training/watchdog.py",
+        "ends a process whose main thread hangs in C; documented in spite of its name",
+        end_at_once,
+    ),
     PrivateApi(
         "torch.ops.mkldnn._linear_pointwise",
         "model/linear.py",

@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Mirror every run and its sweeps to the plan's tracking URI, or to the one given here."""
+    if parsed.uri is not None:
+        absolute_uri(parsed.uri)  # a mistake in it concerns no run
     reachable: dict[tuple[str, str], bool] = {}
     done: Counter[str] = Counter()
     last: dict[str, RunFolder] = {}

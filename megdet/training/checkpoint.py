@@ -136,7 +136,7 @@ def _check_digest(path: Path) -> None:
             left -= len(part)
         digest.update(bytes(2))
         if file.read() != struct.pack("<H", COMMENT_BYTES) + COMMENT + digest.hexdigest().encode():
-            raise ValueError("its end is not the check sum of its content")
+            raise ValueError("its end is not the check sum of its content, which megdet writes since 0.2")
 
 
 class _Digesting(io.RawIOBase):

@@ -141,7 +141,6 @@ def test_a_run_whose_launcher_was_killed_is_interrupted_though_it_could_not_say_
     [
         ("plan.json", '{"run_id": "b16', "plan.json is damaged"), ("plan.json", "{}", "plan.json is damaged"),
         ("metrics.jsonl", '{"kind": "ep\n', "metrics.jsonl, line 1 is damaged"),
-        ("state.json", '{"state"', "state.json is damaged"), ("submission.json", "{", "submission.json is damaged"),
     ],
 )  # fmt: skip
 def test_a_damaged_run_is_left_out_with_one_line_and_the_others_are_read(
@@ -156,6 +155,17 @@ def test_a_damaged_run_is_left_out_with_one_line_and_the_others_are_read(
     assert list(load_runs(str(tmp_path)).runs["batch"]) == [32]
     error = capsys.readouterr().err
     assert error.startswith(f"left out: {damaged}/") and said in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "status"), [("state.json", '{"state"', "interrupted"), ("submission.json", "{", "failed")]
+)
+def test_a_run_whose_state_or_submission_is_damaged_is_there_without_a_result_and_says_so(
+    tmp_path: Path, name: str, text: str, status: str
+) -> None:
+    (fabricate_run(tmp_path, {"batch": 16}, status="failed", epochs=1) / name).write_text(text)
+    [run] = load_runs(str(tmp_path)).runs.to_dict("records")
+    assert run["status"] == status and f"{name} is damaged" in run["reason"] and "launch" in run["reason"]
 
 
 @pytest.mark.parametrize("lost", [5, 11])

@@ -68,7 +68,7 @@ def test_a_server_that_is_down_costs_a_study_a_warning(
     tmp_path: Path, shapes_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = interrupted_run(tmp_path, shapes_root, uri="http://127.0.0.1:9", step=EPOCHS * STEPS_PER_EPOCH)
-    monkeypatch.setattr("sys.argv", ["study", str(folder), "--batches", "4"])
+    monkeypatch.setattr("sys.argv", ["study", str(folder), "--batches", "6"])
     with caplog.at_level(logging.WARNING):
         assert gradient_variance.main() == 0
     assert "megdet sync" in caplog.text and (folder / GRADIENT_VARIANCE).exists()

@@ -308,7 +308,7 @@ def test_a_first_start_prints_nothing(tmp_path: Path) -> None:
     program = f"from megdet.tracking.client import prepare; print(prepare('sqlite:///{tmp_path}/mlflow.db', 'paper'))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
-    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
 
 
 def test_a_server_that_is_down_costs_one_warning_and_seconds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from megdet.errors import UserError
-from megdet.training.checkpoint import Checkpoint
+from megdet.training.checkpoint import Checkpoint, write_tensors
 from megdet.training.divergence import LossWatch
 from megdet.training.state import TrainingState
 from megdet.training.totals import EpochTotals
@@ -58,12 +58,12 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_with_the_ways_out(tmp_pat
     path = tmp_path / "checkpoint.pt"
     model, optimizer = training(0)
     totals = {"steps": 1, "loss": 1.0, "grad_norm": 1.0, "samples": {"rpn_positive": 1.0}, "train_s": 1.0}
-    torch.save(
+    write_tensors(
+        path,
         {
             "run_id": "run-s0", "model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": 17,
             "totals": totals, "watch": vars(LossWatch()), "past_train_s": 0.0, "eval_s": 0.0,
         },
-        path,
     )  # fmt: skip
     with pytest.raises(
         UserError, match=r"checkpoint\.pt is .* of another version .*sweep\.on_existing=force"
