@@ -1,4 +1,4 @@
-"""Annotation files, read through the cache: COCO's 118k images take seconds once, and tenths of a second after that."""
+"""Annotation files through the cache: COCO's 118k images take seconds once, then tenths of a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEXTS = ("file_names", "category_names", "repairs")
 
 
 def load_annotations(path: Path) -> Annotations:
-    """What `read_annotations` makes of a file, from the cache where it was read before. Raises UserError."""
+    """The annotations of a file, from the cache if it was read before. Raises UserError."""
     try:
         read_from = cache.signature(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""From the bytes of a COCO annotation file to its three lists; of each entry what boxes need, and nothing else."""
+"""The three lists of a COCO annotation file, with only the keys that boxes need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MISSING = msgspec.UNSET
 
 
 class ImageEntry(msgspec.Struct, gc=False):
-    """Values of any type, as the file has them."""
+    """An image's entry; values have whatever type the file gives them."""
 
     id: Any = MISSING
     file_name: Any = MISSING
@@ -130,7 +130,7 @@ def _refuse_repeated_lists(path: Path, content: bytes) -> None:
 
 
 def _fault(content: bytes, error: Exception) -> str:
-    """What is wrong with content that has no annotations, where, and what to do."""
+    """The message for content without annotations: what is wrong, where, and what to do."""
     if isinstance(error, msgspec.ValidationError):
         return _structural_fault(content, error)
     if isinstance(error, UnicodeDecodeError):

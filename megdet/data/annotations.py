@@ -70,7 +70,7 @@ class Annotations:
         )
 
     def with_categories(self, ids: NDArray[np.int64], names: tuple[str, ...]) -> Annotations:
-        """Labelled by other categories, among which this file's own are."""
+        """The same, labelled by other categories that include this file's."""
         labels = np.searchsorted(ids, self.category_ids[self.labels - 1]) + 1
         return replace(self, category_ids=ids, category_names=names, labels=labels)
 
@@ -92,7 +92,7 @@ def read_images(path: Path | str) -> Annotations:
 def of_images_alone(
     path: Path, image_ids: NDArray[np.int64], file_names: tuple[str, ...], sizes: NDArray[np.int64]
 ) -> Annotations:
-    """Images in which nothing is annotated, and no class is known."""
+    """Images without annotations and classes."""
     nothing = np.zeros(0, dtype=np.int64)
     return Annotations(
         path=path,

@@ -1,4 +1,4 @@
-"""What the loader hands over: the images of one forward pass, and the passes of one optimizer step."""
+"""The loader's output: the images of one forward pass, and the passes of one optimizer step."""
 
 from __future__ import annotations
 

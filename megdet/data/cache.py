@@ -1,4 +1,4 @@
-"""Keeps what was read of large files, so that the next plan and the ranks need not read them again.
+"""The cache of large files, so that the next plan and the ranks need not read them again.
 
 An entry counts as long as its source has the size and time of change that it had. A source that changed only just now
 is not kept: it might change again within the clock's tick, which nobody could see.
@@ -35,7 +35,7 @@ def signature(*sources: Path) -> Signature:
 
 
 def load(kind: str, sources: Sequence[Path], version: int) -> dict[str, NDArray[Any]] | None:
-    """The arrays that were kept of `sources` as they are now; None where there are none, or not readable."""
+    """The cached arrays of `sources` as they are now; None if there are none, or they are unreadable."""
     path = _path(kind, sources)
     if path is None:
         return None

@@ -1,4 +1,4 @@
-"""Looks into the image files of a split: what their headers say, and whether they decode."""
+"""Checks the image files of a split: their headers, and whether they decode."""
 
 from __future__ import annotations
 

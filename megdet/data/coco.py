@@ -1,4 +1,4 @@
-"""The images and boxes of one split as the loader takes them."""
+"""The images and boxes of one split, for the loader."""
 
 from __future__ import annotations
 

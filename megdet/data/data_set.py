@@ -24,7 +24,7 @@ from megdet.errors import UserError, printable
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a data set answers by itself."""
+    """The facts about a data set that its files give."""
 
     train_images: int
     val_images: int
@@ -159,13 +159,13 @@ def _check_images(parts: Sequence[_Part], *, most: int) -> list[str]:
 
 
 def _in_both(files: DataFiles, train: Annotations, val: Annotations) -> list[str]:
-    """A sentence on images that are trained on and scored, where there are any."""
+    """A warning about images in both splits, if there are any."""
     both = set(train.file_names) & set(val.file_names) if files.train_images == files.val_images else ()
     return [f"images that are in both training and validation: {len(both)} (first: {min(both)})"] if both else []
 
 
 def check_against(data: DataSettings, files: DataFiles, facts: DataFacts) -> None:
-    """Raise UserError where a config says otherwise of its data than the files."""
+    """Raises UserError if a config contradicts the files of its data."""
     split = "" if files.val_fraction is None else f" with data.val_fraction={files.val_fraction}"
     for name, path, what in (
         ("train_images", files.train_annotations, "images; it decides how many steps an epoch has"),

@@ -1,4 +1,4 @@
-"""One list of an annotation file, read column by column: arrays of numbers, or a message on the entry that has none."""
+"""One list of an annotation file, read column by column into arrays, or a message on the bad entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the images and annotation files of a data set lie."""
+"""The paths of a data set's images and annotation files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DataFiles:
     """Where given, both splits are parts of one file: the share of its images that validate."""
 
     def missing(self) -> list[Path]:
-        """What is not there. Does not look at the single images."""
+        """The missing paths. Does not look at single images."""
         files = dict.fromkeys((self.train_annotations, self.val_annotations))
         folders = dict.fromkeys((self.train_images, self.val_images))
         # os.path, for Path.is_dir raises where a folder above may not be looked into.

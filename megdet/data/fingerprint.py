@@ -1,4 +1,4 @@
-"""What a data set is known by: a hash of all in it that decides a run's result.
+"""The fingerprint of a data set: a hash of everything in it that decides a run's result.
 
 Of the annotation files their meaning (what `Annotations` holds, in the file's order, for the order decides which images
 make a batch), so that other words, segmentation or annotation ids change nothing. Of the images their names and sizes

@@ -1,4 +1,4 @@
-"""Which image files there are and how large, from one listing of each folder instead of a look at each file."""
+"""The sizes of image files, from one listing of each folder instead of a call for each file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an image file says of itself before it is decoded: its format and size."""
+"""The header of an image file: format and size, read before decoding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class UnreadableImage(Exception):
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Of an image file."""
+    """The format and size of an image file."""
 
     format: str
     """One of FORMATS, or MPO: a JPEG with further pictures behind it."""
@@ -65,7 +65,7 @@ def header_of(file: BinaryIO) -> ImageHeader:
 
 @contextmanager
 def image_errors() -> Iterator[None]:
-    """Whatever a file makes go wrong inside is UnreadableImage, for one bad file must not end a run.
+    """Turns any error inside into UnreadableImage: one bad file must not end a run.
 
     Decoders raise all kinds of errors on damaged files (struct.error, IndexError, ZeroDivisionError, ...), and warn of
     what they put up with.

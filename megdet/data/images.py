@@ -1,4 +1,4 @@
-"""From a file to the pixels that the detector sees: decode to RGB, turn upright, resize."""
+"""Image files to the detector's pixels: decode to RGB, turn upright, resize."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets whose content is known by their name; that of any other is known by its fingerprint alone."""
+"""Data sets whose name says their content; any other is known by its fingerprint."""
 
 from __future__ import annotations
 

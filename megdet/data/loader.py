@@ -1,4 +1,4 @@
-"""From a split to the batches of one rank, for training and for evaluation.
+"""The loaders: the batches of one rank, for training and for evaluation.
 
 An image is always padded to a size known from the annotation file alone: in training that of its padding
 group (one BN batch, or several small ones: `sampler.padding_group`), in evaluation its own multiple of 32. So what the
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Request:
-    """The images of one tensor: what a worker is asked for."""
+    """The request to a worker: the images of one tensor."""
 
     indices: tuple[int, ...]
     flips: tuple[bool, ...]
@@ -46,7 +46,7 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Pixels:
-    """What a worker gives back for several requests; the pixels alone, for boxes need no worker."""
+    """A worker's answer to several requests: pixels only, since boxes need no worker."""
 
     images: list[Tensor]
     unreadable: dict[str, str]

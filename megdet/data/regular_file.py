@@ -1,4 +1,4 @@
-"""Opens files that are files: a FIFO would make its reader wait for ever, a device may have no end."""
+"""Opens regular files only: a FIFO would block its reader for ever, a device may never end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From data that is asked for to data that a plan can count on: places spelled out, counts as the files have them."""
+"""Resolves data settings for a plan: absolute paths, and counts from the files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images make which batch, and the random numbers of each image: functions of seed and epoch alone."""
+"""The order of images, and their random numbers: functions of seed and epoch alone."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class DataSettings(Settings):
 
     @property
     def has_own_places(self) -> bool:
-        """Whether the files have places of their own, and not those of COCO 2017."""
+        """Whether the files have other paths than COCO 2017's."""
         places = (self.train.annotations, self.train.images, self.val.annotations, self.val.images)
         return self.val_fraction is not None or any(place is not None for place in places)
 

@@ -1,4 +1,4 @@
-"""From a plan to the parts of a run: loaders, detector, optimizer, learning rate, recorder. Nothing else knows both."""
+"""Builds the parts of a run from its plan: loaders, detector, optimizer, learning rate, recorder."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def learning_rate_of(plan: Plan) -> LearningRate:
 
 
 def recorder_of(plan: Plan, folder: RunFolder, *, step: int) -> Recorder:
-    """What writes the run's records into `folder`, and into MLflow where that is asked for; for rank 0 alone.
+    """The recorder of the run, for rank 0: writes into `folder`, and into MLflow if tracked.
 
     `step`: optimizer steps that the attempt's checkpoint has done.
     """

@@ -43,7 +43,7 @@ REQUEUE_WAIT_S = 120.0
 
 
 class TimeIsUp(Exception):
-    """A cluster wants its nodes back in the middle of an evaluation."""
+    """Raised when a cluster wants its nodes back in the middle of an evaluation."""
 
 
 class Attempt:
@@ -109,7 +109,7 @@ class Attempt:
         )
 
     def go(self) -> ExitCode:
-        """Train and evaluate what is left of the run; the exit code."""
+        """Train and evaluate the rest of the run; returns the exit code."""
         if self.recorder:
             facts = self.data.facts
             made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
@@ -143,7 +143,7 @@ class Attempt:
         return self._end(Status.FINISHED, ExitCode.OK)
 
     def _train(self, epoch: int) -> None:
-        """What is left of an epoch (from 0 on), and a checkpoint of it."""
+        """Train the rest of epoch `epoch` (from 0) and write a checkpoint."""
         epochs = self.plan.schedule.epochs
         train_epoch(
             self.model,
@@ -206,7 +206,7 @@ class Attempt:
             raise TimeIsUp
 
     def _record(self, epoch: int, rows: NDArray[np.float64]) -> None:
-        """Score and write down an epoch; what all ranks know of it is brought together first."""
+        """Gather an epoch's results from all ranks, score and record them."""
         self.watchdog.doing("scoring")
         bad_images = union_over_ranks({**self.train_loader.bad_images, **self.eval_loader.bad_images})
         # Each loader minds its own rank's; together they must not be more either.

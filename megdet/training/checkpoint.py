@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped."""
+"""Checkpoints: everything a run needs to go on as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DamagedCheckpoint(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds. Nothing else is needed: data and samples are functions of seed, epoch and image."""
+    """The content of a checkpoint. Nothing else is needed: data and samples are functions of seed, epoch and image."""
 
     run_id: str
     model: dict[str, Tensor]

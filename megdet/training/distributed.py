@@ -113,7 +113,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def any_over_ranks(own: bool, device: torch.device) -> bool:
-    """Whether it is true on any rank."""
+    """Whether `own` is true on any rank."""
     return bool(sum_over_ranks(torch.tensor(float(own), device=device)).item())
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what a detector found beside what it should have found, and of what it was trained on."""
+"""Pictures of detections beside the ground truth, and of sampled proposals."""
 
 from __future__ import annotations
 

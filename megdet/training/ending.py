@@ -1,4 +1,4 @@
-"""A rank's log, and what it leaves behind when an error ends it."""
+"""The log of a rank, and its record of an error that ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory training has taken."""
+"""Peak memory of training."""
 
 from __future__ import annotations
 

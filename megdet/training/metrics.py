@@ -61,7 +61,7 @@ def coco_metrics_by_class(
 
 
 def _percent(values: NDArray[np.float64]) -> float | None:
-    """The mean of what is there (-1 is nothing), in percent."""
+    """The mean of the values that exist (-1: none), in percent."""
     there = values[values > -1]
     return 100 * float(there.mean()) if there.size else None
 

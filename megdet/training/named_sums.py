@@ -17,7 +17,7 @@ from megdet.training.distributed import sum_over_ranks
 
 @dataclass(frozen=True)
 class Names:
-    """What a detector reports, in its order."""
+    """The names that a detector reports, in order."""
 
     losses: tuple[str, ...]
     counts: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""By which code, on which data and from which weights an attempt is made."""
+"""The code, data and weights of an attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rank 0 writes of a run: journal, state, and the MLflow mirror of them."""
+"""The records of a run, written by rank 0: journal, state, and their MLflow mirror."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Recorder:
         self._move_to(Status.RUNNING, training)
 
     def note(self, event: str, *, step: int, **values: str) -> None:
-        """Something about the run that a reader of its journal should know."""
+        """Record a remark for readers of the journal."""
         log.info("%s: %s %s", self.name, event.replace("_", " "), " ".join(values.values()))
         self._journal.event(event, step=step, **values)
 

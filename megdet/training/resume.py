@@ -1,4 +1,4 @@
-"""From where an attempt goes on: the newest checkpoint that is whole, of its run, and has its journal behind it."""
+"""Where an attempt resumes: the newest checkpoint that is intact, of its run, and covered by its journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a rank is asked to stop: by signals that it notes instead of dying of them."""
+"""Stop signals: a rank notes them instead of dying of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step and an epoch of training came to."""
+"""Totals of a step and of an epoch of training."""
 
 from __future__ import annotations
 

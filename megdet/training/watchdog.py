@@ -76,7 +76,7 @@ class Watchdog:
         self._thread.join()
 
     def doing(self, phase: str) -> None:
-        """What this rank is about to do, or goes on with: progress."""
+        """Note what this rank does now; counts as progress."""
         self._progress_at = time.monotonic()
         if phase == self._phase:
             return
@@ -143,7 +143,7 @@ class Watchdog:
         write_beat(self._folder, beat)
 
     def _look_around(self, still_s: float, stack: FrameType) -> None:
-        """This rank stands still: find who is the cause, and end this process where it is time."""
+        """Called when this rank stands still: find the cause, and end this process when it is time."""
         beats = read_beats(self._folder)
         newest = max(seen_at for seen_at, _ in beats)
         silent = [(newest - seen_at, beat) for seen_at, beat in beats if newest - seen_at > self._silent_s]
