@@ -7,32 +7,25 @@ products of one integral along y and one along x, each in closed form. It runs a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops.poolers import LevelMapper
 
+from megdet.model.level_pool import LevelPool
 from megdet.model.rows import RowSums, sum_rows
 
 
-class PreciseRoIPool(nn.Module):
+class PreciseRoIPool(LevelPool):
     """Each region's features from the level that suits its size; a `megdet.model.roi_pool.RoIPool`.
 
     As in the authors' operator, pixel i of a level is at coordinate i, the surface falls to 0 within one pixel outside
     of the map, and a region without area gives 0. Levels are chosen as in RoIAlign (Lin et al. 2017, Eq. 1).
     """
 
-    def __init__(self, *, strides: Sequence[int], resolution: int) -> None:
-        """`strides` are powers of two."""
-        super().__init__()
-        self.strides, self.resolution = tuple(strides), resolution
-        self._mapper = LevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
-
     def forward(self, features: Sequence[Tensor], table: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
-        levels = self._mapper([boxes])
+        levels = self.levels(boxes)
         shapes = torch.tensor([(f.shape[0], f.shape[2], f.shape[3]) for f in features], device=boxes.device)
         sums = _integrals(boxes, images, levels, shapes, self.strides, self.resolution, table.dtype)
         return sum_rows(table, sums).view(len(boxes), self.resolution, self.resolution, table.shape[1])

@@ -6,59 +6,39 @@ times faster than torchvision's kernel, whose backward uses one thread; elsewher
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
-from torchvision.ops.poolers import LevelMapper
 
+from megdet.model.level_pool import LevelPool
 from megdet.model.rows import RowSums, sum_rows
-from megdet.model.wide import wide, wide_dtype
+from megdet.model.wide import wide_dtype
 
 _SAMPLES = 2  # sampling points per bin and axis
 
 
-class RoIAlign(nn.Module):
+class RoIAlign(LevelPool):
     """Each region's features from the level that suits its size; a `megdet.model.roi_pool.RoIPool`."""
 
-    def __init__(self, *, strides: Sequence[int], resolution: int) -> None:
-        """`strides` are powers of two."""
-        super().__init__()
-        self.strides, self.resolution = tuple(strides), resolution
-        self._mapper = LevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
-
     def forward(self, features: Sequence[Tensor], table: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
-        levels = self._mapper([boxes])
         if _fast_as_sums(table.device):
+            levels = self.levels(boxes)
             shapes = [(f.shape[0], f.shape[2], f.shape[3]) for f in features]
             sums = _bilinear_sums(boxes, images, levels, shapes, self.strides, self.resolution)
             return sum_rows(table, sums).view(len(boxes), self.resolution, self.resolution, table.shape[1])
-        return _pool_per_level(features, boxes, images, levels, self.strides, self.resolution)
+
+        def aligned(feature: Tensor, rois: Tensor, scale: float) -> Tensor:
+            values: Tensor = roi_align(feature, rois, self.resolution, scale, _SAMPLES, aligned=False)
+            return values
+
+        return self.by_level(aligned, features, boxes, images, wide_dtype(features[0].dtype))
 
 
 def _fast_as_sums(device: torch.device) -> bool:
     return device.type == "cpu"
-
-
-def _pool_per_level(
-    features: Sequence[Tensor],
-    boxes: Tensor,
-    images: Tensor,
-    levels: Tensor,
-    strides: Sequence[int],
-    resolution: int,
-) -> Tensor:
-    rois = torch.cat((images[:, None].to(boxes.dtype), boxes), dim=1)
-    shape = (len(boxes), features[0].shape[1], resolution, resolution)
-    pooled = features[0].new_zeros(shape, dtype=wide_dtype(features[0].dtype))
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
-        chosen = (levels == level).nonzero().squeeze(1)
-        values = roi_align(feature, rois[chosen], resolution, 1.0 / stride, _SAMPLES, aligned=False)
-        pooled = pooled.index_copy(0, chosen, wide(values))
-    return pooled.permute(0, 2, 3, 1).contiguous()
 
 
 def _bilinear_sums(
