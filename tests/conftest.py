@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,9 +54,6 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _loggers_of_others() -> Iterator[None]:
-    """Launching turns the loggers of its process off, which other tests need."""
-    yield
-    for logger in logging.Logger.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):
-            logger.disabled = False
+def _warnings_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process says once what keeps MLflow behind; a worker runs many tests."""
+    monkeypatch.setattr("megdet.tracking.client._warned", set())

@@ -55,6 +55,12 @@ def test_a_mistake_is_one_message_and_exit_code_2_of_a_process_too(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_tracking_server_that_is_down_is_said_once_by_launcher_and_run(tmp_path: Path) -> None:
+    done = launch(tmp_path, *SMALL, "tracking.enabled=true", "tracking.uri=http://127.0.0.1:9")
+    assert done.returncode == 0 and done.stderr.count("cannot connect (Connection refused)") == 2, done.stderr
+    assert "Retrying" not in done.stderr, done.stderr
+
+
 def test_ctrl_c_while_nothing_runs_is_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

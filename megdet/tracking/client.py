@@ -48,6 +48,7 @@ def client_of(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each try of each push; warn() says it once
     from mlflow import MlflowClient
 
     path = sqlite_path(uri)
@@ -199,12 +200,17 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+_REFUSAL = re.compile(r"Max retries exceeded .*\[Errno -?\d+\] ([^'\")]+)")
+"""What the system answered, in the middle of urllib3's sentence of 300 characters."""
+
 _warned: set[tuple[str, str]] = set()
 
 
 def warn(uri: str, error: Exception) -> None:
     """Say once per process and cause that MLflow is behind; an error of the code, with where it is."""
-    first_line = without_secrets((str(error).strip().splitlines() or [""])[0], uri)[:300]
+    first_line = without_secrets((str(error).strip().splitlines() or [""])[0], uri)
+    refusal = _REFUSAL.search(first_line)
+    first_line = f"cannot connect ({refusal[1]})" if refusal else first_line[:300]
     kind = type(error).__name__
     text = first_line if isinstance(error, UserError) else f"{kind}: {first_line}"
     cause = text if isinstance(error, UserError) else kind

@@ -35,7 +35,6 @@ from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
-from megdet.tracking import client
 from tests.runs.fabricate import fabricate_run
 from tests.runs.folders import owned
 from tests.test_launch import launch
@@ -111,11 +110,6 @@ def locked(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@pytest.fixture(autouse=True)
-def warnings_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_warned", set())
 
 
 def test_status_lists_every_run_with_its_state_progress_and_result(

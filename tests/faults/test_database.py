@@ -15,7 +15,6 @@ import pytest
 from mlflow import MlflowClient
 
 from megdet.runs.folder import RunFolder
-from megdet.tracking import client
 from megdet.tracking.client import prepare
 from megdet.tracking.mirror import mirror
 from megdet.tracking.uri import default_uri
@@ -28,11 +27,6 @@ PREPARE = "import sys; from megdet.tracking.client import prepare; sys.exit(not 
 
 def preparing(uri: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", PREPARE, uri], stderr=subprocess.DEVNULL)
-
-
-@pytest.fixture(autouse=True)
-def warnings_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_warned", set())
 
 
 def test_a_database_is_seen_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

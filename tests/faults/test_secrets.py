@@ -18,7 +18,6 @@ from megdet.runs.folder import folder_of
 from megdet.runs.journal import read_journal
 from megdet.runs.status import Status
 from megdet.sweep.points import plan_points
-from megdet.tracking import client
 from megdet.tracking.client import warn
 from megdet.tracking.uri import absolute_uri, with_password, without_password, without_secrets
 from tests.faults.runs import a_plan
@@ -61,7 +60,6 @@ def test_a_variable_stands_for_a_password(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_a_server_says_is_repeated_without_the_password(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(client, "_warned", set())
     monkeypatch.setenv("DB_PASSWORD", "hunter2")
     with caplog.at_level(logging.WARNING):
         warn("postgresql://me:$DB_PASSWORD@host/db", RuntimeError("no such user: me:hunter2@host"))

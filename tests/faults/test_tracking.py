@@ -15,18 +15,13 @@ from mlflow import MlflowClient
 from megdet.runs.folder import RunFolder
 from megdet.runs.sweep_folder import record_sweep
 from megdet.sweep.record import conclude_sweep
-from megdet.tracking import client, mirror
+from megdet.tracking import mirror
 from megdet.tracking.client import prepare, warn
 from megdet.tracking.mirror import Mirror
 from tests.runs.fabricate import fabricate_run
 from tests.tracking.databases import new_database
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own, when it loads
-
-
-@pytest.fixture(autouse=True)
-def warnings_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_warned", set())
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from mlflow import MlflowClient
 from megdet import cli
 from megdet.errors import UserError
 from megdet.runs.folder import RunFolder
-from megdet.tracking import client
 from megdet.tracking.client import prepare
 from megdet.tracking.mirror import mirror
 from megdet.tracking.moved import uri_here
@@ -26,7 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a tracked run was trained."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(client, "_warned", set())
     old = tmp_path / "old"
     uri = default_uri(old)
     old.mkdir()
