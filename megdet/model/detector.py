@@ -20,7 +20,7 @@ from megdet.model.output import Detections, TrainingOutput
 from megdet.model.roi_heads import RoIHeads
 from megdet.model.rows import pyramid_rows
 from megdet.model.rpn import RPN
-from megdet.model.settings import STRIDES, EvaluationSettings, ModelSettings
+from megdet.model.settings import STRIDES, EvaluationSettings, ModelSettings, pyramid_strides
 from megdet.model.weights import check_weights, path_of, sha256_of
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -97,14 +97,14 @@ def build_detector(
     checkpoint); `pretrained=False` leaves it alone.
     Raises UserError for weights that do not fit, and for own parts that cannot be made or do not fit their slot.
     """
-    channels = model.fpn.channels
+    channels, strides = model.fpn.channels, model.backbone.strides
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         body = build_backbone(model.backbone, norm.backbone)
         detector = Detector(
             BackboneWithFPN(body, model.fpn, norm=norm.fpn, sublinear=sublinear),
-            RPN(channels, model.rpn, model.anchors),
-            RoIHeads(channels, model.roi_heads, model.roi_pool, evaluation, num_classes=num_classes),
+            RPN(channels, model.rpn, model.anchors, pyramid_strides(strides)),
+            RoIHeads(channels, model.roi_heads, model.roi_pool, evaluation, num_classes=num_classes, strides=strides),
         )
     weights = path_of(model.backbone.weights, model.backbone.name)
     if pretrained and weights is not None:

@@ -14,17 +14,28 @@ from megdet.errors import UserError
 from megdet.model.weights import BY_NAME, path_of
 from megdet.settings.own_part import OwnPart, check_own_name
 from megdet.settings.paths import PathText
-from megdet.settings.rules import Each, Name, Number, OneOf, Settings, Whole, setting
+from megdet.settings.rules import Each, Flag, Name, Number, OneOf, Settings, Whole, setting
 
 STRIDES = (4, 8, 16, 32)
 """Of the backbone's four outputs, and of the pyramid levels that regions are pooled from."""
-PYRAMID_STRIDES = (*STRIDES, 2 * STRIDES[-1])
-"""Of the levels that the RPN proposes from: one more, subsampled from the last."""
+ATROUS_STRIDES = (4, 8, 16, 16)
+"""The same with an atrous last stage."""
+
+
+def pyramid_strides(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the levels that the RPN proposes from: one more, subsampled from the last."""
+    return (*strides, 2 * strides[-1])
+
+
+PYRAMID_STRIDES = pyramid_strides(STRIDES)
 MOST_CHANNELS = 16384
 
 BACKBONES = ("resnet50", "resnet18", "tiny")
+WITH_ATROUS = ("resnet50", "tiny")
+"""Those whose last stage can be atrous; torchvision's block of ResNet-18 knows no dilation."""
 NORMS = ("cgbn",)
 ROI_POOLS = ("align",)
+SAMPLERS = ("balanced", "ohem")
 
 
 @dataclass
@@ -52,11 +63,24 @@ class BackboneSettings(Settings):
     """What the content of a file of one's own is known by; found out when planning. Given, it is checked."""
     frozen_stages: int = setting(2, Whole(most=5))
     """How many of stem, stage 1 .. 4 (in this order) are never trained."""
+    atrous: bool = setting(False, Flag())
+    """The last stage keeps the resolution of the one before (stride 16) and dilates its 3 x 3 kernels instead (Yu and
+    Koltun 2015; Chen et al. 2016)."""
     custom: Any = setting(None, OwnPart())
     """One's own, as `megdet.model.backbones.Backbone` says."""
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the four outputs, and of the pyramid levels that regions are pooled from."""
+        return ATROUS_STRIDES if self.atrous else STRIDES
+
     def check_together(self, prefix: str) -> None:
         check_own_name(prefix, self.name, self.custom, BACKBONES)
+        if self.atrous and self.name not in WITH_ATROUS:
+            raise UserError(
+                f"{prefix}atrous=true with {prefix}name={self.name}: its blocks cannot be dilated; use "
+                f"{prefix}atrous=false, or {prefix}name={WITH_ATROUS[0]}"
+            )
         path_of(self.weights, self.name)
         if self.weights in BY_NAME and self.weights_sha256 is not None:
             raise UserError(
@@ -143,10 +167,13 @@ class RoIPoolSettings(Settings):
 class RoIHeadsSettings(Settings):
     """The second stage (Girshick 2015), which classifies regions and refines their boxes."""
 
+    sampler: str = setting("balanced", OneOf(SAMPLERS))
+    """balanced: a random sample of positives and negatives. ohem: online hard example mining (Shrivastava et al. 2016),
+    those regions whose losses are largest, positive or not."""
     samples: int = setting(512, Whole(least=1))
     """Regions of one image that bear a loss."""
     positive_fraction: float = setting(0.25, Number(most=1))
-    """The most of them that are positive."""
+    """The most of them that are positive, where `sampler` is balanced."""
     positive_iou: float = setting(0.5, Number(most=1))
     """From this IoU with an object on, a region is positive; below it, background."""
     head_channels: int = setting(1024, Whole(least=1, most=MOST_CHANNELS))

@@ -103,6 +103,8 @@ def _refuse_own_parts(plan: Plan) -> None:
     ]
     if model.backbone.custom is None and model.backbone.name not in BACKBONES:
         own.append(f"model.backbone={model.backbone.name}")
+    if model.backbone.atrous:
+        own.append("model.backbone.atrous=true")
     if own:
         raise UserError(
             f"{plan.run_id} cannot be exported: torchvision has no {', '.join(own)} (it has the backbones "

@@ -18,13 +18,20 @@ from megdet.training.named_sums import NamedSums
 from tests.ranks import run_ranks
 from tests.tiny import tiny_detector, tiny_loader, tiny_model
 
-SWITCHES = ["model/norm=gn", "model/roi_pool=precise", "model/roi_pool=max"]
+SWITCHES = [
+    "model/norm=gn",
+    "model/roi_pool=precise",
+    "model/roi_pool=max",
+    "model.roi_heads.sampler=ohem",
+    "model.backbone.atrous=true",
+]
 
 
 def model_with(switch: str) -> ModelSettings:
-    """The tiny detector of the tests with one switch as its file in `conf/` has it."""
+    """The tiny detector of the tests with one switch as its file in `conf/`, or the command line, has it."""
     asked, model = compose(["model=tiny", switch]).model, tiny_model()
     model.norm, model.roi_pool = asked.norm, asked.roi_pool
+    model.roi_heads.sampler, model.backbone.atrous = asked.roi_heads.sampler, asked.backbone.atrous
     return model
 
 
