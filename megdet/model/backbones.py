@@ -1,4 +1,4 @@
-"""Backbones with a feature pyramid: ResNet-50, ResNet-18, a small one for CPUs, or one's own; each given its norm."""
+"""Backbones with a feature pyramid: ResNets and their kin, a small one for CPUs, or one's own; each given its norm."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18, resnet50
+from torchvision.models import resnet18, resnet50, resnext50_32x4d
 from torchvision.models.resnet import ResNet
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from megdet.model.norms import FusedFrozenBatchNorm2d
+from megdet.model.se_resnext import seresnext50_32x4d
 from megdet.model.settings import STRIDES, BackboneSettings, FPNSettings
 from megdet.model.sublinear import checkpointed
 from megdet.settings.own_part import failed_trial, make, misfit
@@ -85,20 +86,30 @@ class Body(nn.Module):
 
 
 class BackboneWithFPN(nn.Module):
-    """A backbone and its feature pyramid (Lin et al. 2017): five levels [N, channels, H / 4, W / 4] to H / 64."""
+    """A backbone and its feature pyramid (Lin et al. 2017): five levels [N, channels, H / 4, W / 4] to H / 64.
+
+    `large_kernel` (`megdet.model.large_kernel.LargeKernels`) maps the levels to others of the same shapes.
+    """
 
     def __init__(
-        self, body: Backbone, pyramid: FPNSettings, *, norm: Callable[[int], nn.Module] | None, sublinear: bool
+        self,
+        body: Backbone,
+        pyramid: FPNSettings,
+        *,
+        norm: Callable[[int], nn.Module] | None,
+        sublinear: bool,
+        large_kernel: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.body = body
         self.fpn = FeaturePyramidNetwork(list(body.channels), pyramid.channels, LastLevelMaxPool(), norm_layer=norm)
+        self.large_kernel = large_kernel
         self.sublinear = sublinear
 
     def forward(self, images: Tensor) -> list[Tensor]:
         outputs = self.body(images, sublinear=self.sublinear and self.training)
-        levels = self.fpn({str(level): output for level, output in enumerate(outputs)})
-        return list(levels.values())
+        levels = list(self.fpn({str(level): output for level, output in enumerate(outputs)}).values())
+        return levels if self.large_kernel is None else self.large_kernel(levels)
 
 
 def build_backbone(settings: BackboneSettings, norm: Callable[[int], nn.Module]) -> Backbone:
@@ -111,11 +122,16 @@ def build_backbone(settings: BackboneSettings, norm: Callable[[int], nn.Module])
     if settings.name == "tiny":
         return _tiny(norm, atrous=settings.atrous)
     dilated = [False, False, settings.atrous]
-    model = _RESNETS[settings.name](weights=None, norm_layer=norm, replace_stride_with_dilation=dilated)
+    model = _RESNETS[settings.name](norm_layer=norm, replace_stride_with_dilation=dilated)
     return _resnet(model, atrous=settings.atrous)
 
 
-_RESNETS: dict[str, Callable[..., ResNet]] = {"resnet50": resnet50, "resnet18": resnet18}
+_RESNETS: dict[str, Callable[..., ResNet]] = {
+    "resnet50": resnet50,
+    "resnet18": resnet18,
+    "resnext50_32x4d": resnext50_32x4d,
+    "seresnext50_32x4d": seresnext50_32x4d,
+}
 
 
 def _own_backbone(custom: Mapping[str, Any], norm: Callable[[int], nn.Module]) -> Backbone:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
 from megdet.model.backbones import BackboneWithFPN, build_backbone
+from megdet.model.context import ContextExtractor
+from megdet.model.large_kernel import LargeKernels
 from megdet.model.norms import NormLayers
 from megdet.model.output import Detections, TrainingOutput
 from megdet.model.roi_heads import RoIHeads
@@ -101,10 +103,26 @@ def build_detector(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         body = build_backbone(model.backbone, norm.backbone)
+        large_kernel = context = None
+        if model.large_kernel.size is not None:
+            levels = len(pyramid_strides(strides))
+            large_kernel = LargeKernels(
+                levels, channels, model.large_kernel, norm=norm.large_kernel, sublinear=sublinear
+            )
+        if model.context.scale is not None:
+            context = ContextExtractor(channels, model.context, model.roi_pool, strides=strides, norm=norm.context)
         detector = Detector(
-            BackboneWithFPN(body, model.fpn, norm=norm.fpn, sublinear=sublinear),
+            BackboneWithFPN(body, model.fpn, norm=norm.fpn, sublinear=sublinear, large_kernel=large_kernel),
             RPN(channels, model.rpn, model.anchors, pyramid_strides(strides)),
-            RoIHeads(channels, model.roi_heads, model.roi_pool, evaluation, num_classes=num_classes, strides=strides),
+            RoIHeads(
+                channels,
+                model.roi_heads,
+                model.roi_pool,
+                evaluation,
+                num_classes=num_classes,
+                strides=strides,
+                context=context,
+            ),
         )
     weights = path_of(model.backbone.weights, model.backbone.name)
     if pretrained and weights is not None:

@@ -37,7 +37,9 @@ class NormLayers:
 
     backbone: Callable[[int], nn.Module]
     fpn: Callable[[int], nn.Module] | None
-    """None: the pyramid's convolutions have a bias and no norm."""
+    """None: the pyramid's convolutions have a bias and no norm; so for the next two."""
+    large_kernel: Callable[[int], nn.Module] | None = None
+    context: Callable[[int], nn.Module] | None = None
 
 
 class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision has no types
@@ -81,7 +83,7 @@ def norm_layers(model: ModelSettings, *, bn_size: int, group: dist.ProcessGroup 
         norm = _own_norm(model.norm.custom, bn_size, group)
     return NormLayers(
         backbone=norm if "backbone" in model.bn_in else FusedFrozenBatchNorm2d,
-        fpn=norm if "fpn" in model.bn_in else None,
+        **{place: norm if place in model.bn_in else None for place in ("fpn", "large_kernel", "context")},
     )
 
 

@@ -30,11 +30,12 @@ def pyramid_strides(strides: tuple[int, ...]) -> tuple[int, ...]:
 PYRAMID_STRIDES = pyramid_strides(STRIDES)
 MOST_CHANNELS = 16384
 
-BACKBONES = ("resnet50", "resnet18", "tiny")
-WITH_ATROUS = ("resnet50", "tiny")
+BACKBONES = ("resnet50", "resnet18", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
+WITH_ATROUS = ("resnet50", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
 """Those whose last stage can be atrous; torchvision's block of ResNet-18 knows no dilation."""
 NORMS = ("cgbn",)
 ROI_POOLS = ("align",)
+BN_PLACES = ("backbone", "fpn", "large_kernel", "context")
 SAMPLERS = ("balanced", "ohem")
 
 
@@ -56,9 +57,9 @@ class BackboneSettings(Settings):
     """The network below the pyramid, and the weights it starts from."""
 
     name: str = setting("resnet50", Name())
-    """resnet50, resnet18 or tiny."""
+    """resnet50, resnet18, resnext50_32x4d, seresnext50_32x4d or tiny."""
     weights: str = setting("imagenet", PathText())
-    """imagenet (torchvision's file), none, or the path of a state dict."""
+    """imagenet (torchvision's file, or timm's where it has none), none, or the path of a state dict."""
     weights_sha256: str | None = setting(None, Name())
     """What the content of a file of one's own is known by; found out when planning. Given, it is checked."""
     frozen_stages: int = setting(2, Whole(most=5))
@@ -100,6 +101,32 @@ class FPNSettings(Settings):
 
     channels: int = setting(256, Whole(least=1, most=MOST_CHANNELS))
     """Of every level."""
+
+
+@dataclass
+class LargeKernelSettings(Settings):
+    """Global convolutions (Peng et al. 2017) on the pyramid: k x 1 then 1 x k, and 1 x k then k x 1."""
+
+    size: int | None = setting(None, Whole(least=3, most=127))
+    """k, odd, such as 15; None: there are none."""
+    channels: int = setting(64, Whole(least=1, most=MOST_CHANNELS))
+    """Between the two convolutions of a branch."""
+
+    def check_together(self, prefix: str) -> None:
+        if self.size is not None and self.size % 2 == 0:
+            raise UserError(
+                f"{prefix}size={self.size}: use an odd number, such as {self.size + 1}: a kernel has a centre"
+            )
+
+
+@dataclass
+class ContextSettings(Settings):
+    """The context extractor (the authors' talk): what surrounds a region, on three pyramid levels."""
+
+    scale: float | None = setting(None, Number(least=1, most=16))
+    """How many times as wide and high as the region the surroundings are, such as 2; None: there are none."""
+    channels: int = setting(64, Whole(least=1, most=MOST_CHANNELS))
+    """Of the narrow maps that they are read from."""
 
 
 @dataclass
@@ -196,7 +223,7 @@ class ModelSettings(Settings):
 
     name: str = setting("r50_fpn", Name())
     """What tables call it."""
-    bn_in: list[str] = setting(["backbone", "fpn"], Each(OneOf(("backbone", "fpn"))))
+    bn_in: list[str] = setting(["backbone", "fpn"], Each(OneOf(BN_PLACES)))
     """Where the norm goes when bn_size > 0."""
     init_from: str | None = setting(None, PathText())
     """A run that has trained (its folder, or its name in `runs_dir` or the beginning of it): training begins from its
@@ -206,12 +233,21 @@ class ModelSettings(Settings):
     norm: NormSettings = field(default_factory=NormSettings)
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     fpn: FPNSettings = field(default_factory=FPNSettings)
+    large_kernel: LargeKernelSettings = field(default_factory=LargeKernelSettings)
+    context: ContextSettings = field(default_factory=ContextSettings)
     anchors: AnchorSettings = field(default_factory=AnchorSettings)
     rpn: RPNSettings = field(default_factory=RPNSettings)
     roi_pool: RoIPoolSettings = field(default_factory=RoIPoolSettings)
     roi_heads: RoIHeadsSettings = field(default_factory=RoIHeadsSettings)
 
     def check_together(self, prefix: str) -> None:
+        switches = (("large_kernel", "size", self.large_kernel.size, 15), ("context", "scale", self.context.scale, 2))
+        for place, key, value, usual in switches:
+            if place in self.bn_in and value is None:
+                raise UserError(
+                    f"{prefix}bn_in has {place}, and {prefix}{place}.{key}=null makes no such layers; set "
+                    f"{prefix}{place}.{key}, such as {usual}, or leave {place} out of {prefix}bn_in"
+                )
         if self.norm.name == "gn" and self.backbone.weights == "imagenet":
             raise UserError(
                 f"{prefix}norm.name=gn with {prefix}backbone.weights=imagenet: those weights were trained with batch "

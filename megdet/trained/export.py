@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from megdet.planning.plan import Plan
     from megdet.trained.run import TrainedRun
 
-BACKBONES = ("resnet50", "resnet18")
+BACKBONES = ("resnet50", "resnet18", "resnext50_32x4d")
 """Those that torchvision has too."""
 FC6 = "roi_heads.box_head.fc6.weight"
 PROGRAM = "detector.py"
@@ -103,8 +103,12 @@ def _refuse_own_parts(plan: Plan) -> None:
     ]
     if model.backbone.custom is None and model.backbone.name not in BACKBONES:
         own.append(f"model.backbone={model.backbone.name}")
-    if model.backbone.atrous:
-        own.append("model.backbone.atrous=true")
+    switches = {
+        "model.backbone.atrous=true": model.backbone.atrous,
+        f"model.large_kernel.size={model.large_kernel.size}": model.large_kernel.size is not None,
+        f"model.context.scale={model.context.scale}": model.context.scale is not None,
+    }
+    own += [switch for switch, on in switches.items() if on]
     if own:
         raise UserError(
             f"{plan.run_id} cannot be exported: torchvision has no {', '.join(own)} (it has the backbones "

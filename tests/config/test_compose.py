@@ -180,7 +180,7 @@ def test_numbers_and_auto_and_null_keep_their_types() -> None:
         ("model.weights=none", ["model.weights", "Did you mean model.backbone.weights?"]),
         ("model.backbone=tiny", ["model.backbone=tiny", "model/backbone=NAME", "model.backbone.name"]),
         ("lr=0.1", ["lr=0.1", "lr has settings of its own", "lr.base"]),
-        ("model/backbone=resnet81", ["model/backbone=resnet81", "resnet18", "resnet18, resnet50, tiny"]),
+        ("model/backbone=resnet81", ["model/backbone=resnet81", "resnet18", "resnet18, resnet50, resnext50_32x4d, "]),
         ("model.backbone.custom.width=8", ["model.backbone.custom.width", "+model.backbone.custom.width"]),
     ],
 )

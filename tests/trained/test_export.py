@@ -125,11 +125,13 @@ def test_a_structure_that_torchvision_lacks_is_one_message(
 ) -> None:
     assert cli.main(["export", str(trained.folder), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert "torchvision has no model.backbone=tiny" in said and "resnet50, resnet18" in said
+    assert "torchvision has no model.backbone=tiny" in said and "resnet50, resnet18, resnext50_32x4d" in said
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("switch", ["model.backbone.atrous=true"])
+@pytest.mark.parametrize(
+    "switch", ["model.backbone.atrous=true", "model.large_kernel.size=15", "model.context.scale=2.0"]
+)
 def test_a_switch_that_torchvision_lacks_is_refused_by_its_name(switch: str) -> None:
     plan = make_plan(compose([switch, "cluster=paper", "gpus=8", "data=shapes"]))
     with pytest.raises(UserError, match=f"torchvision has no {re.escape(switch)} "):
