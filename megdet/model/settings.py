@@ -35,7 +35,7 @@ WITH_ATROUS = ("resnet50", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
 """Those whose last stage can be atrous; torchvision's block of ResNet-18 knows no dilation."""
 NORMS = ("cgbn",)
 ROI_POOLS = ("align",)
-BN_PLACES = ("backbone", "fpn", "large_kernel", "context")
+BN_PLACES = ("backbone", "fpn", "large_kernel", "context", "segmentation")
 SAMPLERS = ("balanced", "ohem")
 
 
@@ -127,6 +127,16 @@ class ContextSettings(Settings):
     """How many times as wide and high as the region the surroundings are, such as 2; None: there are none."""
     channels: int = setting(64, Whole(least=1, most=MOST_CHANNELS))
     """Of the narrow maps that they are read from."""
+
+
+@dataclass
+class SegmentationSettings(Settings):
+    """Segmentation supervision: a loss on which object is at every place of the pyramid, by the boxes."""
+
+    weight: float | None = setting(None, Number(above=0, most=1000))
+    """Of the loss, such as 0.1; None: there is none."""
+    channels: int = setting(64, Whole(least=1, most=MOST_CHANNELS))
+    """Of the maps between."""
 
 
 @dataclass
@@ -235,13 +245,18 @@ class ModelSettings(Settings):
     fpn: FPNSettings = field(default_factory=FPNSettings)
     large_kernel: LargeKernelSettings = field(default_factory=LargeKernelSettings)
     context: ContextSettings = field(default_factory=ContextSettings)
+    segmentation: SegmentationSettings = field(default_factory=SegmentationSettings)
     anchors: AnchorSettings = field(default_factory=AnchorSettings)
     rpn: RPNSettings = field(default_factory=RPNSettings)
     roi_pool: RoIPoolSettings = field(default_factory=RoIPoolSettings)
     roi_heads: RoIHeadsSettings = field(default_factory=RoIHeadsSettings)
 
     def check_together(self, prefix: str) -> None:
-        switches = (("large_kernel", "size", self.large_kernel.size, 15), ("context", "scale", self.context.scale, 2))
+        switches = (
+            ("large_kernel", "size", self.large_kernel.size, 15),
+            ("context", "scale", self.context.scale, 2),
+            ("segmentation", "weight", self.segmentation.weight, 0.1),
+        )
         for place, key, value, usual in switches:
             if place in self.bn_in and value is None:
                 raise UserError(

@@ -45,7 +45,11 @@ def export_torchvision(run: TrainedRun, out: Path) -> Path:
 
 def torchvision_state(run: TrainedRun) -> dict[str, Tensor]:
     """The weights under torchvision's names, which are ours, and in its layout; on the CPU, float32."""
-    state = {name: value.detach().cpu().contiguous() for name, value in run.detector.state_dict().items()}
+    state = {
+        name: value.detach().cpu().contiguous()
+        for name, value in run.detector.state_dict().items()
+        if not name.startswith("segmentation.")  # it has no part in detection
+    }
     model = run.plan.config.model
     resolution, channels = model.roi_pool.resolution, model.fpn.channels
     # Ours reads a region as (row, column, channel), torchvision's as (channel, row, column).

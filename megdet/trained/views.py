@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from megdet.data.annotations import Annotations
 from megdet.data.batch import ImageBatch
 from megdet.data.coco import CocoSplit
-from megdet.data.loader import EvalLoader
+from megdet.data.loader import EvalLoader, limits_of
 from megdet.data.settings import MOST_PIXELS
 from megdet.errors import UserError
 from megdet.trained.fusion import fuse
@@ -92,14 +92,14 @@ def _rows_of_view(
     run: TrainedRun, folder: Path, listed: Annotations, category_ids: Sequence[int], view: View, advance: Advance
 ) -> tuple[NDArray[np.float64], dict[str, str]]:
     data, images = run.plan.config.data, len(listed.image_ids)
-    min_size = view.min_size or data.min_size
+    [(min_size, max_size)] = limits_of(data.min_size, data.max_size, [(view.min_size or data.min_size) / data.min_size])
     loader = EvalLoader(
         CocoSplit(folder, listed),
         images_per_gpu=IMAGES_AT_A_TIME,
         rank=0,
         world_size=1,
         min_size=min_size,
-        max_size=max(min_size, round(data.max_size * min_size / data.min_size)),
+        max_size=max_size,
         workers=data.workers,
         pin_memory=run.ranks.device.type == "cuda",
         max_bad_images=images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ SWITCHES = [
     "model.large_kernel.size=7 model.bn_in=[backbone,fpn,large_kernel]",
     "model.context.scale=2 model.bn_in=[backbone,fpn,context]",
     "model.context.scale=2 model.roi_heads.sampler=ohem model/roi_pool=precise model.bn_in=[backbone,fpn,context]",
+    "model.segmentation.weight=0.1 model.bn_in=[backbone,fpn,segmentation]",
+    "data.train_scales=[0.75,1.0,1.5]",
     pytest.param(
         "model/backbone=seresnext50_32x4d model.backbone.weights=none model.backbone.frozen_stages=0",
         marks=pytest.mark.slow,
@@ -34,13 +37,13 @@ SWITCHES = [
 ]
 
 
-def model_with(switch: str) -> ModelSettings:
-    """The tiny detector of the tests with one switch as its file in `conf/`, or the command line, has it."""
-    asked, model = compose(["model=tiny", *switch.split()]).model, tiny_model()
-    for part in ("bn_in", "norm", "backbone", "roi_pool", "large_kernel", "context"):
-        setattr(model, part, getattr(asked, part))
-    model.roi_heads.sampler = asked.roi_heads.sampler
-    return model
+def asked_with(switch: str) -> tuple[ModelSettings, Sequence[float]]:
+    """The tiny detector of the tests and the scales of its images, with a switch as on a command line."""
+    asked, model = compose(["model=tiny", "data=shapes", *switch.split()]), tiny_model()
+    for part in ("bn_in", "norm", "backbone", "roi_pool", "large_kernel", "context", "segmentation"):
+        setattr(model, part, getattr(asked.model, part))
+    model.roi_heads.sampler = asked.model.roi_heads.sampler
+    return model, asked.data.train_scales or ()
 
 
 def gradients_on(
@@ -54,9 +57,11 @@ def gradients_on(
 def gradients_in_float64(
     root: Path, switch: str, images_per_gpu: int, accumulation: int, sublinear: bool
 ) -> dict[str, Tensor]:
-    model, bn_group = model_with(switch), max(1, 4 // images_per_gpu)
+    (model, scales), bn_group = asked_with(switch), max(1, 4 // images_per_gpu)
     detector = tiny_detector(bn_size=4, bn_group=bn_group, sublinear=sublinear, model=model).double()
-    loader = tiny_loader(root, batch=8, bn_size=4, images_per_gpu=images_per_gpu, accumulation=accumulation)
+    loader = tiny_loader(
+        root, batch=8, bn_size=4, images_per_gpu=images_per_gpu, accumulation=accumulation, train_scales=scales
+    )
     parallel, device = data_parallel(detector), torch.device("cpu")
     accumulate_gradients(parallel, next(iter(loader.epoch(0))), NamedSums(), batch=8, device=device, bf16=False)
     return {name: p.grad.clone() for name, p in detector.named_parameters()}
