@@ -3,7 +3,7 @@
     python -m benchmarks.modules --size 800 --images 1
     python -m benchmarks.modules --model tiny --size 128 --images 8
 
-The modules are the rows of `sweeps/ablation.yaml`. Each trains in the real loop from random weights, with BN over the
+The modules are the rows of `sweeps/ablation.yaml` that are of the model. Each trains in the real loop from random weights, with BN over the
 images of the step, on generated images already of their size; in a process of its own, in turn, so that drifts of
 the machine meet all of them. Times are medians over all steps but the first two; memory is the most that was used over
 what importing takes.
@@ -30,9 +30,15 @@ TABLE = "ablation"
 
 
 def modules() -> dict[str, tuple[str, ...]]:
-    """The overrides of each module, the baseline first, by its name in the table."""
+    """The overrides of each module of the model, the baseline first, by its name in the table."""
     labels = [row["label"] for row in read_sweep_file(SWEEPS / f"{TABLE}.yaml")["rows"]]
-    return {label: row.overrides for label, row in zip(labels, read_rows(TABLE), strict=True)}
+    rows = {label: row.overrides for label, row in zip(labels, read_rows(TABLE), strict=True)}
+    # Images are already of their size here, which is what the others change.
+    return {label: overrides for label, overrides in rows.items() if any(map(_is_of_the_model, overrides))}
+
+
+def _is_of_the_model(override: str) -> bool:
+    return override.startswith("model")
 
 
 def step_seconds(model: str, overrides: tuple[str, ...], *, size: int, images: int, steps: int) -> list[float]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from megdet.model.level_pool import LevelPool
 from megdet.model.roi_pool import build_roi_pool
 from megdet.model.rows import pyramid_rows
-from megdet.model.settings import ContextSettings, RoIPoolSettings
+from megdet.model.settings import ContextSettings, RoIPoolSettings, narrower
 from megdet.model.wide import wide
 
 _STEPS = (-1, 0, 1)
@@ -41,8 +41,9 @@ class ContextExtractor(nn.Module):
         super().__init__()
         assert settings.scale is not None
         self.scale = settings.scale
-        self.narrow = nn.ModuleList(_narrow(channels, settings.channels, norm) for _ in strides)
-        self.join = nn.Conv2d(len(_STEPS) * settings.channels, channels, 3, stride=2, padding=1)
+        inner = narrower(settings.channels, channels)
+        self.narrow = nn.ModuleList(_narrow(channels, inner, norm) for _ in strides)
+        self.join = nn.Conv2d(len(_STEPS) * inner, channels, 3, stride=2, padding=1)
         nn.init.kaiming_normal_(self.join.weight, nonlinearity="relu")
         nn.init.zeros_(self.join.bias)  # type: ignore[arg-type]  # it has one
         doubled = RoIPoolSettings(pool.name, 2 * pool.resolution, custom=pool.custom)
@@ -50,7 +51,7 @@ class ContextExtractor(nn.Module):
         self.own_level = LevelPool(strides=strides, resolution=doubled.resolution)
 
     def maps(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """The narrow maps [N, settings.channels, H, W] of the levels, once in a pass."""
+        """The narrow maps [N, c, H, W] of the levels, once in a pass."""
         return [narrow(feature) for narrow, feature in zip(self.narrow, features, strict=True)]
 
     def forward(self, maps: Sequence[Tensor], boxes: Tensor, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from megdet.model.settings import LargeKernelSettings
+from megdet.model.settings import LargeKernelSettings, narrower
 from megdet.model.sublinear import checkpointed
 
 
@@ -22,8 +22,9 @@ class GlobalConvolution(nn.Module):
         super().__init__()
         assert settings.size is not None
         tall, wide = (settings.size, 1), (1, settings.size)
-        self.tall_first = _branch(channels, settings.channels, tall, wide, bias=norm is None)
-        self.wide_first = _branch(channels, settings.channels, wide, tall, bias=norm is None)
+        between, has_bias = narrower(settings.channels, channels), norm is None
+        self.tall_first = _branch(channels, between, tall, wide, bias=has_bias)
+        self.wide_first = _branch(channels, between, wide, tall, bias=has_bias)
         self.norm = norm(channels) if norm is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

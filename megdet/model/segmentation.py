@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from megdet.data.batch import ImageBatch
 from megdet.data.size import Size
-from megdet.model.settings import SegmentationSettings
+from megdet.model.settings import SegmentationSettings, narrower
 from megdet.model.wide import wide
 
 STRIDE = 8
@@ -40,8 +40,9 @@ class SegmentationHead(nn.Module):
         super().__init__()
         assert settings.weight is not None
         self.weight = settings.weight
-        self.levels = nn.ModuleList(_layer(channels, settings.channels, norm) for _ in range(levels))
-        self.classify = nn.Conv2d(settings.channels, num_classes + 1, 1)
+        inner = narrower(settings.channels, channels)
+        self.levels = nn.ModuleList(_layer(channels, inner, norm) for _ in range(levels))
+        self.classify = nn.Conv2d(inner, num_classes + 1, 1)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]  # it has one
 

@@ -30,6 +30,12 @@ def pyramid_strides(strides: tuple[int, ...]) -> tuple[int, ...]:
 PYRAMID_STRIDES = pyramid_strides(STRIDES)
 MOST_CHANNELS = 16384
 
+
+def narrower(asked: int | None, channels: int) -> int:
+    """Channels of a module's inner maps: as asked, or a quarter of the pyramid's."""
+    return asked or max(1, channels // 4)
+
+
 BACKBONES = ("resnet50", "resnet18", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
 WITH_ATROUS = ("resnet50", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
 """Those whose last stage can be atrous; torchvision's block of ResNet-18 knows no dilation."""
@@ -109,8 +115,8 @@ class LargeKernelSettings(Settings):
 
     size: int | None = setting(None, Whole(least=3, most=127))
     """k, odd, such as 15; None: there are none."""
-    channels: int = setting(64, Whole(least=1, most=MOST_CHANNELS))
-    """Between the two convolutions of a branch."""
+    channels: int | None = setting(None, Whole(least=1, most=MOST_CHANNELS))
+    """Between the two convolutions of a branch; None: a quarter of the pyramid's."""
 
     def check_together(self, prefix: str) -> None:
         if self.size is not None and self.size % 2 == 0:
@@ -125,8 +131,8 @@ class ContextSettings(Settings):
 
     scale: float | None = setting(None, Number(least=1, most=16))
     """How many times as wide and high as the region the surroundings are, such as 2; None: there are none."""
-    channels: int = setting(64, Whole(least=1, most=MOST_CHANNELS))
-    """Of the narrow maps that they are read from."""
+    channels: int | None = setting(None, Whole(least=1, most=MOST_CHANNELS))
+    """Of the narrow maps that they are read from; None: a quarter of the pyramid's."""
 
 
 @dataclass
@@ -135,8 +141,8 @@ class SegmentationSettings(Settings):
 
     weight: float | None = setting(None, Number(above=0, most=1000))
     """Of the loss, such as 0.1; None: there is none."""
-    channels: int = setting(64, Whole(least=1, most=MOST_CHANNELS))
-    """Of the maps between."""
+    channels: int | None = setting(None, Whole(least=1, most=MOST_CHANNELS))
+    """Of the maps between; None: a quarter of the pyramid's."""
 
 
 @dataclass

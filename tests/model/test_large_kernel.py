@@ -41,6 +41,12 @@ def test_both_branches_are_one_dense_kernel_of_rank_two_for_each_pair_of_channel
     torch.testing.assert_close(module(x), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_the_inner_maps_are_a_quarter_as_wide_as_the_pyramid_where_nothing_else_is_asked() -> None:
+    for asked, found in ((None, 5), (7, 7)):
+        module = GlobalConvolution(20, LargeKernelSettings(size=3, channels=asked), None)
+        assert {module.tall_first[0].out_channels, module.wide_first[0].out_channels} == {found}
+
+
 @pytest.mark.parametrize(("bn_in", "layers"), [(["backbone", "fpn"], 0), (["backbone", "fpn", "large_kernel"], 5)])
 def test_each_level_has_its_own_with_the_norm_where_it_is_asked_for(bn_in: list[str], layers: int) -> None:
     detector = detector_with(bn_in)

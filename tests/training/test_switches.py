@@ -81,6 +81,25 @@ def test_a_step_with_a_switch_is_the_same_on_every_layout(switch: str, shapes_ro
             assert error < 1e-10, (layout, name, error)
 
 
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_step_with_a_switch_is_finite_in_bfloat16_and_near_float32(switch: str, shapes_root: Path) -> None:
+    losses = run_ranks(1, losses_by_precision, shapes_root, switch)[0]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.1)
+
+
+def losses_by_precision(root: Path, switch: str) -> dict[str, float]:
+    """Of one step, its gradients taken too."""
+    (model, scales), device, found = asked_with(switch), torch.device("cpu"), {}
+    loader = tiny_loader(root, batch=4, bn_size=4, images_per_gpu=4, accumulation=1, train_scales=scales)
+    step = next(iter(loader.epoch(0)))
+    for name in ("fp32", "bf16"):
+        detector, sums = tiny_detector(bn_size=4, model=model), NamedSums()
+        accumulate_gradients(data_parallel(detector), step, sums, batch=4, device=device, bf16=name == "bf16")
+        assert all(bool(p.grad.isfinite().all()) for p in detector.parameters()), name
+        found[name] = sum(sums.over_ranks(stop_requested=False).losses.values())
+    return found
+
+
 @pytest.mark.parametrize(("channels", "groups"), [(64, 32), (16, 16), (24, 8)])
 def test_group_norm_has_32_groups_or_what_divides_a_narrow_layer(channels: int, groups: int) -> None:
     x = torch.randn(2, channels, 5, 5, generator=torch.Generator().manual_seed(0))
