@@ -3,10 +3,10 @@
     python -m benchmarks.modules --size 800 --images 1
     python -m benchmarks.modules --model tiny --size 128 --images 8
 
-The modules are the rows of `sweeps/ablation.yaml` that are of the model. Each trains in the real loop from random weights, with BN over the
-images of the step, on generated images already of their size; in a process of its own, in turn, so that drifts of
-the machine meet all of them. Times are medians over all steps but the first two; memory is the most that was used over
-what importing takes.
+The modules are the rows of `sweeps/ablation.yaml` that are of the model. Each trains in the real loop from random
+weights, with BN over the images of the step, on generated images already of their size; in a process of its own, in
+turn, so that drifts of the machine meet all of them. Times are medians over all steps but the first two; memory is the
+most that was used over what importing takes.
 """
 
 from __future__ import annotations
