@@ -61,6 +61,7 @@ benchmarks: $(INSTALLED) ## ours and its peers, side by side (an hour on two cor
 	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 128 --images 4
 	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 256 --images 4
 	$(BIN)/python -m benchmarks.train_step --model r50_fpn --size 800 --images 1
+	$(BIN)/python -m benchmarks.modules --model tiny --size 128 --images 8
 	$(BIN)/python -m benchmarks.analysis
 	$(BIN)/python -m benchmarks.mlflow_ui
 	$(BIN)/python -m benchmarks.summary
