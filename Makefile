@@ -38,8 +38,11 @@ lint: $(INSTALLED) ## format, style, types and the architecture's arrows
 test-slow: $(INSTALLED) ## the others: whole runs, a real Slurm, MLflow server, browser and TeX
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
-faults: $(INSTALLED) ## break runs on purpose, and see that nothing is lost (an hour; MEGDET_KILLS=500 for more)
-	MEGDET_KILLS=$${MEGDET_KILLS:-100} MEGDET_TIMES=$${MEGDET_TIMES:-5} $(BIN)/python -m pytest -s tests/faults
+faults: $(INSTALLED) ## break runs on purpose, and see that nothing is lost (three hours on two cores; needs a Slurm)
+	rm -f results/faults/told.jsonl
+	MEGDET_KILLS=250 MEGDET_SLURM_KILLS=30 MEGDET_TIMES=5 MEGDET_RUNS=1000 MEGDET_TOLD=results/faults/told.jsonl \
+	  $(BIN)/python -m pytest -s tests/faults tests/slurm/test_kills.py tests/slurm/test_many_runs.py
+	$(BIN)/python -m tests.faults.confusion results/faults/told.jsonl
 
 coverage: $(INSTALLED) ## `make test`, and how much of the code it reaches, other processes included: at least 96 %
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov
