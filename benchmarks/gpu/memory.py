@@ -7,14 +7,36 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.gpu.found import Bench, Found
-from benchmarks.gpu.trainer import alone, trainer_of
-from benchmarks.sample import sample
+from benchmarks.gpu.trainer import alone, batch_of, forget_peak, peak_gb, trainer_of
+from benchmarks.sample import NUM_CLASSES, sample
+from megdet.config.schema import Config
 from megdet.data.batch import ImageBatch
+from megdet.planning.memory import memory_gb
 
 
 def measure(bench: Bench) -> Iterator[Found]:
     with alone(bench):
+        for images in (bench.few, bench.many):
+            for precision in ("fp32", "bf16"):
+                for frozen, sublinear in ((True, False), (False, False), (False, True)):
+                    yield from _predicted(bench, images, precision, frozen=frozen, sublinear=sublinear)
         yield from _over_sizes(bench)
+
+
+def _predicted(bench: Bench, images: int, precision: str, *, frozen: bool, sublinear: bool) -> Iterator[Found]:
+    """The peak of two steps beside the prediction of the plan table."""
+    forget_peak(bench)
+    trainer = trainer_of(bench, images=images, precision=precision, frozen=frozen, sublinear=sublinear)
+    trainer.steps([batch_of(bench, images)] * 2)
+    config = Config(bn_size=0 if frozen else images, precision=precision, model=bench.model())
+    config.data.min_size, config.data.max_size = bench.image_size
+    config.data.num_classes = NUM_CLASSES
+    predicted = memory_gb(config, images=images, sublinear=sublinear)
+    assert predicted is not None
+    what = f"{precision}, {images} images, {'frozen BN' if frozen else 'CGBN'}{', sublinear' * sublinear}"
+    yield Found(f"{what}: predicted", predicted, "GB")
+    if measured := peak_gb(bench):
+        yield Found(f"{what}: off by", 100 * abs(predicted / measured - 1), "%", at_most=15.0)
 
 
 def _over_sizes(bench: Bench) -> Iterator[Found]:
