@@ -166,11 +166,11 @@ def diagnose(
     if stand.status not in (Status.FAILED, Status.LOST, Status.INTERRUPTED):
         return None
     log = _log(folder, failure) or tuple(job_log)
-    said = [stand.why]
+    around = ""
     if not failure or not failure.says_why:
         # The run could not say why itself; the last lines around it may. A tracking server that is down is not why.
-        said.append("\n".join(line for line in (*log, *job_log) if "mlflow" not in line.lower()))
-    cause = known or cause_of(failure, said)
+        around = "\n".join(line for line in (*log, *job_log) if "mlflow" not in line.lower())
+    cause = known or cause_of(failure, [stand.why], around=around)
     if stand.status == Status.INTERRUPTED and cause not in (TIME_LIMIT, NODE, DAMAGED):
         return None
     if cause is ERROR and stand.status == Status.LOST:
@@ -188,14 +188,19 @@ def group(failures: Sequence[Diagnosis]) -> list[list[Diagnosis]]:
     return [groups[key] for key in sorted(groups, key=lambda key: (key[0], -len(groups[key]), key[1]))]
 
 
-def cause_of(failure: Failure | None, said: Sequence[str] = ()) -> Cause:
-    """The cause by a rank's last words, and by what else was said; the one rule for `megdet why` and for retries."""
+def cause_of(failure: Failure | None, said: Sequence[str] = (), *, around: str = "") -> Cause:
+    """The cause by a rank's last words, and by what else was said; the one rule for `megdet why` and for retries.
+
+    `around`: what other ranks and the job said. That they lost their connection to a rank that is known to have ended
+    is what came of it.
+    """
     if failure and failure.error == "UserError":
         return CONFIG_OR_DATA
     if failure and failure.error in ERRORS_OF_CODE:
         return ERROR
-    texts = [*said, _own_words(failure)]
-    for causes in (BY_WORDS, BY_SIGNAL):
+    own = [*said, _own_words(failure)]
+    of_others = tuple(cause for cause in BY_WORDS if not failure or failure.rank is None or cause is not NETWORK)
+    for texts, causes in ((own, BY_WORDS), ([around], of_others), (own, BY_SIGNAL), ([around], BY_SIGNAL)):
         for text in texts:
             for cause in causes:
                 if cause.pattern and cause.pattern.search(text):
