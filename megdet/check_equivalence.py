@@ -119,7 +119,7 @@ def _config_of(words: list[str]) -> Config:
     config.tracking.enabled = False
     config.model.init_from = config.model.init_sha256 = None
     config.cluster.nodes, config.cluster.gpus_per_node = 1, 4
-    config.cluster.max_images_per_gpu = None
+    config.cluster.max_images_per_gpu = config.cluster.gpu_memory_gb = None
     return config
 
 

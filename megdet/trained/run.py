@@ -58,7 +58,7 @@ class TrainedRun:
         if not folder.exists:
             raise UserError(f"{path} is no run folder: it has no plan.json; name one of runs/")
         asked = config_in(folder.plan.read_text())
-        cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None)
+        cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None, gpu_memory_gb=None)
         self.folder = folder
         images = asked.bn_size or math.gcd(asked.batch, PAIR)
         self.plan = make_plan(replace(asked, gpus=1, images_per_gpu=images, cluster=cluster))
