@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+OLDEST := .venv-oldest
 
-.PHONY: help install demo test test-slow faults check lint coverage benchmarks clean slurm-up slurm-down
+.PHONY: help install demo test test-slow test-oldest faults check lint coverage benchmarks clean slurm-up slurm-down
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +39,18 @@ lint: $(INSTALLED) ## format, style, types and the architecture's arrows
 test-slow: $(INSTALLED) ## the others: whole runs, a real Slurm, MLflow server, browser and TeX
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
+test-oldest: $(OLDEST)/.installed ## what needs torch, on the oldest torch and torchvision of pyproject.toml, in .venv-oldest
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" \
+	  tests/model tests/training tests/trained tests/studies tests/data tests/benchmarks tests/test_check_equivalence.py
+
+# Everything else is as pinned. NVIDIA's packages and Triton belong to a release of torch, which names its own.
+$(OLDEST)/.installed: pyproject.toml constraints.txt
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	grep -vE '^(torch|torchvision|triton|nvidia-[^=]*|cuda-[^=]*)==' constraints.txt > $(OLDEST)/constraints.txt
+	sed -nE 's/^ *"(torch|torchvision)>=([0-9.]+)".*/\1==\2.*/p' pyproject.toml >> $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt -e '.[dev]'
+	@touch $@
+
 faults: $(INSTALLED) ## break runs on purpose, and see that nothing is lost (three hours on two cores; needs a Slurm)
 	rm -f results/faults/told.jsonl
 	MEGDET_KILLS=250 MEGDET_SLURM_KILLS=30 MEGDET_TIMES=5 MEGDET_RUNS=1000 MEGDET_TOLD=results/faults/told.jsonl \
@@ -61,6 +74,7 @@ benchmarks: $(INSTALLED) ## ours and its peers, side by side (an hour on two cor
 	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 128 --images 4
 	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 256 --images 4
 	$(BIN)/python -m benchmarks.train_step --model r50_fpn --size 800 --images 1
+	$(BIN)/python -m benchmarks.modules --model tiny --size 128 --images 8
 	$(BIN)/python -m benchmarks.analysis
 	$(BIN)/python -m benchmarks.mlflow_ui
 	$(BIN)/python -m benchmarks.summary

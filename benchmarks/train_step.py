@@ -22,36 +22,22 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.report import write_report
+from benchmarks.sample import NUM_CLASSES, sample
 from megdet.launchers.rank import NO_TRIM
 
+if TYPE_CHECKING:
+    from megdet.data.batch import ImageBatch
+
 WARM_UP_STEPS = 2
-NUM_CLASSES = 80
-OBJECTS = 7
 VARIANTS = ("torchvision", "fp32", "fp32_sublinear", "bf16")
 
 
-def sample(images: int, size: int) -> Any:
-    """An `ImageBatch` of textured noise with boxes; 4:3, as most of COCO."""
-    import torch
-    from torch.nn.functional import interpolate
-
-    from megdet.data.batch import ImageBatch
-
-    generator = torch.Generator().manual_seed(0)
-    height, width = size, -(-size * 4 // 3 // 32) * 32
-    coarse = torch.rand(images, 3, height // 16, width // 16, generator=generator) * 255
-    pixels = interpolate(coarse, size=(height, width), mode="bilinear").to(torch.uint8)
-    boxes = []
-    for _ in range(images):
-        corner = torch.rand(OBJECTS, 2, generator=generator) * torch.tensor([0.6 * width, 0.6 * height])
-        extent = (0.05 + 0.3 * torch.rand(OBJECTS, 2, generator=generator)) * size
-        boxes.append(torch.cat([corner, corner + extent], dim=1))
-    labels = [torch.randint(1, NUM_CLASSES + 1, (OBJECTS,), generator=generator) for _ in range(images)]
-    whole = [(height, width)] * images
-    return ImageBatch(pixels, whole, boxes, labels, list(range(images)), whole, list(range(images)))
+def batch_of(images: int, size: int) -> ImageBatch:
+    """4:3, as most of COCO."""
+    return sample(images, size, -(-size * 4 // 3 // 32) * 32)
 
 
 def torchvision_steps(backbone: str, size: int, images: int, steps: int) -> list[float]:
@@ -68,7 +54,7 @@ def torchvision_steps(backbone: str, size: int, images: int, steps: int) -> list
     body = resnet_fpn_backbone(backbone_name=backbone, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
     model = FasterRCNN(body, num_classes=NUM_CLASSES + 1, min_size=size, max_size=10 * size).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    batch = sample(images, size).to(device)
+    batch = batch_of(images, size).to(device)
     floats = [image.float() / 255 for image in batch.images]
     targets = [{"boxes": b, "labels": t} for b, t in zip(batch.boxes, batch.labels, strict=True)]
     seconds = []
@@ -99,7 +85,7 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
 
     model = ModelSettings(backbone=BackboneSettings(name=backbone, weights="none", frozen_stages=0))
     seconds: list[float] = []
-    batch = sample(images, size)
+    batch = batch_of(images, size)
     with Ranks.from_environment() as ranks:
         detector = build_detector(
             model,

@@ -22,6 +22,9 @@ class ClusterSettings(Settings):
     """auto: the GPUs of this machine, or what Slurm says that nodes have."""
     max_images_per_gpu: int | None = setting(None, Whole(least=1))
     """What memory allows in one forward pass; None: not known."""
+    gpu_memory_gb: float | None = setting(None, Number(above=0))
+    """Memory of a GPU in GB of 2^30 bytes: what is `auto` in a layout is chosen to fit into it, by prediction. None: as
+    this machine's GPUs say, or not known."""
     bn_across_nodes: bool = setting(False, Flag())
     """Whether the GPUs that share a BN statistic may sit on different nodes."""
     partition: str | None = setting(None, Text())

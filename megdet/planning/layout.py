@@ -46,6 +46,10 @@ class LayoutRequest:
     nodes: int
     gpus_per_node: int
     max_images_per_gpu: int | None
+    max_images_by: str
+    """The setting that says so, with its value."""
+    max_images_if_sublinear: int | None
+    """What it would be with sublinear memory, where that may be asked for and helps."""
     bn_across_nodes: bool
     sublinear: bool
 

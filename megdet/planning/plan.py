@@ -16,6 +16,7 @@ from megdet.config.schema import MOST_IMAGES, Config, settings_from
 from megdet.errors import UserError
 from megdet.planning.identity import RECIPE, experiment_id_of, name_of, recipe_of, refuse_old_names, run_id_of
 from megdet.planning.layout import Layout, LayoutRequest, find_layout
+from megdet.planning.memory import memory_gb, most_images
 from megdet.planning.schedule import Schedule, make_schedule
 from megdet.planning.ways_out import refusal
 from megdet.settings.own_part import TARGET
@@ -45,6 +46,11 @@ class Plan:
     """Whether the code differed from that commit."""
     notes: tuple[str, ...]
     """What a reader of the result should know about how it was laid out."""
+
+    @property
+    def memory_gb(self) -> float | None:
+        """What training is predicted to take on each GPU (`megdet.planning.memory`); None where that is not known."""
+        return memory_gb(self.config, images=self.layout.images_per_gpu, sublinear=self.layout.sublinear)
 
     def check_ranks(self, world_size: int) -> None:
         """Raises UserError where the ranks that were started are not those of the plan."""
@@ -109,20 +115,11 @@ def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -
             "data.train_images=null, data.num_classes=null: a plan needs numbers; launchers put in those of the files"
         )
     schedule = make_schedule(config.schedule, lr=config.lr, batch=config.batch, train_images=train_images)
-    sublinear = config.bn_size >= SUBLINEAR_FROM_BN_SIZE if config.sublinear == "auto" else config.sublinear
-    request = LayoutRequest(
-        batch=config.batch,
-        bn_size=config.bn_size,
-        most_batch=min(train_images, MOST_IMAGES),
-        gpus=None if isinstance(config.gpus, str) else config.gpus,
-        images_per_gpu=None if isinstance(config.images_per_gpu, str) else config.images_per_gpu,
-        nodes=1 if isinstance(cluster.nodes, str) else cluster.nodes,
-        gpus_per_node=cluster.gpus_per_node,
-        max_images_per_gpu=cluster.max_images_per_gpu,
-        bn_across_nodes=cluster.bn_across_nodes,
-        sublinear=bool(sublinear),
-    )
+    wanted = config.bn_size >= SUBLINEAR_FROM_BN_SIZE if config.sublinear == "auto" else bool(config.sublinear)
+    request = layout_request(config, sublinear=wanted)
     layout = find_layout(request)
+    if layout is None and config.sublinear == "auto" and request.max_images_if_sublinear:
+        layout = find_layout(layout_request(config, sublinear=True))
     if layout is None:
         raise refusal(request)
     return Plan(
@@ -136,6 +133,36 @@ def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -
         commit=commit,
         dirty=dirty,
         notes=tuple(_notes(config, layout, schedule, dirty=dirty)),
+    )
+
+
+def layout_request(config: Config, *, sublinear: bool) -> LayoutRequest:
+    """What a config asks of its layout; a number of images that is asked for is not held to predicted memory."""
+    cluster = config.cluster
+    assert isinstance(cluster.gpus_per_node, int) and config.data.train_images is not None, "as make_plan has seen"
+    images_per_gpu = None if isinstance(config.images_per_gpu, str) else config.images_per_gpu
+    most, by = cluster.max_images_per_gpu, f"cluster.max_images_per_gpu={cluster.max_images_per_gpu}"
+    if_sublinear = None
+    by_memory = most_images(config, sublinear=sublinear) if images_per_gpu is None else None
+    if by_memory is not None and (most is None or by_memory < most):
+        if not sublinear:
+            more = most_images(config, sublinear=True)
+            if_sublinear = more if more is None or most is None else min(more, most)
+        most = by_memory
+        by = f"cluster.gpu_memory_gb={cluster.gpu_memory_gb:g} (at most {most} images a GPU, by prediction)"
+    return LayoutRequest(
+        batch=config.batch,
+        bn_size=config.bn_size,
+        most_batch=min(config.data.train_images, MOST_IMAGES),
+        gpus=None if isinstance(config.gpus, str) else config.gpus,
+        images_per_gpu=images_per_gpu,
+        nodes=1 if isinstance(cluster.nodes, str) else cluster.nodes,
+        gpus_per_node=cluster.gpus_per_node,
+        max_images_per_gpu=most,
+        max_images_by=by,
+        max_images_if_sublinear=if_sublinear,
+        bn_across_nodes=cluster.bn_across_nodes,
+        sublinear=sublinear,
     )
 
 
@@ -185,8 +212,19 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
     if config.model.init_from is not None:
         notes.append(f"training begins from the weights of {config.model.init_from}")
     if layout.sublinear:
-        asked = "as asked" if config.sublinear is True else f"bn_size >= {SUBLINEAR_FROM_BN_SIZE}, as in the paper"
+        asked = f"bn_size >= {SUBLINEAR_FROM_BN_SIZE}, as in the paper"
+        if config.sublinear is True:
+            asked = "as asked"
+        elif config.bn_size < SUBLINEAR_FROM_BN_SIZE:
+            asked = f"without it, no layout fits cluster.gpu_memory_gb={config.cluster.gpu_memory_gb:g}"
         notes.append(f"sublinear memory is on ({asked}): less memory, slower; the result is the same")
+    room_gb = config.cluster.gpu_memory_gb
+    takes_gb = memory_gb(config, images=layout.images_per_gpu, sublinear=layout.sublinear)
+    if room_gb is not None and takes_gb is not None and takes_gb > room_gb:
+        notes.append(
+            f"images_per_gpu={layout.images_per_gpu}, as asked, is predicted to take {takes_gb:.1f} GB, and a GPU has "
+            f"cluster.gpu_memory_gb={room_gb:g}"
+        )
     if layout.accumulation > 1:
         notes.append(
             f"{layout.accumulation} passes per step stand in for {layout.gpus * layout.accumulation} GPUs: "

@@ -37,13 +37,13 @@ def _why_not(request: LayoutRequest) -> str:
     if gpus and batch % gpus:
         return f"{asked}the batch cannot be split evenly over {gpus} GPUs."
     if images and limit is not None and images > limit:
-        return f"{asked}cluster.max_images_per_gpu={limit} allows less."
+        return f"{asked}{request.max_images_by} allows less."
     if images and batch % (images * (gpus or 1)):
         return f"{asked}gpus x images_per_gpu = {images * (gpus or 1)} does not divide the batch."
     if images and bn_size and bn_size % images and images % bn_size:
         return f"{asked}of bn_size and images_per_gpu one must be a multiple of the other."
     if find_layout(replace(request, max_images_per_gpu=None)):
-        return f"{asked}no layout with cluster.max_images_per_gpu={limit} puts {bn_size} images behind a statistic."
+        return f"{asked}no layout with {request.max_images_by} puts {bn_size} images behind a statistic."
     if find_layout(replace(request, bn_across_nodes=True)):
         return (
             f"{asked}a BN batch would span GPUs of several nodes (cluster.gpus_per_node={per_node}, "
@@ -68,8 +68,13 @@ def _ways_out(request: LayoutRequest) -> list[str]:
         ways += _nearest("gpus", request, choices)
     if request.max_images_per_gpu is not None:
         layout = find_layout(replace(request, max_images_per_gpu=None))
-        if layout:
+        if layout and request.max_images_by.startswith("cluster.max_images_per_gpu"):
             ways.append(f"cluster.max_images_per_gpu={layout.images_per_gpu}")
+        elif layout:
+            ways.append("cluster.gpu_memory_gb=null, which tries it all the same")
+    sublinear = request.max_images_if_sublinear
+    if sublinear and find_layout(replace(request, max_images_per_gpu=sublinear)):
+        ways.append("sublinear=true")
     if not request.bn_across_nodes and find_layout(replace(request, bn_across_nodes=True)):
         ways.append("cluster.bn_across_nodes=true")
     if request.gpus and request.gpus > request.capacity:

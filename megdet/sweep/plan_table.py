@@ -34,9 +34,9 @@ def print_table(points: Sequence[Point]) -> None:
     costs = _costs(points)
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     headings = ["#", "run", "batch", "bn_size", "gpus", "nodes", "images_\nper_gpu", "accumu-\nlation", "bn_group"]
-    headings += ["bn_splits", "sub-\nlinear", "lr", "steps", "time", "GPU-hours", "status"]
+    headings += ["bn_splits", "sub-\nlinear", "lr", "steps", "GB a\nGPU", "time", "GPU-hours", "status"]
     if not any(point.plan and point.plan.config.cluster.request_gpus for point in points):
-        headings[4], headings[-2] = "pro-\ncesses", "process-\nhours"
+        headings[4], headings[-4], headings[-2] = "pro-\ncesses", "GB a\nprocess", "process-\nhours"
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("run", "status") else "right", no_wrap=True)
     swept_elsewhere = any(_keys(point) - _IN_THE_TABLE for point in points)
@@ -76,6 +76,9 @@ def describe(point: Point) -> None:
     if cost:
         on_gpus = f", {cost.gpu_hours:.3g} GPU-hours" if plan.config.cluster.request_gpus else ""
         print(f"  about {duration_text(3600 * cost.hours)}{on_gpus} (predicted from {cost.source})")
+    if memory := _memory(plan):
+        one = "GPU" if plan.config.cluster.request_gpus else "process"
+        print(f"  about {memory.removeprefix('~')} GB of memory a {one} (predicted)")
     for note in plan.notes:
         print(f"  {note}")
     sys.stdout.flush()
@@ -93,12 +96,22 @@ def _reasons(points: Sequence[Point]) -> dict[str, list[int]]:
 def _cells(point: Point) -> list[str]:
     config, plan = point.asked.config, point.plan
     if plan is None:
-        return ["", shown(config.batch), shown(config.bn_size), *[""] * 9]
+        return ["", shown(config.batch), shown(config.bn_size), *[""] * 10]
     layout, schedule = plan.layout, plan.schedule
     numbers = (config.batch, config.bn_size, layout.gpus, layout.nodes, layout.images_per_gpu, layout.accumulation)
     bn = (layout.bn_group, layout.bn_splits) if config.bn_size else ("frozen", "")
     sublinear = "on" if layout.sublinear else "off"
-    return [str(cell) for cell in (plan.run_id, *numbers, *bn, sublinear, f"{schedule.lr:g}", schedule.steps)]
+    return [
+        str(cell) for cell in (plan.run_id, *numbers, *bn, sublinear, f"{schedule.lr:g}", schedule.steps, _memory(plan))
+    ]
+
+
+def _memory(plan: Plan) -> str:
+    """The predicted GB of a GPU; empty where nothing is known."""
+    gb = plan.memory_gb
+    if gb is None:
+        return ""
+    return f"~{gb:.2g}" if gb < 10 else f"~{gb:.0f}"
 
 
 def _costs(points: Sequence[Point]) -> dict[int, Prediction]:

@@ -38,6 +38,7 @@ def loaders_of(plan: Plan, ranks: Ranks, data_set: DataSet) -> tuple[TrainLoader
         seed=config.seed,
         min_size=data.min_size,
         max_size=data.max_size,
+        train_scales=data.train_scales or (),
         flip=data.flip,
         aspect_grouping=data.aspect_grouping,
         max_bad_images=data.max_bad_images,

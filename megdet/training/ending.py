@@ -9,7 +9,9 @@ import time
 from dataclasses import replace
 
 from megdet.errors import ExitCode, UserError
-from megdet.runs.causes import NETWORK, cause_of
+from megdet.planning.lighter import lighter_ask
+from megdet.planning.plan import Plan
+from megdet.runs.causes import CUDA_MEMORY, NETWORK, cause_of
 from megdet.runs.failure import Failure
 from megdet.runs.folder import LostOwnership, RunFolder
 from megdet.runs.state import RunState
@@ -43,6 +45,8 @@ def record_failure(folder: RunFolder, rank: int, error: Exception) -> ExitCode:
         code, reason = ExitCode.RUN_FAILED, f"{type(error).__name__}: {error}"
         log.error("rank %d failed", rank, exc_info=error)
     failure = Failure.of_exception(error, rank=rank, reason=reason, log=folder.last_log_lines(rank))
+    if cause_of(failure) is CUDA_MEMORY and (ask := _lighter_ask(folder)):
+        failure = replace(failure, reason=f"{failure.reason} What would fit: {ask}")
     try:
         write_down(folder, failure)
     except LostOwnership as lost:
@@ -50,6 +54,13 @@ def record_failure(folder: RunFolder, rank: int, error: Exception) -> ExitCode:
     except OSError as full:  # the disk, most likely: the launcher, which may be on another, sees the exit code
         log.error("what ended rank %d could not be written down: %s", rank, full)
     return code
+
+
+def _lighter_ask(folder: RunFolder) -> str | None:
+    try:
+        return lighter_ask(Plan.from_json(folder.plan.read_text()))
+    except (OSError, UserError):
+        return None
 
 
 def write_down(folder: RunFolder, failure: Failure) -> None:

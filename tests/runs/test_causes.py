@@ -102,6 +102,11 @@ def test_a_rank_s_own_error_gives_the_cause(action: object, cause: Cause, tmp_pa
     assert failure.rank == 3 and failure.log[0] == "10:00:00 step 20"
 
 
+def test_gpus_out_of_memory_name_a_layout_that_would_fit(tmp_path: Path) -> None:
+    reason = failure_of(failing(tmp_path, 0, cuda_out_of_memory)).reason
+    assert "has 12.00 GiB in total. What would fit: " in reason and "predicted" in reason, reason
+
+
 @pytest.mark.parametrize(
     ("body", "cause"),
     [

@@ -134,11 +134,10 @@ class SlurmCluster:
         self.start_controller(cold=True)
         self._wait("slurmctld", lambda: set(self.states_of_nodes().values()) == {"idle"})
 
-    def start_node(self, name: str) -> None:
-        """Start a node's slurmd; after `kill_node` the node comes back empty."""
-        self.daemons.start(
-            f"slurmd-{name}", ["slurmd", "-D", "-c", "-N", name], SLURM_CONF=str(self.conf), SLURMD_NODENAME=name
-        )
+    def start_node(self, name: str, *, clean: bool = True) -> None:
+        """Start a node's slurmd, which ends what it finds running (not `clean`: takes it over, as a service does)."""
+        words = ["slurmd", "-D", *(["-c"] if clean else []), "-N", name]
+        self.daemons.start(f"slurmd-{name}", words, SLURM_CONF=str(self.conf), SLURMD_NODENAME=name)
 
     def kill_node(self, name: str) -> None:
         """What a power cut does: slurmd, its steps and their tasks are gone at once, and nobody is told."""

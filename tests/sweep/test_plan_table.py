@@ -46,7 +46,7 @@ def test_the_table_predicts_what_is_to_do_and_shows_what_was_taken(
     assert rows[1][-4:] == [f"~{hours:.3g}", "h", f"~{8 * hours:.0f}", "new"]
     assert rows[2][-4:] == ["20.2", "h", "161", "finished"], "as measured, evaluation included"
     assert rows[3][-4:] == ["~20.2", "h", "~161", "new"]
-    assert rows[4][-2:] == ["81312", "repeated"] and rows[5][-2:] == ["81312", "new"]
+    assert rows[4][-3:] == ["81312", "~3.2", "repeated"] and rows[5][-3:] == ["81312", "~3.2", "new"]
     total = f"3 to do: ~{8 * (hours + 20.183):,.0f} GPU-hours"
     assert total in out, out and "1 not predicted" in out and "Table 3 and finished runs" in out
 
@@ -69,7 +69,8 @@ def test_a_single_run_says_what_it_will_take(tmp_path: Path, capsys: pytest.Capt
     describe(point_of(tmp_path, {"batch": 16}, "new"))
     assert re.search(r"about 41\.\d h, 329 GPU-hours \(predicted from Table 3\)", capsys.readouterr().out)
     describe(Point(Asked((), plan_of({}, "").config), plan_of({"model": ModelSettings(name="mine")}, ""), Status.NEW))
-    assert "predicted" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "predicted from" not in out and "about 3.2 GB of memory a GPU (predicted)" in out
 
 
 def test_table_3_is_planned_with_its_gpu_hours_and_refused_by_a_smaller_budget(tmp_path: Path) -> None:

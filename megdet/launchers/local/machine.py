@@ -26,6 +26,8 @@ class Machine:
     gpus: tuple[str, ...]
     """By the names that CUDA_VISIBLE_DEVICES knows: `0`, `GPU-1a2b`, `MIG-3c4d`."""
     cores: int
+    gpu_memory_gb: float | None = None
+    """Of the smallest GPU, in GB of 2^30 bytes, where nvidia-smi says so."""
 
     @classmethod
     def here(cls) -> Machine:
@@ -36,7 +38,9 @@ class Machine:
         else:
             gpus = [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cls(tuple(gpus), cores)
+        # A part of a GPU has less than nvidia-smi says of the whole.
+        is_whole = bool(gpus) and not any(name.startswith("MIG") for name in gpus)
+        return cls(tuple(gpus), cores, _memory_of_nvidia_smi() if is_whole else None)
 
     def resolve(self, config: Config) -> Config:
         """The config with `cluster.gpus_per_node=auto` as the number of this machine.
@@ -53,6 +57,7 @@ class Machine:
         if is_auto:
             asked = min(config.gpus, MAX_CPU_RANKS) if isinstance(config.gpus, int) and config.gpus > 0 else 1
             config.cluster.gpus_per_node = len(self.gpus) or asked
+            config.cluster.gpu_memory_gb = config.cluster.gpu_memory_gb or self.gpu_memory_gb
         return config
 
     def check(self, plan: Plan) -> None:
@@ -95,8 +100,19 @@ class Machine:
 
 
 def _gpus_of_nvidia_smi() -> int:
+    return sum(1 for line in _nvidia_smi("-L") if line.startswith("GPU "))
+
+
+def _memory_of_nvidia_smi() -> float | None:
+    """The least of all GPUs; None where it does not say."""
+    said = _nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    mib = [int(line) for line in said if line.strip().isdigit()]
+    return round(min(mib) / 1024, 2) if mib else None
+
+
+def _nvidia_smi(*arguments: str) -> list[str]:
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
+        said = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(1 for line in listed.stdout.splitlines() if line.startswith("GPU "))
+        return []
+    return said.stdout.splitlines()

@@ -12,6 +12,7 @@ name: {name}
 nodes: {nodes}                   # the most that one run may have ...
 gpus_per_node: {gpus}           # ... of this size
 max_images_per_gpu: null   # what your GPUs' memory allows in one forward pass, where you know it
+gpu_memory_gb: null        # of a GPU, such as 80: layouts are chosen to fit, by prediction
 bn_across_nodes: false     # a BN group stays inside a node: statistics need a fast link
 
 partition: {partition}

@@ -1,0 +1,189 @@
+"""The memory of training on one GPU, by layout: what is always there, and what a forward pass leaves for backward.
+
+Counted from the shapes of the detector's layers, not fitted: float32 weights, gradients and momenta; of each
+convolution its output where a trained norm follows (which needs it for backward) and the activation after that, which
+the next one needs; one map a block with sublinear memory. On top of that come the maps that live when the pyramid is
+read.
+
+`tests/training/test_memory.py` holds it to what torch's allocator counts, to 15 %. What libraries take for
+themselves (cuDNN's workspaces, the CUDA context, about 1 GB) is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from megdet.config.schema import Config
+from megdet.model.settings import PYRAMID_STRIDES, ModelSettings
+
+GB = 2**30
+FLOAT = 4
+"""Bytes of float32."""
+SIZE_DIVISOR = 32
+"""Images are padded to multiples of it."""
+USED_SHARE = 0.9
+"""Of a GPU's memory: the rest is for CUDA itself, for libraries and for gaps between tensors."""
+
+
+@dataclass(frozen=True)
+class _Conv:
+    """A convolution with a norm; `kept`: its activation is an input of what follows."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int
+    """Of its output, to the image."""
+    kept: bool = True
+
+    @property
+    def weights(self) -> int:
+        return self.kernel**2 * self.inputs * self.outputs
+
+    @property
+    def numbers(self) -> float:
+        """Of its output, for each pixel of the image."""
+        return self.outputs / self.stride**2
+
+
+Block = tuple[_Conv, ...]
+Stage = tuple[Block, ...]
+
+
+def memory_gb(config: Config, *, images: int, sublinear: bool) -> float | None:
+    """The most memory in tensors on a GPU with `images` in a pass, in GB of 2^30 bytes.
+
+    For images of the largest padded size that the config allows. None for a backbone that is not counted here.
+    """
+    stages = _stages(config.model)
+    if stages is None or config.data.num_classes is None:
+        return None
+    pixels = images * _padded_pixels(config.data.min_size, config.data.max_size)
+    width = 2 if config.precision == "bf16" else FLOAT
+    saved = pixels * _saved_bytes(config, stages, sublinear=sublinear, width=width)
+    maps = pixels * _pyramid_bytes(config.model, width)
+    return (_static_bytes(config, stages) + saved + maps + images * _head_bytes(config.model, width)) / GB
+
+
+def most_images(config: Config, *, sublinear: bool) -> int | None:
+    """How many images in a pass fit into `cluster.gpu_memory_gb`; None where one of the two is not known."""
+    one, two = (memory_gb(config, images=images, sublinear=sublinear) for images in (1, 2))
+    if one is None or two is None or config.cluster.gpu_memory_gb is None:
+        return None
+    room_gb = USED_SHARE * config.cluster.gpu_memory_gb - one
+    return max(0, 1 + int(room_gb // (two - one)))
+
+
+def _padded_pixels(min_size: int, max_size: int) -> int:
+    """Of an image whose sides are `min_size` and `max_size`: no image of one's data is larger."""
+    height, width = (-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in (min_size, max_size))
+    return height * width
+
+
+def _static_bytes(config: Config, stages: Sequence[Stage]) -> float:
+    """Weights, and a gradient and a momentum of each that is trained."""
+    model = config.model
+    of_body = [sum(conv.weights + 2 * conv.outputs for block in stage for conv in block) for stage in stages]
+    frozen = sum(of_body[: model.backbone.frozen_stages])
+    rest = _pyramid_weights(model, stages) + _rpn_weights(model) + _head_weights(config)
+    every = sum(of_body) + rest
+    return FLOAT * (every + 2 * (every - frozen)) + (2 * every if config.precision == "bf16" else 0)
+
+
+def _pyramid_weights(model: ModelSettings, stages: Sequence[Stage]) -> int:
+    channels = model.fpn.channels
+    return sum((stage[-1][-1].outputs + 9 * channels) * channels + 4 * channels for stage in stages[1:])
+
+
+def _rpn_weights(model: ModelSettings) -> int:
+    channels, per_cell = model.fpn.channels, len(model.anchors.ratios)
+    return 9 * channels**2 + channels + 5 * per_cell * (channels + 1)
+
+
+def _head_weights(config: Config) -> int:
+    model, classes = config.model, (config.data.num_classes or 0) + 1
+    hidden = model.roi_heads.head_channels
+    return hidden * (model.fpn.channels * model.roi_pool.resolution**2 + hidden + 2) + 5 * classes * (hidden + 1)
+
+
+def _saved_bytes(config: Config, stages: Sequence[Stage], *, sublinear: bool, width: int) -> float:
+    """What backbone and pyramid leave for backward, for each pixel of the images."""
+    model = config.model
+    in_body = config.bn_size > 0 and "backbone" in model.bn_in
+    total, largest_block = 0.0, 0.0
+    for number, stage in enumerate(stages):
+        if number < model.backbone.frozen_stages:
+            continue
+        recomputed = sublinear and number < len(stages) - 1
+        for block in stage:
+            inside = sum(conv.numbers * (conv.kept + in_body) for conv in block)
+            output = block[-1].numbers
+            total += output if recomputed else inside
+            largest_block = max(largest_block, inside - output if recomputed else 0.0)
+        if number == 0 and model.backbone.name != "tiny":
+            # The max pooling of a ResNet: its output, and the places of the largest as int64.
+            total += stage[-1][-1].numbers / 4 * (1 + 8 / width) * (not recomputed)
+    channels = model.fpn.channels
+    in_pyramid = config.bn_size > 0 and "fpn" in model.bn_in
+    # Of each level the sum that its convolution reads, and with a norm both convolutions' outputs.
+    total += sum(channels / stride**2 * (1 + 2 * in_pyramid) for stride in PYRAMID_STRIDES[:-1])
+    return width * (total + largest_block)
+
+
+def _pyramid_bytes(model: ModelSettings, width: int) -> float:
+    """The pyramid's maps and their float32 rows, which live together, for each pixel of the images."""
+    numbers = model.fpn.channels * sum(1 / stride**2 for stride in PYRAMID_STRIDES)
+    return numbers * (width + FLOAT)
+
+
+def _head_bytes(model: ModelSettings, width: int) -> float:
+    """Of an image: pooled regions, what the two layers behind them keep, and the surroundings of sampled anchors."""
+    channels = model.fpn.channels
+    pooled = channels * model.roi_pool.resolution**2 * (FLOAT + (width if width < FLOAT else 0))
+    region = 2 * pooled + 4 * model.roi_heads.head_channels * width
+    anchor = (2 * 9 + 1) * channels * FLOAT
+    return model.roi_heads.samples * region + model.rpn.samples * anchor
+
+
+def _stages(model: ModelSettings) -> list[Stage] | None:
+    """Stem and four stages of a backbone that comes with megdet."""
+    match model.backbone.name:
+        case "resnet50":
+            return [((_Conv(3, 64, 7, 2),),), *_bottlenecks()]
+        case "resnet18":
+            return [((_Conv(3, 64, 7, 2),),), *_basic_blocks()]
+        case "tiny":
+            return [((_Conv(3, 16, 3, 2),),), *_tiny_blocks()]
+    return None
+
+
+def _bottlenecks() -> Iterator[Stage]:
+    inputs = 64
+    for width, blocks, stride in ((64, 3, 4), (128, 4, 8), (256, 6, 16), (512, 3, 32)):
+        stage = []
+        for number in range(blocks):
+            first = number == 0
+            before = stride if not first or stride == 4 else stride // 2
+            own = (_Conv(inputs, width, 1, before), _Conv(width, width, 3, stride), _Conv(width, 4 * width, 1, stride))
+            stage.append((*((_Conv(inputs, 4 * width, 1, stride, kept=False),) if first else ()), *own))
+            inputs = 4 * width
+        yield tuple(stage)
+
+
+def _basic_blocks() -> Iterator[Stage]:
+    inputs = 64
+    for width, stride in ((64, 4), (128, 8), (256, 16), (512, 32)):
+        shortcut = (_Conv(inputs, width, 1, stride, kept=False),) if inputs != width else ()
+        yield (
+            (*shortcut, _Conv(inputs, width, 3, stride), _Conv(width, width, 3, stride)),
+            (_Conv(width, width, 3, stride), _Conv(width, width, 3, stride)),
+        )
+        inputs = width
+
+
+def _tiny_blocks() -> Iterator[Stage]:
+    inputs = 16
+    for width, stride in ((16, 4), (32, 8), (64, 16), (64, 32)):
+        yield ((_Conv(inputs, width, 3, stride),), (_Conv(width, width, 3, stride),))
+        inputs = width
