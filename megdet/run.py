@@ -34,12 +34,14 @@ def main() -> int:
         # Imported here, with the log open: a node whose torch or driver is broken says so in failure.json.
         from megdet.launchers.jobs import job_environment_of
         from megdet.planning.plan import Plan
+        from megdet.runs.data_places import located
         from megdet.training.attempt import Attempt
         from megdet.training.distributed import Ranks
         from megdet.training.watchdog import Watchdog
 
         ranks = Ranks.from_environment()
         plan = Plan.from_json(path.read_text())
+        plan = replace(plan, config=located(plan.config, folder))
         plan.check_ranks(ranks.world_size)
         ranks.check_device()
         timeout = timedelta(minutes=plan.config.cluster.timeout_min)

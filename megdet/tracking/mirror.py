@@ -230,7 +230,7 @@ class _Push:
                 Dataset(one.name, one.digest, "local", json.dumps({"uri": one.root}), profile=json.dumps(one.profile)),
                 [InputTag("mlflow.data.context", one.context)],
             )
-            for one in data_sets(self.plan, made_from)
+            for one in data_sets(self.plan, made_from, self.folder)
             if (one.name, one.digest) not in known
         ]
         if new:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from megdet.planning.identity import plan_sha256_of
+from megdet.runs.data_places import root_here
 from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE, RunFolder
 from megdet.runs.journal import COCO_METRICS
 from megdet.runs.provenance import ARROW, Provenance
@@ -46,14 +47,14 @@ class LinkedData(NamedTuple):
     """MLflow's word for what it is used for."""
 
 
-def data_sets(plan: Mapping[str, Any], made_from: Provenance) -> list[LinkedData]:
+def data_sets(plan: Mapping[str, Any], made_from: Provenance, folder: RunFolder) -> list[LinkedData]:
     """Training and validation images; none while the journal does not say what data it was."""
     data = plan["config"]["data"]
     return [
         LinkedData(
             name=f"{data['name']} {split}",
             digest=digest,
-            root=data["root"],
+            root=root_here(data["root"], folder.path),
             profile={"images": data[f"{split}_images"], "classes": data["num_classes"]},
             context=context,
         )

@@ -25,6 +25,7 @@ from megdet.errors import UserError
 from megdet.model.detector import Detector
 from megdet.planning.plan import config_in, make_plan
 from megdet.runs.classes import Classes
+from megdet.runs.data_places import located
 from megdet.runs.folder import CHECKPOINT, CLASSES, RunFolder
 from megdet.runs.journal import read_journal
 from megdet.trained.figure import figure_of
@@ -57,7 +58,7 @@ class TrainedRun:
         folder = RunFolder(Path(path).absolute())
         if not folder.exists:
             raise UserError(f"{path} is no run folder: it has no plan.json; name one of runs/")
-        asked = config_in(folder.plan.read_text())
+        asked = located(config_in(folder.plan.read_text()), folder)
         cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None, gpu_memory_gb=None)
         self.folder = folder
         images = asked.bn_size or math.gcd(asked.batch, PAIR)

@@ -21,6 +21,7 @@ from megdet.launchers.local.ranks import FAILURE_GRACE_S, STOP_GRACE_S, RankProc
 from megdet.launchers.rank import RANK_PROGRAM
 from megdet.planning.plan import Plan
 from megdet.runs.causes import diagnose
+from megdet.runs.data_places import portable
 from megdet.runs.folder import LostOwnership, RunFolder, folder_of
 from megdet.runs.status import Stand, Status
 
@@ -53,7 +54,7 @@ def run_local(
             while True:
                 owned = folder.claim(f"local-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
                 owned.forget_submission()
-                owned.write_plan(plan.to_json())
+                owned.write_plan(portable(plan, owned).to_json())
                 owned.forget_failure()
                 processes = RankProcesses(
                     owned,

@@ -33,6 +33,7 @@ from megdet.launchers.slurm.rehearsal import refusal_of
 from megdet.launchers.slurm.resources import Array, Resources, arrays_of
 from megdet.launchers.watch import watch
 from megdet.planning.plan import Plan
+from megdet.runs.data_places import portable
 from megdet.runs.folder import folder_of
 from megdet.runs.prediction import Predictors, predict_all
 
@@ -235,7 +236,7 @@ class SlurmLauncher:
         runs = [folder_of(plan) for plan in array.plans]
         for plan, run in zip(array.plans, runs, strict=True):
             owned = run.claim(folder.name)
-            owned.write_plan(plan.to_json())
+            owned.write_plan(portable(plan, owned).to_json())
             owned.forget_failure()
         payload = Payload.of(folder, runs, program=self._program)
         declare(payload)
