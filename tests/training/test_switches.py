@@ -18,7 +18,7 @@ from megdet.training.named_sums import NamedSums
 from tests.ranks import run_ranks
 from tests.tiny import tiny_detector, tiny_loader, tiny_model
 
-SWITCHES = ["model/norm=gn", "model/roi_pool=precise", "model/roi_pool=max"]
+SWITCHES = ["model/norm=gn", "model/roi_pool=precise", "model/roi_pool=max", "model/roi_pool=aligned"]
 
 
 def model_with(switch: str) -> ModelSettings:
