@@ -51,8 +51,11 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt -e '.[dev]'
 	@touch $@
 
-faults: $(INSTALLED) ## break runs on purpose, and see that nothing is lost (an hour; MEGDET_KILLS=500 for more)
-	MEGDET_KILLS=$${MEGDET_KILLS:-100} MEGDET_TIMES=$${MEGDET_TIMES:-5} $(BIN)/python -m pytest -s tests/faults
+faults: $(INSTALLED) ## break runs on purpose, and see that nothing is lost (three hours on two cores; needs a Slurm)
+	rm -f results/faults/told.jsonl
+	MEGDET_KILLS=250 MEGDET_SLURM_KILLS=30 MEGDET_TIMES=5 MEGDET_RUNS=1000 MEGDET_TOLD=results/faults/told.jsonl \
+	  $(BIN)/python -m pytest -s tests/faults tests/slurm/test_kills.py tests/slurm/test_many_runs.py
+	$(BIN)/python -m tests.faults.confusion results/faults/told.jsonl
 
 coverage: $(INSTALLED) ## `make test`, and how much of the code it reaches, other processes included: at least 96 %
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov
@@ -71,6 +74,7 @@ benchmarks: $(INSTALLED) ## ours and its peers, side by side (an hour on two cor
 	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 128 --images 4
 	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 256 --images 4
 	$(BIN)/python -m benchmarks.train_step --model r50_fpn --size 800 --images 1
+	$(BIN)/python -m benchmarks.modules --model tiny --size 128 --images 8
 	$(BIN)/python -m benchmarks.analysis
 	$(BIN)/python -m benchmarks.mlflow_ui
 	$(BIN)/python -m benchmarks.summary

@@ -32,12 +32,13 @@ from megdet.runs.sweep_folder import record_sweep
 from megdet.tracking.client import prepare
 from megdet.tracking.mirror import mirror
 from megdet.tracking.sweep_mirror import mirror_sweep
+from megdet.tracking.view import View
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
+VIEWS = (View.SWEEPS, View.BEST_FIRST)
 EXPERIMENT, SWEEP = "megdet", "batch=16,32,64,128,256"
-BEST_FIRST = "orderByKey=metrics.%60final%2FmmAP%60&orderByAsc=false"
 FULL_TABLE_PX = 1000
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -79,14 +80,14 @@ def visit(
     """Seconds that each step of a visit takes, from the click to what it should show; and of processors."""
     page = browser.new_page(viewport={"width": 1600, "height": FULL_TABLE_PX})
     page.set_default_timeout(120_000)
-    view = f"{page_of_runs}?workflowType=machine_learning&viewStateShareKey=megdet"
+    by_sweep, best_first = (f"{page_of_runs}?workflowType=machine_learning&viewStateShareKey={view}" for view in VIEWS)
     a_run = page.locator(".ag-center-cols-container .ag-row").nth(10)
     the_sweep = page.locator(".ag-row").get_by_text(SWEEP).first
     steps: dict[str, tuple[Callable[[], object], Locator]] = {
-        "first visit: the sweep's row": (lambda: open_page(page, view), the_sweep),
+        "first visit: the sweep's row": (lambda: open_page(page, by_sweep), the_sweep),
         "its runs, when it is opened": (lambda: page.locator(".ag-row button").first.click(), a_run),
         "again: the sweep's row": (lambda: page.reload(wait_until="commit"), the_sweep),
-        "the best runs by mmAP": (lambda: open_page(page, f"{view}&{BEST_FIRST}"), a_run),
+        "the best runs by mmAP": (lambda: open_page(page, best_first), a_run),
         "the sweep's own page": (
             lambda: open_page(page, f"{page_of_runs}/{parent}"),
             page.get_by_text("Tables and figures of them").first,

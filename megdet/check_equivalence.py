@@ -147,7 +147,7 @@ def _report(config: Config, folder: Path) -> ExitCode:
     generate("shapes", folder / "data", train_images=IMAGES, val_images=2, image_size=IMAGE_SIZE, seed=0)
     config.data = DataSettings(
         name="shapes", root=str(folder / "data"), train_images=IMAGES, val_images=2, num_classes=CLASSES,
-        min_size=IMAGE_SIZE, max_size=IMAGE_SIZE * 3 // 2, workers=0,
+        min_size=IMAGE_SIZE, max_size=IMAGE_SIZE * 3 // 2, train_scales=config.data.train_scales, workers=0,
     )  # fmt: skip
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("two steps on", "difference", ""):

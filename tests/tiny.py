@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -54,7 +55,15 @@ def tiny_model() -> ModelSettings:
     )
 
 
-def tiny_loader(root: Path, *, batch: int, bn_size: int, images_per_gpu: int, accumulation: int) -> TrainLoader:
+def tiny_loader(
+    root: Path,
+    *,
+    batch: int,
+    bn_size: int,
+    images_per_gpu: int,
+    accumulation: int,
+    train_scales: Sequence[float] = (),
+) -> TrainLoader:
     """This rank's share of the generated training images."""
     files = coco_files(root)
     return TrainLoader(
@@ -73,4 +82,5 @@ def tiny_loader(root: Path, *, batch: int, bn_size: int, images_per_gpu: int, ac
         max_bad_images=0,
         workers=0,
         pin_memory=False,
+        train_scales=train_scales,
     )

@@ -22,7 +22,7 @@ from megdet.runs.journal import COCO_METRICS
 from megdet.runs.provenance import ARROW
 from megdet.tracking.client import client_of
 from megdet.tracking.payload import REPLACED
-from megdet.tracking.uri import absolute_uri, without_password, without_secrets
+from megdet.tracking.uri import absolute_uri, sqlite_path, without_password, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,8 +53,9 @@ def from_mlflow(uri: str, *, epochs: Sequence[str], steps: Sequence[str]) -> Rec
     that trained longest. UserError where the store has no run or does not answer.
     """
     uri = absolute_uri(uri, kept=False)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise UserError(f"{uri.removeprefix('sqlite:///')} does not exist; --from takes a runs folder or an MLflow URI")
+    database = sqlite_path(uri)
+    if database and not database.exists():
+        raise UserError(f"{database} does not exist; --from takes a runs folder or an MLflow URI")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE_S)
     from sqlalchemy.exc import SQLAlchemyError  # MLflow brings it, and lets its errors through
 

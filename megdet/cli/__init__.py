@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from megdet import __version__
-from megdet.cli import cancel, cluster, du, evaluate, export, logs, predict, rm, status, sync, wait, why
+from megdet.cli import cancel, cluster, du, ensemble, evaluate, export, logs, predict, rm, status, sync, wait, why
 from megdet.cli.doors import DOORS, complete
 from megdet.errors import UserError, outlive_closed_pipes
 
@@ -27,7 +27,8 @@ EPILOG = """\
   megdet du                    what runs take on disk
   megdet rm --failed           remove some, in MLflow too
   megdet wait && megdet tables
-  megdet predict b256-bn16 photos   what its detector finds in images; eval scores it, export hands it on
+  megdet predict b256-bn16 photos   what its detector finds in images; eval scores it, export hands it on,
+                               ensemble joins several
 
 `megdet COMMAND --help` says more.
 """
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     "cancel": cancel,
     "predict": predict,
     "eval": evaluate,
+    "ensemble": ensemble,
     "export": export,
     "du": du,
     "rm": rm,

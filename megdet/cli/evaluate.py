@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from megdet.cli.predict import say_unreadable
 from megdet.cli.runs import select_run
 from megdet.cli.show_progress import progress
+from megdet.cli.views import add_view_arguments
 from megdet.runs.as_json import print_json
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_name", metavar="RUN", help="one run")
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="a COCO annotation file")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its file names start")
+    add_view_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON (docs/trained-runs.md has its keys)")
 
 
@@ -41,10 +43,12 @@ def run(parsed: argparse.Namespace) -> int:
     # Imported here: they bring torch.
     from megdet.trained.run import TrainedRun
     from megdet.trained.scores import score_on
+    from megdet.trained.views import views_of
 
+    views = views_of(parsed.sizes, flip=parsed.flip)
     trained = TrainedRun(folder.path)
     with progress("images") as advance:
-        scores = score_on(trained, parsed.annotations, parsed.images, advance=advance)
+        scores = score_on(trained, parsed.annotations, parsed.images, views=views, advance=advance)
     if parsed.json:
         print_json(scores.to_json())
     else:

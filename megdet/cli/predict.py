@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from megdet.cli.runs import select_run
 from megdet.cli.show_progress import progress
+from megdet.cli.views import add_view_arguments
 from megdet.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where results go (predictions/RUN)")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="lists the images and their ids, as COCO's do")
     parser.add_argument("--pictures", type=int, default=PICTURES, metavar="N", help=f"pictures to draw ({PICTURES})")
+    add_view_arguments(parser)
     parser.add_argument(
         "--score", type=float, metavar="S",
         help="leave out what the detector is less sure of (results: eval.score_threshold of the run; pictures: 0.5)",
@@ -53,13 +55,15 @@ def run(parsed: argparse.Namespace) -> int:
     from megdet.trained.images import images_at, images_listed
     from megdet.trained.predictions import detect_in
     from megdet.trained.run import TrainedRun
+    from megdet.trained.views import views_of
 
+    views = views_of(parsed.sizes, flip=parsed.flip)
     trained = TrainedRun(folder.path)
     if not parsed.images.exists():
         raise UserError(f"{parsed.images} does not exist; name a folder of images, or one image")
     asked = images_listed(parsed.images, parsed.annotations) if parsed.annotations else images_at(parsed.images)
     with progress("images") as advance:
-        found = detect_in(trained, asked, score=parsed.score, advance=advance)
+        found = detect_in(trained, asked, score=parsed.score, views=views, advance=advance)
     _write(found, out, pictures=parsed.pictures, score=parsed.score)
     boxes = sum(map(len, found))
     print(f"{len(found)} images, {boxes} boxes: {out / 'detections.json'}")

@@ -55,7 +55,7 @@ class ClusterSettings(Settings):
     """What is mailed to mail_user, where that is given: a list of Slurm's, such as END,FAIL."""
     sbatch_options: dict[str, str] = setting({}, TextByName())
     """Further options of sbatch by name, such as {reservation: detection, exclude: "node[3-4]"}; on the command line
-    +cluster.sbatch_options.reservation=detection."""
+    +cluster.sbatch_options.reservation=detection. Those without a value are true: {hold: true}."""
     srun_args: list[str] = setting([], Each(Text()))
     """Further arguments of srun, such as --mpi=none or --container-image=..."""
     array_parallelism: int = setting(128, Whole(least=1))

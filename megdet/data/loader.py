@@ -25,12 +25,15 @@ from megdet.data.batch import ImageBatch, TrainingStep
 from megdet.data.coco import CocoSplit
 from megdet.data.image_header import UnreadableImage
 from megdet.data.images import MEAN_COLOUR, load_image, resize, resized_size
-from megdet.data.sampler import epoch_order, is_flipped, padding_group, sampling_key
+from megdet.data.sampler import drawn_scale, epoch_order, is_flipped, padding_group, sampling_key
 from megdet.data.size import Size
 from megdet.errors import UserError, printable
 
 SIZE_DIVISOR = 32
 """Padded sizes are multiples of it: the coarsest stride of the backbone."""
+
+Limits = tuple[int, int]
+"""What images are resized to: the shorter side, and the most of the longer one, in pixels."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class _Request:
     indices: tuple[int, ...]
     flips: tuple[bool, ...]
     padded: Size
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,8 @@ class _Pixels:
 class _PixelReader(Dataset[_Pixels]):
     """Reads, resizes, mirrors and pads; asked by the list of requests that make one pass."""
 
-    def __init__(self, split: CocoSplit, *, min_size: int, max_size: int) -> None:
+    def __init__(self, split: CocoSplit) -> None:
         self.folder, self.file_names, self.sizes = split.folder, split.file_names, split.sizes
-        self.min_size, self.max_size = min_size, max_size
 
     def __getitem__(self, requests: Sequence[_Request]) -> _Pixels:
         unreadable: dict[str, str] = {}
@@ -69,14 +72,15 @@ class _PixelReader(Dataset[_Pixels]):
 
     def _read(self, request: _Request, unreadable: dict[str, str]) -> Tensor:
         batch = torch.zeros(len(request.indices), 3, *request.padded, dtype=torch.uint8)
+        min_size, max_size = request.limits
         for place, index, flip in zip(batch, request.indices, request.flips, strict=True):
             size, name = self.sizes[index], self.file_names[index]
             try:
                 image = load_image(self.folder / name, size)
-                image = resize(image, min_size=self.min_size, max_size=self.max_size)
+                image = resize(image, min_size=min_size, max_size=max_size)
             except UnreadableImage as error:
                 unreadable[name] = str(error)
-                height, width = resized_size(size, min_size=self.min_size, max_size=self.max_size)
+                height, width = resized_size(size, min_size=min_size, max_size=max_size)
                 image = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None].expand(3, height, width)
             place[:, : image.shape[1], : image.shape[2]] = image.flip(-1) if flip else image
         return batch
@@ -120,7 +124,13 @@ def _padded(sizes: Sequence[Size]) -> Size:
     return height, width
 
 
-def _resized_sizes(split: CocoSplit, min_size: int, max_size: int) -> list[Size]:
+def limits_of(min_size: int, max_size: int, scales: Sequence[float]) -> list[Limits]:
+    """What images are resized to: the usual limits times each of `scales`, or the usual ones where there is none."""
+    return [(max(1, round(min_size * scale)), max(1, round(max_size * scale))) for scale in scales or (1.0,)]
+
+
+def _resized_sizes(split: CocoSplit, limits: Limits) -> list[Size]:
+    min_size, max_size = limits
     return [resized_size(size, min_size=min_size, max_size=max_size) for size in split.sizes]
 
 
@@ -173,7 +183,9 @@ class TrainLoader:
         max_bad_images: int,
         workers: int,
         pin_memory: bool,
+        train_scales: Sequence[float] = (),
     ) -> None:
+        """`train_scales`: of images, one drawn for each padding group; none: they have the usual size."""
         if batch != world_size * images_per_gpu * accumulation:
             raise ValueError(
                 f"batch={batch} is not world_size={world_size} x images_per_gpu={images_per_gpu} "
@@ -189,10 +201,10 @@ class TrainLoader:
         self.group = padding_group(batch=batch, bn_size=bn_size)
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.flip, self.aspect_grouping, self.max_bad_images = flip, aspect_grouping, max_bad_images
-        self.resized = _resized_sizes(split, min_size, max_size)
-        reader = _PixelReader(split, min_size=min_size, max_size=max_size)
-        self._workers = _Workers(reader, workers=workers, pin_memory=pin_memory)
+        self.limits = limits_of(min_size, max_size, train_scales)
+        self._workers = _Workers(_PixelReader(split), workers=workers, pin_memory=pin_memory)
         self.bad_images: dict[str, str] = {}
+        self._resized: dict[Limits, list[Size]] = {}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -235,31 +247,40 @@ class TrainLoader:
         """The images at positions start, start + 1, … of the epoch's order, cut where the padded size changes."""
         positions = range(start, start + self.images_per_gpu)
 
-        def padded(position: int) -> Size:
-            first = position // self.group * self.group
-            return _padded([self.resized[index] for index in order[first : first + self.group]])
+        def padded(position: int) -> tuple[Size, Limits]:
+            number = position // self.group
+            limits = self.limits[drawn_scale(self.seed, epoch, number, len(self.limits))]
+            resized, first = self._resized_to(limits), number * self.group
+            return _padded([resized[index] for index in order[first : first + self.group]]), limits
 
         requests = []
-        for size, run in groupby(positions, key=padded):
+        for (size, limits), run in groupby(positions, key=padded):
             indices = tuple(order[position] for position in run)
-            requests.append(_Request(indices, tuple(self._flips(index, epoch) for index in indices), size))
+            requests.append(_Request(indices, tuple(self._flips(index, epoch) for index in indices), size, limits))
         return requests
+
+    def _resized_to(self, limits: Limits) -> list[Size]:
+        """The sizes of all images, computed once."""
+        if limits not in self._resized:
+            self._resized[limits] = _resized_sizes(self.split, limits)
+        return self._resized[limits]
 
     def _flips(self, index: int, epoch: int) -> bool:
         return self.flip and is_flipped(self.seed, epoch, self.split.image_ids[index])
 
     def _image_batch(self, request: _Request, images: Tensor, unreadable: dict[str, str], epoch: int) -> ImageBatch:
         image_ids = [self.split.image_ids[index] for index in request.indices]
+        resized = self._resized_to(request.limits)
         boxes, labels = [], []
         for index, flip in zip(request.indices, request.flips, strict=True):
             of_image, label = self.split.boxes(index), self.split.labels(index)
             if self.split.file_names[index] in unreadable:
                 of_image, label = of_image[:0], label[:0]
-            boxes.append(self._resized_boxes(of_image, index, flip))
+            boxes.append(self._resized_boxes(of_image, self.split.sizes[index], resized[index], flip))
             labels.append(torch.from_numpy(label.copy()))
         return ImageBatch(
             images=images,
-            sizes=[self.resized[index] for index in request.indices],
+            sizes=[resized[index] for index in request.indices],
             boxes=boxes,
             labels=labels,
             image_ids=image_ids,
@@ -267,8 +288,9 @@ class TrainLoader:
             sampling_keys=[sampling_key(self.seed, epoch, image_id) for image_id in image_ids],
         )
 
-    def _resized_boxes(self, boxes: NDArray[np.float32], index: int, flip: bool) -> Tensor:
-        (old_h, old_w), (new_h, new_w) = self.split.sizes[index], self.resized[index]
+    @staticmethod
+    def _resized_boxes(boxes: NDArray[np.float32], old: Size, new: Size, flip: bool) -> Tensor:
+        (old_h, old_w), (new_h, new_w) = old, new
         scaled = boxes * np.array([new_w / old_w, new_h / old_h] * 2, dtype=np.float32)
         if flip:
             scaled[:, [0, 2]] = new_w - scaled[:, [2, 0]]
@@ -301,9 +323,9 @@ class EvalLoader:
         """`say_bad`: whether each file that cannot be read is a line of the log at once."""
         self.split, self.say_bad = split, say_bad
         self.pin_memory, self.max_bad_images = pin_memory, max_bad_images
-        self.resized = _resized_sizes(split, min_size, max_size)
-        reader = _PixelReader(split, min_size=min_size, max_size=max_size)
-        self._workers = _Workers(reader, workers=workers, pin_memory=pin_memory)
+        limits = (min_size, max_size)
+        self.resized = _resized_sizes(split, limits)
+        self._workers = _Workers(_PixelReader(split), workers=workers, pin_memory=pin_memory)
         self.bad_images: dict[str, str] = {}
 
         def padded(index: int) -> Size:
@@ -316,7 +338,7 @@ class EvalLoader:
             indices = tuple(run)
             for start in range(0, len(indices), images_per_gpu):
                 chunk = indices[start : start + images_per_gpu]
-                self.requests.append(_Request(chunk, (False,) * len(chunk), size))
+                self.requests.append(_Request(chunk, (False,) * len(chunk), size, limits))
 
     def __len__(self) -> int:
         """Batches on this rank."""

@@ -75,3 +75,8 @@ def sampling_key(seed: int, epoch: int, image_id: int) -> int:
 def is_flipped(seed: int, epoch: int, image_id: int) -> bool:
     """Whether this image is mirrored in this epoch: true for half of them."""
     return bool(hash_words(2, seed, epoch, image_id) >> 63)
+
+
+def drawn_scale(seed: int, epoch: int, group: int, scales: int) -> int:
+    """Which of so many `scales` the images of a padding group have, the `group`-th of an epoch."""
+    return hash_words(3, seed, epoch, group) % scales if scales > 1 else 0

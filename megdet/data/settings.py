@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from megdet.errors import UserError
 from megdet.settings.paths import PathText
-from megdet.settings.rules import Flag, Name, Number, Settings, Whole, setting
+from megdet.settings.rules import Each, Flag, Name, Number, Settings, Whole, setting, shown
 
 MOST_PIXELS = 16384
 
@@ -42,6 +42,9 @@ class DataSettings(Settings):
     """Images are resized so that their shorter side has this many pixels ..."""
     max_size: int = setting(1333, Whole(least=1, most=MOST_PIXELS))
     """... unless their longer side would then exceed this."""
+    train_scales: list[float] | None = setting(None, Each(Number(above=0, most=8), least=1))
+    """Multi-scale training: training images are so many times as large as `min_size` and `max_size` say, one of these
+    drawn for each padding group (a BN batch, or several small ones); None: 1."""
     flip: bool = setting(True, Flag())
     """Mirror half of the training images."""
     aspect_grouping: bool = setting(True, Flag())
@@ -62,4 +65,15 @@ class DataSettings(Settings):
             raise UserError(
                 f"{prefix}max_size={self.max_size} is below {prefix}min_size={self.min_size}: "
                 "the longer side cannot be the smaller one"
+            )
+        if self.train_scales is not None and len(set(self.train_scales)) < len(self.train_scales):
+            raise UserError(
+                f"{prefix}train_scales={shown(self.train_scales)} names a scale twice; name each once: all are drawn "
+                "equally often"
+            )
+        if self.train_scales is not None and max(self.train_scales) * self.max_size > MOST_PIXELS:
+            raise UserError(
+                f"{prefix}train_scales={shown(self.train_scales)} makes images of up to "
+                f"{max(self.train_scales) * self.max_size:g} pixels from {prefix}max_size={self.max_size}; use scales "
+                f"that keep them within {MOST_PIXELS}"
             )

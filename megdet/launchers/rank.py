@@ -6,11 +6,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from megdet.runs.folder import ATTEMPT, STORE
+from megdet.runs.folder import ATTEMPT, LISTENER, STORE
 
 RANK_PROGRAM = ("-m", "megdet.run")
 """Python's arguments before the path of the plan."""
 
+HERE = "127.0.0.1"
+"""The address of ranks that are all on one machine, where nobody else can reach them."""
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 NO_TRIM = {
@@ -29,21 +31,24 @@ def rank_environment(
     local_rank: int,
     ranks: int,
     ranks_per_node: int,
-    address: str = "127.0.0.1",
+    address: str = HERE,
     port: int = 0,
+    listener: int | None = None,
     store: Path | None = None,
     threads: int | None = None,
 ) -> dict[str, str]:
     """Who a rank is (torchrun's names), where the ranks meet, and which attempt it is part of.
 
-    They meet at a port of rank 0's host, which listens to all the world; or, where all of them are on one machine, in a
-    file `store` in a folder of the user's own.
+    They meet at a port of rank 0's host: `listener` is the number of the open socket there for rank 0, -1 for the
+    others. Or, where one launcher starts all of them, in a file `store` in a folder of the user's own.
     Settings of the user's own for threads and malloc stay. `threads`: of one rank; None: torch's choice.
     """
     defaults = {"PYTHONUNBUFFERED": "1", **NO_TRIM}
     if threads is not None:
         defaults["OMP_NUM_THREADS"] = str(threads)
-    meeting = {STORE: str(store), "GLOO_SOCKET_IFNAME": LOOPBACK} if store else {}
+    meeting = {STORE: str(store)} if store else {LISTENER: str(listener)}
+    if address == HERE:
+        meeting["GLOO_SOCKET_IFNAME"] = LOOPBACK
     return {
         **defaults,
         **meeting,

@@ -1,4 +1,4 @@
-"""Backbones with a feature pyramid: ResNet-50, ResNet-18, a small one for CPUs, or one's own; each given its norm."""
+"""Backbones with a feature pyramid: ResNets and their kin, a small one for CPUs, or one's own; each given its norm."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18, resnet50
+from torchvision.models import resnet18, resnet50, resnext50_32x4d
 from torchvision.models.resnet import ResNet
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from megdet.model.norms import FusedFrozenBatchNorm2d
+from megdet.model.se_resnext import seresnext50_32x4d
 from megdet.model.settings import STRIDES, BackboneSettings, FPNSettings
 from megdet.model.sublinear import checkpointed
 from megdet.settings.own_part import failed_trial, make, misfit
@@ -40,15 +41,21 @@ class Backbone(Protocol):
 
 
 class Body(nn.Module):
-    """A convolutional network of a stem and four stages with strides 4, 8, 16 and 32.
+    """A convolutional network of a stem and four stages with strides 4, 8, 16 and 32, or 16 again if it is atrous.
 
     Names and state dict are those of torchvision's ResNet without its classifier.
     """
 
     def __init__(
-        self, *, stem: dict[str, nn.Module], layers: Sequence[nn.Sequential], channels: tuple[int, ...]
+        self,
+        *,
+        stem: dict[str, nn.Module],
+        layers: Sequence[nn.Sequential],
+        channels: tuple[int, ...],
+        atrous: bool = False,
     ) -> None:
         super().__init__()
+        self.atrous = atrous
         layer_names = [f"layer{number}" for number in range(1, len(layers) + 1)]
         for name, module in [*stem.items(), *zip(layer_names, layers, strict=True)]:
             self.add_module(name, module)
@@ -64,13 +71,14 @@ class Body(nn.Module):
     def forward(self, x: Tensor, *, sublinear: bool) -> list[Tensor]:
         """The outputs of the four stages; with `sublinear`, activations inside the stem and blocks are recomputed.
 
-        Not in the last stage: it costs as much as any other to recompute, and holds an eighth of the first's memory.
+        Not in the last stage: it costs as much as any other to recompute, and holds an eighth of the first's memory. If
+        it is atrous it holds half, and is recomputed.
         """
         stem, *stages = ([self.get_submodule(name) for name in names] for names in self._stage_names)
         x = _run(stem, x, sublinear)
         outputs = []
         for (stage,) in stages:
-            recomputed = sublinear and stage is not stages[-1][0]
+            recomputed = sublinear and (self.atrous or stage is not stages[-1][0])
             for block in stage.children():
                 x = _run([block], x, recomputed)
             outputs.append(x)
@@ -78,20 +86,30 @@ class Body(nn.Module):
 
 
 class BackboneWithFPN(nn.Module):
-    """A backbone and its feature pyramid (Lin et al. 2017): five levels [N, channels, H / 4, W / 4] to H / 64."""
+    """A backbone and its feature pyramid (Lin et al. 2017): five levels [N, channels, H / 4, W / 4] to H / 64.
+
+    `large_kernel` (`megdet.model.large_kernel.LargeKernels`) maps the levels to others of the same shapes.
+    """
 
     def __init__(
-        self, body: Backbone, pyramid: FPNSettings, *, norm: Callable[[int], nn.Module] | None, sublinear: bool
+        self,
+        body: Backbone,
+        pyramid: FPNSettings,
+        *,
+        norm: Callable[[int], nn.Module] | None,
+        sublinear: bool,
+        large_kernel: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.body = body
         self.fpn = FeaturePyramidNetwork(list(body.channels), pyramid.channels, LastLevelMaxPool(), norm_layer=norm)
+        self.large_kernel = large_kernel
         self.sublinear = sublinear
 
     def forward(self, images: Tensor) -> list[Tensor]:
         outputs = self.body(images, sublinear=self.sublinear and self.training)
-        levels = self.fpn({str(level): output for level, output in enumerate(outputs)})
-        return list(levels.values())
+        levels = list(self.fpn({str(level): output for level, output in enumerate(outputs)}).values())
+        return levels if self.large_kernel is None else self.large_kernel(levels)
 
 
 def build_backbone(settings: BackboneSettings, norm: Callable[[int], nn.Module]) -> Backbone:
@@ -101,12 +119,19 @@ def build_backbone(settings: BackboneSettings, norm: Callable[[int], nn.Module])
     """
     if settings.custom is not None:
         return _own_backbone(settings.custom, norm)
-    builders: dict[str, Callable[[Callable[[int], nn.Module]], Body]] = {
-        "resnet50": lambda norm: _resnet(resnet50(weights=None, norm_layer=norm)),
-        "resnet18": lambda norm: _resnet(resnet18(weights=None, norm_layer=norm)),
-        "tiny": _tiny,
-    }
-    return builders[settings.name](norm)
+    if settings.name == "tiny":
+        return _tiny(norm, atrous=settings.atrous)
+    dilated = [False, False, settings.atrous]
+    model = _RESNETS[settings.name](norm_layer=norm, replace_stride_with_dilation=dilated)
+    return _resnet(model, atrous=settings.atrous)
+
+
+_RESNETS: dict[str, Callable[..., ResNet]] = {
+    "resnet50": resnet50,
+    "resnet18": resnet18,
+    "resnext50_32x4d": resnext50_32x4d,
+    "seresnext50_32x4d": seresnext50_32x4d,
+}
 
 
 def _own_backbone(custom: Mapping[str, Any], norm: Callable[[int], nn.Module]) -> Backbone:
@@ -130,29 +155,31 @@ def _own_backbone(custom: Mapping[str, Any], norm: Callable[[int], nn.Module]) -
     return body  # type: ignore[return-value]  # as has been checked
 
 
-def _resnet(model: ResNet) -> Body:
+def _resnet(model: ResNet, *, atrous: bool) -> Body:
     stem = {"conv1": model.conv1, "bn1": model.bn1, "relu": model.relu, "maxpool": model.maxpool}
     layers = (model.layer1, model.layer2, model.layer3, model.layer4)
     width = model.fc.in_features // 8
-    return Body(stem=stem, layers=layers, channels=(width, 2 * width, 4 * width, 8 * width))
+    return Body(stem=stem, layers=layers, channels=(width, 2 * width, 4 * width, 8 * width), atrous=atrous)
 
 
-def _tiny(norm: Callable[[int], nn.Module]) -> Body:
+def _tiny(norm: Callable[[int], nn.Module], *, atrous: bool) -> Body:
     channels = (16, 32, 64, 64)
     stem = dict(zip(("conv1", "bn1", "relu"), _conv_norm_relu(3, channels[0], 2, norm), strict=True))
     layers = []
     previous = channels[0]
-    for width in channels:
-        down = nn.Sequential(*_conv_norm_relu(previous, width, 2, norm))
-        layers.append(nn.Sequential(down, nn.Sequential(*_conv_norm_relu(width, width, 1, norm))))
+    for stage, width in enumerate(channels, start=1):
+        # As in torchvision's ResNet, the stage's first convolution loses its stride and the others are dilated.
+        stride, dilation = (1, 2) if atrous and stage == len(channels) else (2, 1)
+        down = nn.Sequential(*_conv_norm_relu(previous, width, stride, norm))
+        layers.append(nn.Sequential(down, nn.Sequential(*_conv_norm_relu(width, width, 1, norm, dilation))))
         previous = width
-    return Body(stem=stem, layers=layers, channels=channels)
+    return Body(stem=stem, layers=layers, channels=channels, atrous=atrous)
 
 
 def _conv_norm_relu(
-    inputs: int, outputs: int, stride: int, norm: Callable[[int], nn.Module]
+    inputs: int, outputs: int, stride: int, norm: Callable[[int], nn.Module], dilation: int = 1
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
     # Fan in, so that activations keep their size where the norm is frozen at the identity.
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv, norm(outputs), nn.ReLU(inplace=True)

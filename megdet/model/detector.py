@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
 from megdet.model.backbones import BackboneWithFPN, build_backbone
+from megdet.model.context import ContextExtractor
+from megdet.model.large_kernel import LargeKernels
 from megdet.model.norms import NormLayers
 from megdet.model.output import Detections, TrainingOutput
 from megdet.model.roi_heads import RoIHeads
 from megdet.model.rows import pyramid_rows
 from megdet.model.rpn import RPN
-from megdet.model.settings import STRIDES, EvaluationSettings, ModelSettings
+from megdet.model.segmentation import SegmentationHead
+from megdet.model.settings import STRIDES, EvaluationSettings, ModelSettings, pyramid_strides
 from megdet.model.weights import check_weights, path_of, sha256_of
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -34,11 +37,14 @@ class Detector(nn.Module):
     image_mean: Tensor
     image_std: Tensor
 
-    def __init__(self, backbone: BackboneWithFPN, rpn: RPN, roi_heads: RoIHeads) -> None:
+    def __init__(
+        self, backbone: BackboneWithFPN, rpn: RPN, roi_heads: RoIHeads, segmentation: SegmentationHead | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.rpn = rpn
         self.roi_heads = roi_heads
+        self.segmentation = segmentation
         shape = (1, 3, 1, 1)
         self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(shape), persistent=False)
         self.register_buffer("image_std", torch.tensor(IMAGE_STD).view(shape), persistent=False)
@@ -53,13 +59,16 @@ class Detector(nn.Module):
         rpn = self.rpn.losses(features, table, batch)
         roi = self.roi_heads.losses(levels, table, proposals, batch)
         positive = roi.regions.positive
+        losses = {
+            "rpn_objectness": rpn.objectness,
+            "rpn_box": rpn.box,
+            "roi_class": roi.classes,
+            "roi_box": roi.box,
+        }
+        if self.segmentation is not None:
+            losses["segmentation"] = self.segmentation.loss(levels, batch)
         return TrainingOutput(
-            losses={
-                "rpn_objectness": rpn.objectness,
-                "rpn_box": rpn.box,
-                "roi_class": roi.classes,
-                "roi_box": roi.box,
-            },
+            losses=losses,
             counts={
                 "rpn_positive": rpn.num_positives,
                 "rpn_negative": rpn.num_negatives,
@@ -97,14 +106,35 @@ def build_detector(
     checkpoint); `pretrained=False` leaves it alone.
     Raises UserError for weights that do not fit, and for own parts that cannot be made or do not fit their slot.
     """
-    channels = model.fpn.channels
+    channels, strides = model.fpn.channels, model.backbone.strides
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         body = build_backbone(model.backbone, norm.backbone)
+        large_kernel = context = segmentation = None
+        if model.large_kernel.size is not None:
+            levels = len(pyramid_strides(strides))
+            large_kernel = LargeKernels(
+                levels, channels, model.large_kernel, norm=norm.large_kernel, sublinear=sublinear
+            )
+        if model.context.scale is not None:
+            context = ContextExtractor(channels, model.context, model.roi_pool, strides=strides, norm=norm.context)
+        if model.segmentation.weight is not None:
+            segmentation = SegmentationHead(
+                len(strides), channels, model.segmentation, num_classes=num_classes, norm=norm.segmentation
+            )
         detector = Detector(
-            BackboneWithFPN(body, model.fpn, norm=norm.fpn, sublinear=sublinear),
-            RPN(channels, model.rpn, model.anchors),
-            RoIHeads(channels, model.roi_heads, model.roi_pool, evaluation, num_classes=num_classes),
+            BackboneWithFPN(body, model.fpn, norm=norm.fpn, sublinear=sublinear, large_kernel=large_kernel),
+            RPN(channels, model.rpn, model.anchors, pyramid_strides(strides)),
+            RoIHeads(
+                channels,
+                model.roi_heads,
+                model.roi_pool,
+                evaluation,
+                num_classes=num_classes,
+                strides=strides,
+                context=context,
+            ),
+            segmentation,
         )
     weights = path_of(model.backbone.weights, model.backbone.name)
     if pretrained and weights is not None:

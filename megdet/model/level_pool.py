@@ -14,10 +14,11 @@ class LevelPool(nn.Module):
     """Reads each region from the level that suits its size; the base of each `megdet.model.roi_pool.RoIPool` here."""
 
     def __init__(self, *, strides: Sequence[int], resolution: int) -> None:
-        """`strides` are powers of two."""
+        """`strides` are powers of two; which level a region has depends on the first and on how many there are."""
         super().__init__()
         self.strides, self.resolution = tuple(strides), resolution
-        self._mapper = LevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
+        first = int(math.log2(strides[0]))
+        self._mapper = LevelMapper(first, first + len(strides) - 1)
 
     def levels(self, boxes: Tensor) -> Tensor:
         """int64 [R]: the position of each box's level."""

@@ -15,7 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d, scaled
-from megdet.model.settings import ModelSettings
+from megdet.model.settings import BN_PLACES, ModelSettings
 from megdet.settings.own_part import failed_trial, make, misfit
 
 
@@ -37,7 +37,10 @@ class NormLayers:
 
     backbone: Callable[[int], nn.Module]
     fpn: Callable[[int], nn.Module] | None
-    """None: the pyramid's convolutions have a bias and no norm."""
+    """None: the pyramid's convolutions have a bias and no norm; so for the next three."""
+    large_kernel: Callable[[int], nn.Module] | None = None
+    context: Callable[[int], nn.Module] | None = None
+    segmentation: Callable[[int], nn.Module] | None = None
 
 
 class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision has no types
@@ -81,7 +84,7 @@ def norm_layers(model: ModelSettings, *, bn_size: int, group: dist.ProcessGroup 
         norm = _own_norm(model.norm.custom, bn_size, group)
     return NormLayers(
         backbone=norm if "backbone" in model.bn_in else FusedFrozenBatchNorm2d,
-        fpn=norm if "fpn" in model.bn_in else None,
+        **{place: norm if place in model.bn_in else None for place in BN_PLACES[1:]},
     )
 
 

@@ -15,12 +15,14 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_sm
 
 from megdet.data.batch import ImageBatch
 from megdet.data.size import Size
+from megdet.model.context import ContextExtractor
+from megdet.model.hard_examples import hardest
 from megdet.model.linear import linear
 from megdet.model.output import Detections, SampledRegions
 from megdet.model.roi_pool import build_roi_pool
 from megdet.model.rpn import SMOOTH_L1_BETA
-from megdet.model.sampling import IGNORED, Stream, sample_balanced
-from megdet.model.settings import EvaluationSettings, RoIHeadsSettings, RoIPoolSettings
+from megdet.model.sampling import IGNORED, Samples, Stream, sample_balanced, samples_of
+from megdet.model.settings import STRIDES, EvaluationSettings, RoIHeadsSettings, RoIPoolSettings
 from megdet.model.wide import wide
 
 _MIN_DETECTION_SIZE = 1e-2  # pixels
@@ -34,6 +36,16 @@ class RoILosses:
     classes: Tensor
     box: Tensor
     regions: SampledRegions
+
+
+@dataclass(frozen=True)
+class _Pyramid:
+    """What the features of regions are read from."""
+
+    features: Sequence[Tensor]
+    table: Tensor
+    context: Sequence[Tensor] | None
+    """The maps of the context extractor, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +73,18 @@ class RoIHeads(nn.Module):
         evaluation: EvaluationSettings,
         *,
         num_classes: int,
+        strides: tuple[int, ...] = STRIDES,
+        context: ContextExtractor | None = None,
     ) -> None:
-        """`channels` are the pyramid's."""
+        """`channels` and `strides` are those of the pyramid's levels that regions are pooled from."""
         super().__init__()
         self.box_head = TwoMLPHead(channels * pool.resolution**2, settings.head_channels)
         self.box_predictor = FastRCNNPredictor(settings.head_channels, num_classes + 1)
-        self.pool = build_roi_pool(pool)
+        self.pool = build_roi_pool(pool, strides)
+        self.context = context
         self.box_coder = BoxCoder(_BOX_WEIGHTS)
         self.matcher = Matcher(settings.positive_iou, settings.positive_iou)
+        self.sampler = settings.sampler
         self.num_samples, self.positive_fraction = settings.samples, settings.positive_fraction
         self.nms = settings.nms
         self.score_threshold = evaluation.score_threshold
@@ -79,28 +95,27 @@ class RoIHeads(nn.Module):
     ) -> RoILosses:
         """The losses of RoIs sampled from the proposals and the objects; differentiable in the features.
 
-        `features` are the levels of `STRIDES`, `table` their `pyramid_rows` (further levels may follow).
+        `features` are the levels to pool from, `table` their `pyramid_rows` (further levels may follow).
         """
+        pyramid = self._pyramid(features, table)
         candidates = [torch.cat(pair) for pair in zip(proposals, batch.boxes, strict=True)]
         labels, matched = self._assign(candidates, batch)
-        samples = sample_balanced(
-            labels,
-            image_keys=batch.sampling_keys,
-            stream=Stream.ROI,
-            num_samples=self.num_samples,
-            positive_fraction=self.positive_fraction,
-        )
+        if self.sampler == "ohem":
+            samples = self._hardest(pyramid, candidates, labels, matched, batch)
+        else:
+            samples = sample_balanced(
+                labels,
+                image_keys=batch.sampling_keys,
+                stream=Stream.ROI,
+                num_samples=self.num_samples,
+                positive_fraction=self.positive_fraction,
+            )
         boxes = pad_sequence(candidates, batch_first=True)[samples.image, samples.candidate]
         classes = labels[samples.image, samples.candidate]
-        logits, deltas = self._predict(features, table, _Regions(boxes, samples.image))
-
-        class_loss = F.cross_entropy(logits, classes, reduction="none")
         positive = samples.positive
         image, candidate = samples.image[positive], samples.candidate[positive]
         objects = pad_sequence(batch.boxes, batch_first=True)[image, matched[image, candidate]]
-        targets = self.box_coder.encode_single(objects, boxes[positive])
-        predicted = deltas[positive, classes[positive]]
-        box_loss = F.smooth_l1_loss(predicted, targets, beta=SMOOTH_L1_BETA, reduction="none").sum(1)
+        class_loss, box_loss = self._region_losses(pyramid, _Regions(boxes, samples.image), classes, positive, objects)
         return RoILosses(
             classes=(class_loss * samples.weight).sum(),
             box=(box_loss * samples.weight[positive]).sum(),
@@ -119,7 +134,8 @@ class RoIHeads(nn.Module):
         """The detections of each image, in pixels of the original image."""
         counts = [len(p) for p in proposals]
         images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(table.device)
-        logits, deltas = self._predict(features, table, _Regions(torch.cat(list(proposals)), images))
+        pyramid = self._pyramid(features, table)
+        logits, deltas = self._predict(pyramid, _Regions(torch.cat(list(proposals)), images))
         scores = logits.softmax(dim=1)
         return [
             self._select(*image)
@@ -140,9 +156,55 @@ class RoIHeads(nn.Module):
                 matched.append(nothing)
         return pad_sequence(labels, batch_first=True, padding_value=IGNORED), pad_sequence(matched, batch_first=True)
 
-    def _predict(self, features: Sequence[Tensor], table: Tensor, regions: _Regions) -> tuple[Tensor, Tensor]:
+    def _region_losses(
+        self,
+        pyramid: _Pyramid,
+        regions: _Regions,
+        classes: Tensor,
+        positive: Tensor,
+        objects: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The class loss of each region [R], and the box loss of each positive one [P]; `objects` [P, 4] are theirs."""
+        logits, deltas = self._predict(pyramid, regions)
+        class_loss = F.cross_entropy(logits, classes, reduction="none")
+        targets = self.box_coder.encode_single(objects, regions.boxes[positive])
+        predicted = deltas[positive, classes[positive]]
+        box_loss = F.smooth_l1_loss(predicted, targets, beta=SMOOTH_L1_BETA, reduction="none").sum(1)
+        return class_loss, box_loss
+
+    @torch.no_grad()
+    def _hardest(
+        self,
+        pyramid: _Pyramid,
+        candidates: Sequence[Tensor],
+        labels: Tensor,
+        matched: Tensor,
+        batch: ImageBatch,
+    ) -> Samples:
+        """The candidates of each image whose losses are largest now (`megdet.model.hard_examples`)."""
+        device = pyramid.table.device.type
+        chosen = []
+        # Autocast would keep casts of the parameters made here, which carry no gradient.
+        with torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False):
+            # One image at a time: all its candidates at once are four times a sample, and its mates make no difference.
+            for number, boxes in enumerate(candidates):
+                classes = labels[number, : len(boxes)]
+                positive = classes >= 1
+                objects = batch.boxes[number][matched[number, : len(boxes)][positive]]
+                regions = _Regions(boxes, torch.full_like(classes, number))
+                loss, box_loss = self._region_losses(pyramid, regions, classes, positive, objects)
+                loss[positive] += box_loss
+                chosen.append(hardest(boxes, loss, self.num_samples))
+        return samples_of(chosen, labels)
+
+    def _pyramid(self, features: Sequence[Tensor], table: Tensor) -> _Pyramid:
+        return _Pyramid(features, table, self.context.maps(features) if self.context is not None else None)
+
+    def _predict(self, pyramid: _Pyramid, regions: _Regions) -> tuple[Tensor, Tensor]:
         """Class logits [R, classes + 1] and deltas [R, classes + 1, 4], float32 at least."""
-        pooled = self.pool(features, table, regions.boxes, regions.images)
+        pooled = self.pool(pyramid.features, pyramid.table, regions.boxes, regions.images)
+        if self.context is not None and pyramid.context is not None:
+            pooled = pooled + self.context(pyramid.context, regions.boxes, regions.images)
         head = self.box_head
         hidden = linear(pooled.flatten(1), head.fc6.weight, head.fc6.bias).relu_()
         hidden = linear(hidden, head.fc7.weight, head.fc7.bias).relu_()

@@ -17,7 +17,8 @@ from megdet.settings.own_part import failed_trial, make, misfit
 class RoIPool(Protocol):
     """What a RoI pooling of one's own is: a torch module that is called so.
 
-    `_target_` is called with `strides` (of the levels, powers of two), `resolution` and the user's arguments.
+    `_target_` is called with `strides` (of the levels: powers of two, the last two equal if the backbone is atrous),
+    `resolution` and the user's arguments.
     """
 
     def __call__(self, features: Sequence[Tensor], table: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
@@ -30,15 +31,15 @@ class RoIPool(Protocol):
         """
 
 
-def build_roi_pool(settings: RoIPoolSettings) -> RoIPool:
-    """The RoI pooling that is asked for. Raises UserError for an own one that is no `RoIPool`."""
+def build_roi_pool(settings: RoIPoolSettings, strides: tuple[int, ...] = STRIDES) -> RoIPool:
+    """The RoI pooling that is asked for, of levels with `strides`. Raises UserError for an own one that is none."""
     if settings.custom is None:
-        return {"align": RoIAlign}[settings.name](strides=STRIDES, resolution=settings.resolution)
+        return {"align": RoIAlign}[settings.name](strides=strides, resolution=settings.resolution)
     key = "model.roi_pool.custom"
-    pool = make(key, settings.custom, strides=STRIDES, resolution=settings.resolution)
+    pool = make(key, settings.custom, strides=strides, resolution=settings.resolution)
     if not isinstance(pool, nn.Module):
         raise misfit(key, settings.custom, f"it makes {type(pool).__name__}, and not a torch module")
-    features = [torch.zeros(1, 8, 64 // stride, 64 // stride) for stride in STRIDES]
+    features = [torch.zeros(1, 8, 64 // stride, 64 // stride) for stride in strides]
     boxes = torch.tensor([[0.0, 0.0, 16.0, 16.0], [8.0, 8.0, 60.0, 50.0]])
     try:
         with torch.no_grad():

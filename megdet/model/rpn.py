@@ -42,10 +42,12 @@ class RPNLosses:
 class RPN(nn.Module):
     """Proposes boxes that may hold an object, and is trained to."""
 
-    def __init__(self, channels: int, settings: RPNSettings, anchors: AnchorSettings) -> None:
-        """`channels` are the pyramid's."""
+    def __init__(
+        self, channels: int, settings: RPNSettings, anchors: AnchorSettings, strides: Sequence[int] = PYRAMID_STRIDES
+    ) -> None:
+        """`channels` and `strides` are those of the pyramid's levels."""
         super().__init__()
-        self.anchors = PyramidAnchors(anchors)
+        self.anchors = PyramidAnchors(anchors, strides)
         self.head = RPNHead(channels, self.anchors.per_cell)
         self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
         self.matcher = Matcher(settings.positive_iou, settings.negative_iou, allow_low_quality_matches=True)
@@ -55,7 +57,7 @@ class RPN(nn.Module):
     def propose(self, features: Sequence[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
         """Per image the proposals float32 [n_i, 4], best first, inside the image's own area.
 
-        `features` are [N, C, H, W] per level of `PYRAMID_STRIDES`, `sizes` each image's own.
+        `features` are [N, C, H, W] per level of the pyramid, `sizes` each image's own.
         """
         pre_nms = self.settings.pre_nms_train if self.training else self.settings.pre_nms_test
         scores, chosen, starts, levels = [], [], [], []
@@ -166,9 +168,10 @@ class PyramidAnchors:
 
     _CACHED_SIZES = 16
 
-    def __init__(self, settings: AnchorSettings) -> None:
+    def __init__(self, settings: AnchorSettings, strides: Sequence[int] = PYRAMID_STRIDES) -> None:
         sizes = tuple((size,) for size in settings.sizes)
         self._generator = AnchorGenerator(sizes, (tuple(settings.ratios),) * len(sizes))
+        self._strides = [(stride, stride) for stride in strides]
         self._cache: dict[tuple[object, ...], list[Tensor]] = {}
         self.per_cell = len(settings.ratios)
 
@@ -181,8 +184,7 @@ class PyramidAnchors:
             if len(self._cache) == self._CACHED_SIZES:
                 self._cache.clear()
             self._generator.set_cell_anchors(torch.float32, device)
-            strides = [(stride, stride) for stride in PYRAMID_STRIDES]
-            self._cache[key] = self._generator.grid_anchors(grids, strides)
+            self._cache[key] = self._generator.grid_anchors(grids, self._strides)
         return self._cache[key]
 
 

@@ -74,6 +74,16 @@ def sample_balanced(
     )
 
 
+def samples_of(chosen: Sequence[Tensor], labels: Tensor) -> Samples:
+    """The candidates chosen of each image, int64 [n_i], as samples; `labels` as in `sample_balanced`."""
+    counts = torch.tensor([len(candidates) for candidates in chosen], device=labels.device)
+    image, candidate = torch.repeat_interleave(counts), torch.cat(list(chosen))
+    positive = labels[image, candidate] >= 1
+    # Positives first, the order within both kept.
+    order = (2 * image + (~positive).to(torch.int64)).argsort(stable=True)
+    return Samples(image, candidate[order], positive[order], weight=1.0 / counts.to(torch.float32)[image])
+
+
 def _smallest(keys: Tensor, eligible: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Per row, the eligible places of the `count` smallest keys in key order, and which of them exist."""
     count = min(count, keys.shape[1])

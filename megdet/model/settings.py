@@ -14,17 +14,35 @@ from megdet.errors import UserError
 from megdet.model.weights import BY_NAME, path_of
 from megdet.settings.own_part import OwnPart, check_own_name
 from megdet.settings.paths import PathText
-from megdet.settings.rules import Each, Name, Number, OneOf, Settings, Whole, setting
+from megdet.settings.rules import Each, Flag, Name, Number, OneOf, Settings, Whole, setting
 
 STRIDES = (4, 8, 16, 32)
 """Of the backbone's four outputs, and of the pyramid levels that regions are pooled from."""
-PYRAMID_STRIDES = (*STRIDES, 2 * STRIDES[-1])
-"""Of the levels that the RPN proposes from: one more, subsampled from the last."""
+ATROUS_STRIDES = (4, 8, 16, 16)
+"""The same with an atrous last stage."""
+
+
+def pyramid_strides(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the levels that the RPN proposes from: one more, subsampled from the last."""
+    return (*strides, 2 * strides[-1])
+
+
+PYRAMID_STRIDES = pyramid_strides(STRIDES)
 MOST_CHANNELS = 16384
 
-BACKBONES = ("resnet50", "resnet18", "tiny")
+
+def narrower(asked: int | None, channels: int) -> int:
+    """Channels of a module's inner maps: as asked, or a quarter of the pyramid's."""
+    return asked or max(1, channels // 4)
+
+
+BACKBONES = ("resnet50", "resnet18", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
+WITH_ATROUS = ("resnet50", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
+"""Those whose last stage can be atrous; torchvision's block of ResNet-18 knows no dilation."""
 NORMS = ("cgbn",)
 ROI_POOLS = ("align",)
+BN_PLACES = ("backbone", "fpn", "large_kernel", "context", "segmentation")
+SAMPLERS = ("balanced", "ohem")
 
 
 @dataclass
@@ -45,18 +63,31 @@ class BackboneSettings(Settings):
     """The network below the pyramid, and the weights it starts from."""
 
     name: str = setting("resnet50", Name())
-    """resnet50, resnet18 or tiny."""
+    """resnet50, resnet18, resnext50_32x4d, seresnext50_32x4d or tiny."""
     weights: str = setting("imagenet", PathText())
-    """imagenet (torchvision's file), none, or the path of a state dict."""
+    """imagenet (torchvision's file, or timm's where it has none), none, or the path of a state dict."""
     weights_sha256: str | None = setting(None, Name())
     """What the content of a file of one's own is known by; found out when planning. Given, it is checked."""
     frozen_stages: int = setting(2, Whole(most=5))
     """How many of stem, stage 1 .. 4 (in this order) are never trained."""
+    atrous: bool = setting(False, Flag())
+    """The last stage keeps the resolution of the one before (stride 16) and dilates its 3 x 3 kernels instead (Yu and
+    Koltun 2015; Chen et al. 2016)."""
     custom: Any = setting(None, OwnPart())
     """One's own, as `megdet.model.backbones.Backbone` says."""
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the four outputs, and of the pyramid levels that regions are pooled from."""
+        return ATROUS_STRIDES if self.atrous else STRIDES
+
     def check_together(self, prefix: str) -> None:
         check_own_name(prefix, self.name, self.custom, BACKBONES)
+        if self.atrous and self.name not in WITH_ATROUS:
+            raise UserError(
+                f"{prefix}atrous=true with {prefix}name={self.name}: its blocks cannot be dilated; use "
+                f"{prefix}atrous=false, or {prefix}name={WITH_ATROUS[0]}"
+            )
         path_of(self.weights, self.name)
         if self.weights in BY_NAME and self.weights_sha256 is not None:
             raise UserError(
@@ -76,6 +107,42 @@ class FPNSettings(Settings):
 
     channels: int = setting(256, Whole(least=1, most=MOST_CHANNELS))
     """Of every level."""
+
+
+@dataclass
+class LargeKernelSettings(Settings):
+    """Global convolutions (Peng et al. 2017) on the pyramid: k x 1 then 1 x k, and 1 x k then k x 1."""
+
+    size: int | None = setting(None, Whole(least=3, most=127))
+    """k, odd, such as 15; None: there are none."""
+    channels: int | None = setting(None, Whole(least=1, most=MOST_CHANNELS))
+    """Between the two convolutions of a branch; None: a quarter of the pyramid's."""
+
+    def check_together(self, prefix: str) -> None:
+        if self.size is not None and self.size % 2 == 0:
+            raise UserError(
+                f"{prefix}size={self.size}: use an odd number, such as {self.size + 1}: a kernel has a centre"
+            )
+
+
+@dataclass
+class ContextSettings(Settings):
+    """The context extractor (the authors' talk): what surrounds a region, on three pyramid levels."""
+
+    scale: float | None = setting(None, Number(least=1, most=16))
+    """How many times as wide and high as the region the surroundings are, such as 2; None: there are none."""
+    channels: int | None = setting(None, Whole(least=1, most=MOST_CHANNELS))
+    """Of the narrow maps that they are read from; None: a quarter of the pyramid's."""
+
+
+@dataclass
+class SegmentationSettings(Settings):
+    """Segmentation supervision: a loss on which object is at every place of the pyramid, by the boxes."""
+
+    weight: float | None = setting(None, Number(above=0, most=1000))
+    """Of the loss, such as 0.1; None: there is none."""
+    channels: int | None = setting(None, Whole(least=1, most=MOST_CHANNELS))
+    """Of the maps between; None: a quarter of the pyramid's."""
 
 
 @dataclass
@@ -143,10 +210,13 @@ class RoIPoolSettings(Settings):
 class RoIHeadsSettings(Settings):
     """The second stage (Girshick 2015), which classifies regions and refines their boxes."""
 
+    sampler: str = setting("balanced", OneOf(SAMPLERS))
+    """balanced: a random sample of positives and negatives. ohem: online hard example mining (Shrivastava et al. 2016),
+    those regions whose losses are largest, positive or not."""
     samples: int = setting(512, Whole(least=1))
     """Regions of one image that bear a loss."""
     positive_fraction: float = setting(0.25, Number(most=1))
-    """The most of them that are positive."""
+    """The most of them that are positive, where `sampler` is balanced."""
     positive_iou: float = setting(0.5, Number(most=1))
     """From this IoU with an object on, a region is positive; below it, background."""
     head_channels: int = setting(1024, Whole(least=1, most=MOST_CHANNELS))
@@ -169,7 +239,7 @@ class ModelSettings(Settings):
 
     name: str = setting("r50_fpn", Name())
     """What tables call it."""
-    bn_in: list[str] = setting(["backbone", "fpn"], Each(OneOf(("backbone", "fpn"))))
+    bn_in: list[str] = setting(["backbone", "fpn"], Each(OneOf(BN_PLACES)))
     """Where the norm goes when bn_size > 0."""
     init_from: str | None = setting(None, PathText())
     """A run that has trained (its folder, or its name in `runs_dir` or the beginning of it): training begins from its
@@ -179,12 +249,26 @@ class ModelSettings(Settings):
     norm: NormSettings = field(default_factory=NormSettings)
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     fpn: FPNSettings = field(default_factory=FPNSettings)
+    large_kernel: LargeKernelSettings = field(default_factory=LargeKernelSettings)
+    context: ContextSettings = field(default_factory=ContextSettings)
+    segmentation: SegmentationSettings = field(default_factory=SegmentationSettings)
     anchors: AnchorSettings = field(default_factory=AnchorSettings)
     rpn: RPNSettings = field(default_factory=RPNSettings)
     roi_pool: RoIPoolSettings = field(default_factory=RoIPoolSettings)
     roi_heads: RoIHeadsSettings = field(default_factory=RoIHeadsSettings)
 
     def check_together(self, prefix: str) -> None:
+        switches = (
+            ("large_kernel", "size", self.large_kernel.size, 15),
+            ("context", "scale", self.context.scale, 2),
+            ("segmentation", "weight", self.segmentation.weight, 0.1),
+        )
+        for place, key, value, usual in switches:
+            if place in self.bn_in and value is None:
+                raise UserError(
+                    f"{prefix}bn_in has {place}, and {prefix}{place}.{key}=null makes no such layers; set "
+                    f"{prefix}{place}.{key}, such as {usual}, or leave {place} out of {prefix}bn_in"
+                )
         if self.norm.name == "gn" and self.backbone.weights == "imagenet":
             raise UserError(
                 f"{prefix}norm.name=gn with {prefix}backbone.weights=imagenet: those weights were trained with batch "

@@ -16,13 +16,23 @@ from megdet.settings.paths import expanded
 if TYPE_CHECKING:
     from megdet.model.settings import BackboneSettings
 
-IMAGENET_FILES = {"resnet50": "resnet50-0676ba61.pth", "resnet18": "resnet18-f37072fd.pth"}
-"""torchvision's ImageNet-1k weights (v1); the name carries the first digits of the file's SHA-256."""
+IMAGENET_FILES = {
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnext50_32x4d": "resnext50_32x4d-7cdf4587.pth",
+    "seresnext50_32x4d": "seresnext50_32x4d_racm-a304a460.pth",
+}
+"""ImageNet-1k weights, torchvision's (v1) where it has the backbone, else timm's; the name carries the first digits of
+the file's SHA-256."""
 
 BY_NAME = ("imagenet", "none")
 """What says by itself which weights are meant; a file of one's own is known by its content."""
 
 SOURCE = "https://download.pytorch.org/models/"
+OTHER_SOURCES = {
+    "seresnext50_32x4d": "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
+}
+"""Of the files that torchvision does not have."""
 
 
 def path_of(weights: str, backbone: str) -> Path | None:
@@ -95,14 +105,17 @@ def _sha256_through_cache(path: Path) -> str:
     return found
 
 
-def ensure_weights(weights: str, backbone: str, *, source: str = SOURCE, timeout_s: float = 10) -> None:
-    """Make sure that the file is there; ImageNet weights are fetched. Raises UserError with a way to get it."""
+def ensure_weights(weights: str, backbone: str, *, source: str | None = None, timeout_s: float = 10) -> None:
+    """Make sure that the file is there; ImageNet weights are fetched. Raises UserError with a way to get it.
+
+    `source` is the URL of the folder that has them; None: where their authors keep them.
+    """
     path = path_of(weights, backbone)
     if path is None or os.path.isfile(path):
         return
     if weights != "imagenet":
         raise UserError(f"model.backbone.weights={weights}: there is no such file; give a path, imagenet or none")
-    url = source + path.name
+    url = (source or OTHER_SOURCES.get(backbone, SOURCE)) + path.name
     print(f"fetching {url} -> {path}", flush=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:

@@ -26,6 +26,9 @@ of fixed strides, images grouped by aspect ratio, 16 of frozen or small BN batch
 """
 PLACES = ("data.root", "data.train", "data.val", "data.workers", "model.init_from")
 """Within them, what says only where and how."""
+LATER: dict[str, Any] = {"model.backbone.atrous": False, "model.roi_heads.sampler": "balanced"}
+"""Settings that came when there were runs already, with the value at which nothing changes: there they are left out,
+and ids stay what they were."""
 UNORDERED = ("model.bn_in",)
 """Lists whose order means nothing."""
 
@@ -47,8 +50,9 @@ def refuse_old_names(config: Mapping[str, Any]) -> None:
 def semantics_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides what is learned, nested as in YAML, from the plain values of a config.
 
-    Equal for equal meanings: numbers are floats, and what is not set (None) is left out, so that a later optional
-    setting does not change old ids. Raises UserError for a plan from before settings were nested by component.
+    Equal for equal meanings: numbers are floats, and what is not set (None, or a part of which nothing is) is left
+    out, as is what `LATER` names, so that later settings do not change old ids. Raises UserError for a plan from before
+    settings were nested by component.
     """
     refuse_old_names(config)
     return {key: _canonical(config[key], key) for key in SEMANTIC if key in config}
@@ -116,12 +120,18 @@ def _canonical(value: Any, key: str) -> Any:
         return {
             name: _canonical(entry, f"{key}.{name}")
             for name, entry in value.items()
-            if (entry is not None or is_own_parts) and f"{key}.{name}" not in PLACES
+            if is_own_parts or not _says_nothing(entry, f"{key}.{name}")
         }
     if isinstance(value, list | tuple):
         return sorted(set(value)) if key in UNORDERED else [_canonical(entry, key) for entry in value]
     is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53  # larger: a damaged plan
     return float(value) if is_number else value
+
+
+def _says_nothing(value: Any, key: str) -> bool:
+    if value is None or key in PLACES or (key in LATER and value == LATER[key]):
+        return True
+    return isinstance(value, Mapping) and all(_says_nothing(entry, f"{key}.{name}") for name, entry in value.items())
 
 
 def _digest(semantics: Mapping[str, Any]) -> str:

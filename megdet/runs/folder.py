@@ -56,6 +56,8 @@ WAYS_OUT = {
 
 STORE = "MEGDET_STORE"
 """Environment variable of ranks on one machine: the file in which they meet."""
+LISTENER = "MEGDET_LISTENER"
+"""Environment variable of ranks that meet at MASTER_ADDR: the number of rank 0's open socket there; -1 for others."""
 
 T = TypeVar("T")
 

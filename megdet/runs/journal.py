@@ -32,7 +32,7 @@ OWN_COLUMNS = frozenset(
 )  # fmt: skip
 """What lines on steps and epochs have besides what the detector reports, whose names must be others."""
 
-KINDS = ("step", "epoch", "event")
+KINDS = ("step", "epoch", "event", "system")
 """Of the journal's lines."""
 
 
@@ -58,6 +58,10 @@ class Journal:
     def step(self, step: int, *, epoch: float, **values: float | None) -> None:
         """After optimizer step `step` (1-based), `epoch` epochs into training."""
         self._append({"kind": "step", "step": step, "epoch": epoch, **values})
+
+    def system(self, step: int, **values: float) -> None:
+        """How busy the machine is. Comes before the line on the same step, so that who sees that one sees both."""
+        self._append({"kind": "system", "step": step, **values})
 
     def epoch(self, epoch: int, *, step: int, **values: float | None) -> None:
         """After `epoch` epochs (1-based), at step `step`. All lines up to here then survive a loss of power."""

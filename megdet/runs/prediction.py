@@ -13,10 +13,17 @@ from typing import Any
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.planning.cost import TABLE3
+from megdet.planning.identity import settings_in
 from megdet.planning.layout import Layout
 from megdet.planning.plan import Plan
 from megdet.runs.folder import PLAN, RunFolder, run_folder
 from megdet.runs.status import Status
+
+TAKING_TIME = (
+    "model.backbone.atrous", "model.large_kernel.size", "model.context.scale", "model.segmentation.weight",
+    "model.roi_pool", "model.roi_heads.sampler", "data.train_scales",
+)  # fmt: skip
+"""Settings of the enhanced detector's modules (docs/enhanced.md)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Predictor:
         runs = self._by_kind.get(_kind_of(asdict(plan.config)), [])
         if runs:
             hours, source = _hours_by(runs, plan), "runs"
-        elif is_like_the_paper(plan.config) and plan.config.cluster.request_gpus:
+        elif is_like_the_paper(plan.config) and not _has_modules(plan.config) and plan.config.cluster.request_gpus:
             hours, source = TABLE3.hours(plan), "Table 3"
         else:
             return None
@@ -139,8 +146,14 @@ def _finished(runs: Path) -> Iterable[_Measured]:
 
 def _kind_of(config: Mapping[str, Any]) -> str:
     """What decides the time per image: model, image size, precision."""
-    data = {key: config["data"][key] for key in ("name", "min_size", "max_size")}
+    data = {key: config["data"].get(key) for key in ("name", "min_size", "max_size", "train_scales")}
     return json.dumps([config["model"], data, config["precision"], config["cluster"]["request_gpus"]], sort_keys=True)
+
+
+def _has_modules(config: Config) -> bool:
+    """Whether the detector has parts that take a time of their own, of which Table 3 knows nothing."""
+    asked, plain = (settings_in(asdict(each)) for each in (config, Config()))
+    return any(asked.get(key) != plain.get(key) for key in TAKING_TIME)
 
 
 def is_like_the_paper(config: Config) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from megdet.data.files import check_files
@@ -14,9 +15,13 @@ from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
 from megdet.runs.folder import REPLACED, folder_of
 
+SYSTEM_PACKAGES = {"psutil": "psutil", "pynvml": "nvidia-ml-py"}
+"""Modules that read how busy a machine is, with the packages that have them."""
+
 
 def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
     """Raises UserError where something that the plans need is not there, or the runs folder cannot be written."""
+    _check_system_metrics(plans)
     for plan in plans:
         _ensure_files(plan)
     for runs_dir in dict.fromkeys(plan.config.runs_dir for plan in plans):
@@ -74,6 +79,16 @@ def _put_aside(folder: Path) -> None:
         replaced = folder.parent / REPLACED
         replaced.mkdir(exist_ok=True)
         folder.rename(replaced / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6}")
+
+
+def _check_system_metrics(plans: Sequence[Plan]) -> None:
+    """Raises UserError where they are asked for and what reads them is not installed."""
+    wanted = any(plan.config.tracking.system_metrics for plan in plans)
+    missing = [name for module, name in SYSTEM_PACKAGES.items() if wanted and find_spec(module) is None]
+    if missing:
+        raise UserError(
+            f"tracking.system_metrics=true needs {' and '.join(missing)}; pip install 'megdet[system]', or leave it out"
+        )
 
 
 def _prepare_tracking(plans: Sequence[Plan]) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,11 +26,12 @@ from megdet.tracking.uri import (
     absolute_uri,
     artifact_location,
     sqlite_path,
+    sqlite_uri,
     with_password,
     without_password,
     without_secrets,
 )
-from megdet.tracking.view import VIEW_KEY, experiment_tags
+from megdet.tracking.view import View, experiment_tags, page_of_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -74,7 +76,7 @@ def _make_database(path: Path) -> None:
             left_over.unlink()
         # A name of its own: MLflow remembers, by name, which databases it has filled.
         making = path.with_name(f".{path.name}.making-{secrets.token_hex(4)}")
-        MlflowClient(tracking_uri=f"sqlite:///{making}").search_experiments(max_results=1)
+        MlflowClient(tracking_uri=sqlite_uri(making)).search_experiments(max_results=1)
         making.replace(path)
         sync_folder(path.parent)
 
@@ -90,10 +92,7 @@ def prepare(uri: str, experiment: str, *, patience_s: float | None = PATIENCE_S)
 
     def make() -> None:
         try:
-            made = _experiment(client, uri, experiment)
-            for key, value in experiment_tags().items():
-                if key not in made.tags:  # what somebody changed in the UI stays
-                    client.set_experiment_tag(made.experiment_id, key, value)
+            _present(client, _experiment(client, uri, experiment))
         except Exception as error:  # whatever the server or the network does, runs can go on
             errors.append(error)
 
@@ -128,14 +127,22 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> Experiment:
     if found is None:
         # Another process may create it at the same moment.
         with suppress(MlflowException):
-            client.create_experiment(name, artifact_location=artifact_location(uri), tags=experiment_tags())
+            client.create_experiment(name, artifact_location=artifact_location(uri))
         found = client.get_experiment_by_name(name)
         if found is None:
             raise RuntimeError(f"the experiment {name!r} could not be created")
+        _present(client, found)
     _refuse_moved(uri, found.artifact_location)
     if found.lifecycle_stage == "deleted":
         raise UserError(f"the MLflow experiment {name!r} is deleted; restore it, or choose another tracking.experiment")
     return found
+
+
+def _present(client: MlflowClient, experiment: Experiment) -> None:
+    """Give an experiment what MLflow's pages show of it; what somebody changed in them stays."""
+    for key, value in experiment_tags(experiment.experiment_id).items():
+        if key not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
 
 
 def _refuse_moved(uri: str, artifacts: str) -> None:
@@ -180,10 +187,10 @@ def browse_hint(folder: Path) -> str:
     if noted is None:
         return ""
     uri = without_password(noted["uri"])
-    page = f"/#/experiments/{noted['experiment_id']}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_KEY}"
+    page = f"/{page_of_runs(noted['experiment_id'], View.SWEEPS)}"
     if uri.startswith("http"):
         return f"to browse: {uri.rstrip('/')}{page}"
-    return f"to browse: mlflow ui --backend-store-uri {uri}\nthen open: http://127.0.0.1:5000{page}"
+    return f"to browse: mlflow ui --backend-store-uri {shlex.quote(uri)}\nthen open: http://127.0.0.1:5000{page}"
 
 
 def milliseconds(iso: str) -> int:

@@ -7,6 +7,7 @@ MLflow is loaded (seconds) by the first push, not by importing this module.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Sequence
@@ -35,10 +36,11 @@ from megdet.tracking.payload import (
     REPLACED,
     Point,
     artifacts,
-    asked_points,
+    data_sets,
     epoch_points,
     final_points,
     origin,
+    run_name,
     step_points,
     tags,
 )
@@ -127,9 +129,9 @@ class _Push:
         run, pushed = self._noted() or self._found_or_created()
         self.run_id: str = run.info.run_id
         lines = read_journal(self.folder)
-        self._send_params_and_tags(run, provenance_of(lines, self.plan))
-        if not any(name.startswith("asked/") for name in run.data.metrics):
-            self._send_points(asked_points(self.plan, self.state))
+        made_from = provenance_of(lines, self.plan)
+        self._send_params_and_tags(run, made_from)
+        self._link_data(run, made_from)
         schedule = self.plan["schedule"]
         steps = schedule["epochs"] * schedule["steps_per_epoch"]
         # Saved after each kind: a push that breaks off goes on from there.
@@ -190,7 +192,7 @@ class _Push:
         run = self.client.create_run(
             self.experiment_id,
             start_time=self.began,
-            run_name=self.plan["name"],
+            run_name=run_name(self.plan),
             tags={"run_id": self.plan["run_id"], **(REPLACED if replaced else {})},
         )
         pushed = self._nothing_pushed(run.info.run_id)
@@ -215,6 +217,24 @@ class _Push:
         if known.get("status") == REPLACED["status"]:  # a push of the old folder does not bring it back
             wanted |= REPLACED
         send_params_and_tags(self.client, run, params=settings, tags=wanted)
+
+    def _link_data(self, run: Run, made_from: Provenance) -> None:
+        """Link the data sets that MLflow's run has not."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        linked = run.inputs.dataset_inputs if run.inputs else []
+        known = {(one.dataset.name, one.dataset.digest) for one in linked}
+        new = [
+            DatasetInput(
+                # What `mlflow.data` makes of a local folder, without its import of numpy and pandas.
+                Dataset(one.name, one.digest, "local", json.dumps({"uri": one.root}), profile=json.dumps(one.profile)),
+                [InputTag("mlflow.data.context", one.context)],
+            )
+            for one in data_sets(self.plan, made_from)
+            if (one.name, one.digest) not in known
+        ]
+        if new:
+            self.client.log_inputs(self.run_id, datasets=new)
 
     def _send_points(self, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from megdet.tracking.note import noted_in
-from megdet.tracking.uri import sqlite_path
+from megdet.tracking.uri import sqlite_path, sqlite_uri
 
 FOLDER = "folder"
 """Key of a folder's note: where it was when MLflow got it first."""
@@ -23,4 +23,4 @@ def uri_here(folder: Path, uri: str) -> str:
     if before == now or not before.is_relative_to(database.parent):
         return uri
     depth = len(before.relative_to(database.parent).parts)
-    return f"sqlite:///{now.parents[depth - 1] / database.name}"
+    return sqlite_uri(now.parents[depth - 1] / database.name)

@@ -6,7 +6,6 @@ import getpass
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,11 +34,38 @@ class Point(NamedTuple):
     step: int
 
 
-def asked_points(plan: Mapping[str, Any], state: RunState) -> list[Point]:
-    """Batch, BN size and learning rate as `asked/<name>`: numbers, where MLflow's params sort as text."""
-    asked = {"batch": plan["config"]["batch"], "bn_size": plan["config"]["bn_size"], "lr": plan["schedule"]["lr"]}
-    started = datetime.fromisoformat(state.started).timestamp()
-    return _points({**asked, "time": started}, "asked/", step=0)
+class LinkedData(NamedTuple):
+    """A data set of a run, as MLflow links it."""
+
+    name: str
+    digest: str
+    """The fingerprint of the data, training and validation together."""
+    root: str
+    profile: Mapping[str, int]
+    context: str
+    """MLflow's word for what it is used for."""
+
+
+def data_sets(plan: Mapping[str, Any], made_from: Provenance) -> list[LinkedData]:
+    """Training and validation images; none while the journal does not say what data it was."""
+    data = plan["config"]["data"]
+    return [
+        LinkedData(
+            name=f"{data['name']} {split}",
+            digest=digest,
+            root=data["root"],
+            profile={"images": data[f"{split}_images"], "classes": data["num_classes"]},
+            context=context,
+        )
+        for digest in made_from.data_sha256.split(ARROW)
+        if digest
+        for split, context in (("train", "training"), ("val", "validation"))
+    ]
+
+
+def run_name(plan: Mapping[str, Any]) -> str:
+    """The run's id, which commands take, and what its name leaves out: model and data."""
+    return f"{plan['run_id']} {plan['config']['model']['name']} {plan['config']['data']['name']}"
 
 
 def epoch_points(lines: Sequence[Line], *, after: int) -> list[Point]:
@@ -49,14 +75,20 @@ def epoch_points(lines: Sequence[Line], *, after: int) -> list[Point]:
 
 
 def step_points(lines: Sequence[Line], *, after: int, steps: int) -> list[Point]:
-    """The values beyond step `after` over the step, as `step/<name>`, thinned for a run of `steps` steps."""
+    """The values beyond step `after` over the step, thinned for a run of `steps` steps: `step/<name>`, `system/<name>`.
+
+    MLflow shows metrics whose names begin with `system/` on a page of their own.
+    """
     stride = max(1, -(-steps // MAX_STEP_POINTS))
     last, kept = after, []
     for line in lines:
         if line["kind"] == "step" and (line["step"] >= last + stride or (last == 0 and line["step"] > 0)):
             kept.append(line)
             last = line["step"]
-    return [point for line in kept for point in _points(line, "step/", step=line["step"])]
+    system = {line["step"]: line for line in lines if line["kind"] == "system"}
+    points = [point for line in kept for point in _points(line, "step/", step=line["step"])]
+    machine = [system[line["step"]] for line in kept if line["step"] in system]
+    return points + [point for line in machine for point in _points(line, "system/", step=line["step"])]
 
 
 def final_points(lines: Sequence[Line], plan: Mapping[str, Any], state: RunState) -> list[Point]:
@@ -91,6 +123,10 @@ def tags(plan: Mapping[str, Any], state: RunState, made_from: Provenance, folder
         "steps_done": state.step,
         "train_s": round(state.train_s, 3),
         "notes": "\n".join(plan["notes"]),
+        # MLflow sorts params as text; with zeros before them numbers are in order.
+        "asked/batch": f"{plan['config']['batch']:07d}",
+        "asked/bn_size": f"{plan['config']['bn_size']:07d}",
+        "asked/lr": f"{plan['schedule']['lr']:013.8f}",
         **plan["layout"],
     }
     return {key: str(value)[:5000] for key, value in facts.items()}  # MLflow's limit is 8000 bytes

@@ -25,7 +25,15 @@ from megdet.tracking.client import (
 )
 from megdet.tracking.moved import FOLDER
 from megdet.tracking.note import note, noted_in
-from megdet.tracking.sweep_payload import SweepRun, description, mlflow_status, runs_of, sweep_files, sweep_tags
+from megdet.tracking.sweep_payload import (
+    SweepRun,
+    description,
+    mlflow_status,
+    runs_of,
+    sweep_files,
+    sweep_run_name,
+    sweep_tags,
+)
 from megdet.tracking.uri import absolute_uri
 
 if TYPE_CHECKING:
@@ -88,7 +96,7 @@ def _push(folder: Path, uri: str, experiment: str) -> None:
         run = client.create_run(
             experiment_id,
             start_time=milliseconds(sweep.launched),
-            run_name=sweep.name,
+            run_name=sweep_run_name(sweep),
             tags={"sweep_id": sweep.sweep_id, "kind": "sweep"},
         )
     mlflow_id = run.info.run_id

@@ -63,6 +63,11 @@ def mlflow_status(runs: Sequence[SweepRun]) -> str:
     return "FAILED" if Status.FAILED in found else "FINISHED"
 
 
+def sweep_run_name(sweep: Sweep) -> str:
+    """The sweep's name, and the models and data sets of its runs, which tell it from one of the same name."""
+    return " ".join([sweep.name, *(sweep.settings[key] for key in ("model", "data") if key in sweep.settings)])
+
+
 def sweep_tags(folder: Path, sweep: Sweep, runs: Sequence[SweepRun]) -> dict[str, str]:
     """Name, ids, and how many runs there are and in which state."""
     counts = Counter(run.status for run in runs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from megdet.errors import UserError
 
@@ -21,7 +21,7 @@ def default_uri(folder: Path) -> str:
     asked = os.environ.get("MLFLOW_TRACKING_URI")
     if asked:
         return absolute_uri(asked)
-    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+    return sqlite_uri(folder.resolve() / "mlflow.db")
 
 
 def absolute_uri(uri: str, *, kept: bool = True) -> str:
@@ -41,7 +41,7 @@ def absolute_uri(uri: str, *, kept: bool = True) -> str:
             "a variable of your choice for a database (tracking.uri='postgresql://ME:$DB_PASSWORD@HOST/DB')"
         )
     path = sqlite_path(uri)
-    return f"sqlite:///{path}" if path else uri
+    return sqlite_uri(path) if path else uri
 
 
 def with_password(uri: str) -> str:
@@ -102,4 +102,12 @@ def _can_be_opened(uri: str) -> bool:
 
 def sqlite_path(uri: str) -> Path | None:
     """The file of an sqlite database, absolute; None for anything else."""
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+    return Path(unquote(uri.removeprefix("sqlite:///"))).resolve() if uri.startswith("sqlite:///") else None
+
+
+def sqlite_uri(path: Path) -> str:
+    """The URI of a database file, as MLflow reads it: what would end the path or begin an escape is escaped.
+
+    MLflow 3.17 makes an empty folder beside one that needed that, by the name with the escapes in it.
+    """
+    return "sqlite:///" + re.sub("[%?]", lambda found: quote(found[0]), str(path))

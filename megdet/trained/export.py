@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from megdet.planning.plan import Plan
     from megdet.trained.run import TrainedRun
 
-BACKBONES = ("resnet50", "resnet18")
+BACKBONES = ("resnet50", "resnet18", "resnext50_32x4d")
 """Those that torchvision has too."""
 FC6 = "roi_heads.box_head.fc6.weight"
 PROGRAM = "detector.py"
@@ -45,7 +45,11 @@ def export_torchvision(run: TrainedRun, out: Path) -> Path:
 
 def torchvision_state(run: TrainedRun) -> dict[str, Tensor]:
     """The weights under torchvision's names, which are ours, and in its layout; on the CPU, float32."""
-    state = {name: value.detach().cpu().contiguous() for name, value in run.detector.state_dict().items()}
+    state = {
+        name: value.detach().cpu().contiguous()
+        for name, value in run.detector.state_dict().items()
+        if not name.startswith("segmentation.")  # it has no part in detection
+    }
     model = run.plan.config.model
     resolution, channels = model.roi_pool.resolution, model.fpn.channels
     # Ours reads a region as (row, column, channel), torchvision's as (channel, row, column).
@@ -103,6 +107,12 @@ def _refuse_own_parts(plan: Plan) -> None:
     ]
     if model.backbone.custom is None and model.backbone.name not in BACKBONES:
         own.append(f"model.backbone={model.backbone.name}")
+    switches = {
+        "model.backbone.atrous=true": model.backbone.atrous,
+        f"model.large_kernel.size={model.large_kernel.size}": model.large_kernel.size is not None,
+        f"model.context.scale={model.context.scale}": model.context.scale is not None,
+    }
+    own += [switch for switch, on in switches.items() if on]
     if own:
         raise UserError(
             f"{plan.run_id} cannot be exported: torchvision has no {', '.join(own)} (it has the backbones "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -13,27 +13,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from megdet.data.annotations import Annotations
-from megdet.data.coco import CocoSplit
 from megdet.data.images import load_image
-from megdet.data.loader import EvalLoader
 from megdet.data.size import Size
 from megdet.errors import UserError
 from megdet.runs.classes import Classes
 from megdet.trained.images import AskedImages
+from megdet.trained.views import AS_TRAINED, Advance, View, detected_rows
 from megdet.training.drawing import MIN_SCORE, detections_drawn
-from megdet.training.evaluate import detect
 
 if TYPE_CHECKING:
     from megdet.trained.run import TrainedRun
 
-IMAGES_AT_A_TIME = 4
-"""In one forward pass; what is found in an image does not depend on it."""
 DECIMALS = 2
 """Of a pixel, in COCO's results: enough for any IoU, and half the size of the file."""
-
-Advance = Callable[[int, int], None]
-"""Called with images done and all images."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +124,18 @@ class Predictions(Sequence[Prediction]):
 
 
 def detect_in(
-    run: TrainedRun, asked: AskedImages, *, score: float | None = None, advance: Advance | None = None
+    run: TrainedRun,
+    asked: AskedImages,
+    *,
+    score: float | None = None,
+    views: Sequence[View] = AS_TRAINED,
+    advance: Advance | None = None,
 ) -> Predictions:
-    """What the run's detector finds in images. Raises UserError where none of them can be read."""
+    """What the run's detector finds in images, in all `views` together. Raises UserError where none can be read."""
     if score is not None and not 0 <= score <= 1:
         raise UserError(f"score {score:g}: a score is between 0 and 1")
     listed, labels = asked.listed, list(range(1, len(run.classes.ids) + 1))
-    rows, unreadable = detected_rows(run, asked.folder, listed, category_ids=labels, advance=advance)
+    rows, unreadable = detected_rows(run, asked.folder, listed, category_ids=labels, views=views, advance=advance)
     rows = rows[rows[:, 5] >= (score or 0.0)]
     by_image = _by_image(rows)
     images = tuple(
@@ -149,56 +146,6 @@ def detect_in(
         if name not in unreadable
     )
     return Predictions(images, {**asked.unreadable, **unreadable})
-
-
-def detected_rows(
-    run: TrainedRun,
-    folder: Path,
-    listed: Annotations,
-    *,
-    category_ids: Sequence[int],
-    advance: Advance | None = None,
-) -> tuple[NDArray[np.float64], dict[str, str]]:
-    """COCO rows of all images, as evaluation while training has them, and the files that could not be read.
-
-    Rows are float64 [n, 7]: image id, x, y, width, height (pixels of the original image), score, and the entry of
-    `category_ids` for the label; there is none of an image that could not be read. Raises UserError where that is all
-    of them.
-    """
-    data = run.plan.config.data
-    loader = EvalLoader(
-        CocoSplit(folder, listed),
-        images_per_gpu=IMAGES_AT_A_TIME,
-        rank=0,
-        world_size=1,
-        min_size=data.min_size,
-        max_size=data.max_size,
-        workers=data.workers,
-        pin_memory=run.ranks.device.type == "cuda",
-        max_bad_images=len(listed.image_ids),
-        say_bad=False,
-    )
-    done = 0
-
-    def count(images: Any) -> Any:
-        nonlocal done
-        done += len(images)
-        return images
-
-    rows = detect(
-        run.detector,
-        map(count, loader),
-        category_ids=list(category_ids),
-        device=run.ranks.device,
-        bf16=run.bf16,
-        on_batch=lambda: advance(done, len(listed.image_ids)) if advance else None,
-    )
-    if len(loader.bad_images) == len(listed.image_ids):
-        name, reason = next(iter(loader.bad_images.items()))
-        raise UserError(f"none of the {len(listed.image_ids)} images in {folder} can be read; {name}: {reason}")
-    bad = [image_id for name, image_id in zip(listed.file_names, listed.image_ids, strict=True)
-           if name in loader.bad_images]  # fmt: skip
-    return rows[~np.isin(rows[:, 0], bad)], loader.bad_images
 
 
 def _by_image(rows: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:

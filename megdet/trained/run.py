@@ -13,7 +13,7 @@ In a notebook:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from megdet.trained.figure import figure_of
 from megdet.trained.images import images_at
 from megdet.trained.predictions import Predictions, detect_in
 from megdet.trained.scores import Scores, score_on
+from megdet.trained.views import views_of
 from megdet.training.assemble import detector_of
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import Ranks
@@ -118,24 +119,35 @@ class TrainedRun:
         schedule = self.plan.config.schedule
         return figure_of(self.title, self.steps, self.epochs, planned_epochs=schedule.epochs, drops=schedule.milestones)
 
-    def predict(self, images: Path | str | Iterable[Path | str], *, score: float | None = None) -> Predictions:
+    def predict(
+        self,
+        images: Path | str | Iterable[Path | str],
+        *,
+        score: float | None = None,
+        sizes: Sequence[int] = (),
+        flip: bool = False,
+    ) -> Predictions:
         """What the detector finds in image files, or in those of a folder and the folders below it.
 
         `score`: leave out what it is less sure of; None: the run's `eval.score_threshold` (0.05, as COCO wants it).
+        `sizes`, `flip`: look at each image several times (`megdet.trained.views.views_of`).
 
         Raises:
-            UserError: where no image can be read; single ones are named in `Predictions.unreadable`.
+            UserError: where no image can be read, or a size makes no sense; single images are named in
+                `Predictions.unreadable`.
         """
-        return detect_in(self, images_at(images), score=score)
+        return detect_in(self, images_at(images), score=score, views=views_of(sizes, flip=flip))
 
-    def evaluate(self, annotations: Path | str, images: Path | str) -> Scores:
-        """COCO's numbers on any annotated images whose classes the detector knows.
+    def evaluate(
+        self, annotations: Path | str, images: Path | str, *, sizes: Sequence[int] = (), flip: bool = False
+    ) -> Scores:
+        """COCO's numbers on any annotated images whose classes the detector knows; `sizes`, `flip` as in `predict`.
 
         Raises:
             UserError: where the annotation file is not what it should be, or has classes that the detector was not
                 trained for, or no image can be read.
         """
-        return score_on(self, Path(annotations), Path(images))
+        return score_on(self, Path(annotations), Path(images), views=views_of(sizes, flip=flip))
 
 
 def load(path: Path | str) -> TrainedRun:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from megdet.data.annotation_cache import load_annotations
 from megdet.data.annotations import Annotations
 from megdet.errors import UserError
 from megdet.runs.classes import Classes
-from megdet.trained.predictions import Advance, detected_rows
+from megdet.trained.views import AS_TRAINED, Advance, View, detected_rows
 from megdet.training.metrics import coco_metrics, coco_metrics_by_class
 
 if TYPE_CHECKING:
@@ -53,17 +56,47 @@ class Scores:
         }
 
 
-def score_on(run: TrainedRun, file: Path, images: Path, *, advance: Advance | None = None) -> Scores:
+def score_on(
+    run: TrainedRun,
+    file: Path,
+    images: Path,
+    *,
+    views: Sequence[View] = AS_TRAINED,
+    advance: Advance | None = None,
+) -> Scores:
     """COCO's numbers of the run's detector. Raises UserError as `TrainedRun.evaluate` does."""
+    annotations = annotations_at(file, images)
+    rows, unreadable = rows_for(run, annotations, images, views=views, advance=advance)
+    return scores_of(run.name, annotations, rows, unreadable)
+
+
+def annotations_at(file: Path, images: Path) -> Annotations:
+    """What a file says of the images in a folder. Raises UserError where either is not what it should be."""
     annotations = load_annotations(file)
     if not images.is_dir():
         raise UserError(f"{images} is no folder; the file names of {file} start from one")
+    return annotations
+
+
+def rows_for(
+    run: TrainedRun,
+    annotations: Annotations,
+    images: Path,
+    *,
+    views: Sequence[View] = AS_TRAINED,
+    advance: Advance | None = None,
+) -> tuple[NDArray[np.float64], dict[str, str]]:
+    """What the run finds of the classes that are annotated, as `detected_rows` has it, under the file's ids."""
     ids = _ids_in_the_file(run.classes, annotations)
-    rows, unreadable = detected_rows(run, images, annotations, category_ids=ids, advance=advance)
-    rows = rows[rows[:, 6] != NOT_THERE]
+    rows, unreadable = detected_rows(run, images, annotations, category_ids=ids, views=views, advance=advance)
+    return rows[rows[:, 6] != NOT_THERE], unreadable
+
+
+def scores_of(name: str, annotations: Annotations, rows: NDArray[np.float64], unreadable: dict[str, str]) -> Scores:
+    """COCO's numbers of `rows`."""
     return Scores(
-        run=run.name,
-        annotations=str(file),
+        run=name,
+        annotations=str(annotations.path),
         images=len(annotations.image_ids),
         metrics=coco_metrics(annotations, rows),
         by_class=coco_metrics_by_class(annotations, rows),

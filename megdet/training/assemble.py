@@ -19,6 +19,7 @@ from megdet.training.distributed import Ranks, bn_group_of
 from megdet.training.learning_rate import LearningRate, build_learning_rate
 from megdet.training.optimizer import build_optimizer
 from megdet.training.recorder import Recorder
+from megdet.training.system_metrics import SystemMetrics
 
 
 def loaders_of(plan: Plan, ranks: Ranks, data_set: DataSet) -> tuple[TrainLoader, EvalLoader]:
@@ -37,6 +38,7 @@ def loaders_of(plan: Plan, ranks: Ranks, data_set: DataSet) -> tuple[TrainLoader
         seed=config.seed,
         min_size=data.min_size,
         max_size=data.max_size,
+        train_scales=data.train_scales or (),
         flip=data.flip,
         aspect_grouping=data.aspect_grouping,
         max_bad_images=data.max_bad_images,
@@ -96,4 +98,5 @@ def recorder_of(plan: Plan, folder: RunFolder, *, step: int) -> Recorder:
     tracking = plan.config.tracking
     uri = uri_here(folder.path, tracking.uri) if tracking.uri else default_uri(Path.cwd())
     mirror = Mirror(folder, uri, tracking.experiment) if tracking.enabled else None
-    return Recorder(folder, name=plan.name, step=step, mirror=mirror)
+    system = SystemMetrics() if tracking.system_metrics else None
+    return Recorder(folder, name=plan.name, step=step, mirror=mirror, system=system)

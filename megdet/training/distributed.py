@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from megdet.errors import UserError
-from megdet.runs.folder import STORE
+from megdet.runs.folder import LISTENER, STORE
 
 CPUS_FOR_GPUS = "MEGDET_CPUS_FOR_GPUS"
 """Environment variable of a cluster whose GPUs are pretended (`make slurm-up`): CPU processes stand in for them."""
@@ -76,11 +76,24 @@ class Ranks:
         return self
 
     def _store(self) -> Any:
-        """Where the ranks find each other: nowhere for one, in a file on one machine; None: at rank 0's address."""
+        """Where the ranks find each other: nowhere for one, in a file or at rank 0's socket as the launcher says; None:
+        as torch's own launcher says.
+        """
         if self.world_size == 1:
             return dist.HashStore()  # type: ignore[attr-defined]  # documented, and not in torch's list of exports
-        file = os.environ.get(STORE)
-        return dist.FileStore(file, self.world_size) if file else None  # type: ignore[attr-defined]
+        if file := os.environ.get(STORE):
+            return dist.FileStore(file, self.world_size)  # type: ignore[attr-defined]
+        if (listener := os.environ.get(LISTENER)) is None:
+            return None
+        return dist.TCPStore(  # type: ignore[attr-defined]
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            self.world_size,
+            is_master=self.rank == 0,
+            timeout=self.timeout,
+            wait_for_workers=False,
+            master_listen_fd=int(listener) if self.rank == 0 else None,
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -12,6 +12,7 @@ from megdet.runs.status import Status
 from megdet.runs.times import now
 from megdet.tracking.mirror import Mirror
 from megdet.training.state import TrainingState
+from megdet.training.system_metrics import SystemMetrics
 from megdet.training.totals import Step
 
 log = logging.getLogger("megdet")
@@ -20,7 +21,9 @@ log = logging.getLogger("megdet")
 class Recorder:
     """The records of one attempt; used by rank 0 alone."""
 
-    def __init__(self, folder: RunFolder, *, name: str, step: int, mirror: Mirror | None) -> None:
+    def __init__(
+        self, folder: RunFolder, *, name: str, step: int, mirror: Mirror | None, system: SystemMetrics | None = None
+    ) -> None:
         """`name` is for people. `step` is where the attempt's checkpoint stands; lines beyond it are written again."""
         self.folder, self.name = folder, name
         folder.forget_failure()
@@ -35,7 +38,7 @@ class Recorder:
             step=step,
         )
         self._bad_images: set[str] = set()
-        self._mirror = mirror
+        self._mirror, self._system = mirror, system
 
     def started(self, training: TrainingState, *, made_from: Mapping[str, str | bool]) -> None:
         """The first step of the attempt is about to be made. `made_from`: its code, data and weights."""
@@ -50,6 +53,8 @@ class Recorder:
 
     def step(self, step: Step, *, epoch: float, images_per_s: float) -> None:
         """One optimizer step, `epoch` epochs into training."""
+        if self._system:
+            self._journal.system(step.step, **self._system.read())
         self._journal.step(
             step.step,
             epoch=round(epoch, 4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from megdet.config.register import register
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.local.machine import Machine
-from megdet.planning.identity import run_id_of
+from megdet.planning.identity import run_id_of, settings_in
 from megdet.planning.plan import make_plan
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -180,7 +181,7 @@ def test_numbers_and_auto_and_null_keep_their_types() -> None:
         ("model.weights=none", ["model.weights", "Did you mean model.backbone.weights?"]),
         ("model.backbone=tiny", ["model.backbone=tiny", "model/backbone=NAME", "model.backbone.name"]),
         ("lr=0.1", ["lr=0.1", "lr has settings of its own", "lr.base"]),
-        ("model/backbone=resnet81", ["model/backbone=resnet81", "resnet18", "resnet18, resnet50, tiny"]),
+        ("model/backbone=resnet81", ["model/backbone=resnet81", "resnet18", "resnet18, resnet50, resnext50_32x4d, "]),
         ("model.backbone.custom.width=8", ["model.backbone.custom.width", "+model.backbone.custom.width"]),
     ],
 )
@@ -285,6 +286,17 @@ def test_a_table_is_a_sweep_over_its_rows_in_their_order(table: str, spelling: s
     assert [p.schedule.epochs for p in points] == [18 if ask["schedule"] == "long" else 11 for ask in asks]
 
 
+def test_the_ablation_is_the_baseline_then_each_module_alone_then_all_of_them() -> None:
+    points = [config for _, config in points_of("sweep=ablation", "cluster=paper", "gpus=8")]
+    plans = [make_plan(config) for config in points]
+    assert plans[0].run_id == make_plan(config_of("cluster=paper", "gpus=8")).run_id, "the paper's detector"
+    baseline, *modules, together = [settings_in(asdict(config)) for config in points]
+    changes = [{key: value for key, value in module.items() if baseline.get(key) != value} for module in modules]
+    assert all(changes) and len({plan.run_id for plan in plans}) == len(points)
+    alone = {key: value for change in changes for key, value in change.items() if key != "model.bn_in"}
+    assert {key: together[key] for key in alone} == alone
+
+
 PAPERS_GPUS = {
     (16, 0): 8, (2, 2): 2, (4, 4): 4, (8, 8): 8, (16, 2): 8, (16, 16): 8, (32, 32): 8, (64, 64): 8, (64, 32): 16,
     (64, 16): 32, (128, 32): 32, (128, 16): 64, (256, 32): 64, (256, 16): 128,
@@ -325,7 +337,7 @@ def test_a_mistyped_table_is_one_message_with_the_near_one(name: str) -> None:
 def test_a_table_of_published_results_has_nothing_to_run_and_is_not_proposed() -> None:
     with pytest.raises(UserError, match=r"sweep\.rows=table4: nothing is to be run for it"):
         points_of("sweep.rows=table4")
-    with pytest.raises(UserError, match=r"Use one of figure1, figure4, table1, table2, table3, or"):
+    with pytest.raises(UserError, match=r"Use one of ablation, figure1, figure4, table1, table2, table3, or"):
         points_of("sweep.rows=tabel4")
 
 

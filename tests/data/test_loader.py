@@ -20,9 +20,9 @@ from torchvision.transforms.v2 import functional as transforms
 from megdet.data.batch import ImageBatch
 from megdet.data.coco import CocoSplit
 from megdet.data.files import DataFiles
-from megdet.data.images import MEAN_COLOUR
+from megdet.data.images import MEAN_COLOUR, resized_size
 from megdet.data.loader import EvalLoader, TrainLoader
-from megdet.data.sampler import is_flipped, sampling_key
+from megdet.data.sampler import drawn_scale, is_flipped, sampling_key
 from megdet.errors import UserError
 
 SIZES = {"min_size": 64, "max_size": 88}  # the longest images reach max_size
@@ -123,6 +123,55 @@ def test_every_layout_sees_the_same_images_in_the_same_positions(
     assert len({image[0] for step in seen["1x8"] for image in step}) == len(split)
     for name in layouts:
         assert seen[name] == seen["1x8"], name
+
+
+@pytest.mark.parametrize("bn_size", [0, 2, 4])
+def test_multi_scale_training_draws_a_scale_for_each_padding_group_on_every_layout(
+    split: CocoSplit, bn_size: int
+) -> None:
+    scales = (0.75, 1.0, 1.5)
+    sizes = {48: 66, 64: 88, 96: 132}
+    whole, *others = [
+        joined(
+            split,
+            batch=16,
+            world_size=gpus,
+            images_per_gpu=images_per_gpu,
+            accumulation=accumulation,
+            bn_size=bn_size,
+            train_scales=scales,
+        )
+        for gpus, images_per_gpu, accumulation in ((1, 16, 1), (2, 8, 1), (4, 2, 2), (2, 2, 4))
+    ]
+    assert others == [whole] * 3
+    # bn_size 8 and 16 images in a step: two padding groups of 8, each of one size.
+    drawn = set()
+    for step in train_loader(split, batch=16, bn_size=8, images_per_gpu=16, train_scales=scales).epoch(3):
+        [batches] = step.passes
+        for batch in batches:
+            for size, original, boxes, image_id in zip(
+                batch.sizes, batch.original_sizes, batch.boxes, batch.image_ids, strict=True
+            ):
+                [limit] = [
+                    least
+                    for least, most in sizes.items()
+                    if size == resized_size(original, min_size=least, max_size=most)
+                ]
+                drawn.add(limit)
+                index = split.image_ids.index(image_id)
+                scale = np.array([size[1] / original[1], size[0] / original[0]] * 2)
+                expected = split.boxes(index) * scale
+                if is_flipped(7, 3, image_id):
+                    expected[:, [0, 2]] = size[1] - expected[:, [2, 0]]
+                np.testing.assert_allclose(boxes.numpy(), expected, rtol=1e-5, atol=1e-3)
+    assert drawn == set(sizes)
+
+
+def test_a_scale_is_drawn_by_seed_epoch_and_group_alone_and_equally_often() -> None:
+    drawn = [drawn_scale(seed, epoch, group, 3) for seed in (0, 1) for epoch in (0, 1) for group in range(300)]
+    assert all(350 < drawn.count(scale) < 450 for scale in range(3))
+    quarters = [drawn[start : start + 300] for start in range(0, 1200, 300)]
+    assert all(one != other for one, other in itertools.combinations(quarters, 2))
 
 
 @pytest.mark.parametrize("bn_size", [0, 2, 4, 8])

@@ -40,6 +40,7 @@ NOT_RUN = {
     "megdet predict": "needs a run that has trained; tests/docs/test_trained_runs.py has it",
     "megdet eval": "as predict",
     "megdet export": "as predict",
+    "megdet ensemble": "as predict; tests/trained/test_ensemble.py has it",
 }
 """Commands that are not run here, by their first words, and why."""
 

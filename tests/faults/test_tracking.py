@@ -86,7 +86,7 @@ def test_an_error_of_our_own_code_is_logged_with_its_place(
     def mistake(*_: object) -> None:
         raise KeyError("no such thing")
 
-    monkeypatch.setattr(mirror, "asked_points", mistake)
+    monkeypatch.setattr(mirror, "provenance_of", mistake)
     with caplog.at_level(logging.WARNING):
         assert not mirror.mirror(run, uri, "megdet")
         assert "Traceback" in caplog.text and "test_tracking.py" in caplog.text

@@ -40,6 +40,7 @@ def small_detector(
     norm: NormLayers = FROZEN,
     score_threshold: float = 0.05,
     sublinear: bool = False,
+    sampler: str = "balanced",
     seed: int = 0,
 ) -> Detector:
     model = ModelSettings(
@@ -47,7 +48,7 @@ def small_detector(
         fpn=FPNSettings(channels=channels),
         anchors=AnchorSettings(sizes=[8, 16, 32, 64, 128]),
         rpn=RPNSettings(pre_nms_train=60, pre_nms_test=40, post_nms_train=80, post_nms_test=60, samples=32),
-        roi_heads=RoIHeadsSettings(samples=24, head_channels=head_channels),
+        roi_heads=RoIHeadsSettings(sampler=sampler, samples=24, head_channels=head_channels),
     )
     evaluation = EvaluationSettings(score_threshold, detections_per_image=50)
     return build_detector(model, evaluation, num_classes=num_classes, norm=norm, sublinear=sublinear, seed=seed)

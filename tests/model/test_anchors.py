@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from megdet.model.detector import build_detector
+from megdet.model.norms import NormLayers
+from megdet.model.roi_pool import build_roi_pool
+from megdet.model.rows import pyramid_rows
 from megdet.model.rpn import PyramidAnchors
-from megdet.model.settings import PYRAMID_STRIDES, AnchorSettings
+from megdet.model.settings import (
+    PYRAMID_STRIDES,
+    AnchorSettings,
+    BackboneSettings,
+    EvaluationSettings,
+    ModelSettings,
+    RoIPoolSettings,
+)
 from tests.model.detectors import random_batch, small_detector
 
 SETTINGS = AnchorSettings(sizes=[8, 20, 32, 64, 128], ratios=[0.5, 1.0, 3.0])
@@ -52,3 +63,27 @@ def test_the_detectors_maps_are_of_these_strides() -> None:
     for height, width in ((64, 96), (96, 160)):
         features = detector.backbone(detector._normalised(random_batch([(height, width)], padded=(height, width))))
         assert [f.shape[2:] for f in features] == [f.shape[2:] for f in maps(height, width)]
+
+
+def test_an_atrous_detector_has_the_same_anchors_on_finer_maps() -> None:
+    settings = BackboneSettings(name="tiny", weights="none", frozen_stages=0, atrous=True)
+    norm, evaluation = NormLayers(backbone=nn.BatchNorm2d, fpn=None), EvaluationSettings()
+    model = ModelSettings(backbone=settings, anchors=SETTINGS)
+    detector = build_detector(model, evaluation, num_classes=2, norm=norm, sublinear=False, seed=0)
+    batch = random_batch([(96, 160)], padded=(96, 160))
+    features = detector.backbone(detector._normalised(batch))
+    found, ordinary = detector.rpn.anchors(features), PyramidAnchors(SETTINGS)(maps(96, 160))
+    for level, (anchors, wanted) in enumerate(zip(found, ordinary, strict=True)):
+        height, width = features[level].shape[2:]
+        step = 2 if level > 2 else 1
+        assert torch.equal(anchors.view(height, width, -1, 4)[::step, ::step].flatten(0, 2), wanted)
+
+
+def test_regions_of_an_atrous_detector_are_pooled_where_they_are() -> None:
+    pool = build_roi_pool(RoIPoolSettings(resolution=1), (4, 8, 16, 16))
+    # A map that is its own coordinate, in pixels of the image.
+    features = [torch.arange(640 // s).mul(s).float().expand(1, 2, 640 // s, 640 // s) for s in (4, 8, 16, 16)]
+    boxes = torch.tensor([[16.0, 0.0, 80.0, 64.0], [64.0, 0.0, 584.0, 520.0]])
+    assert pool.levels(boxes).tolist() == [0, 3]  # as with strides 4, 8, 16 and 32
+    pooled = pool(features, pyramid_rows(features), boxes, torch.zeros(2, dtype=torch.int64))
+    assert pooled[:, 0, 0, 0].tolist() == pytest.approx([48.0, 324.0])

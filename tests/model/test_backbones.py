@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet50, resnext50_32x4d
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
+from megdet.errors import UserError
 from megdet.model.backbones import BackboneWithFPN, build_backbone
 from megdet.model.norms import FusedFrozenBatchNorm2d
-from megdet.model.settings import BackboneSettings, FPNSettings
+from megdet.model.settings import BackboneSettings, FPNSettings, pyramid_strides
 
 
 def test_the_fused_frozen_norm_is_torchvisions_and_keeps_bfloat16() -> None:
@@ -30,9 +33,78 @@ def test_the_fused_frozen_norm_is_torchvisions_and_keeps_bfloat16() -> None:
     torch.testing.assert_close(low.float(), theirs(x), rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "tiny"])
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "seresnext50_32x4d", "tiny"])
 def test_the_pyramid_has_strides_4_to_64(name: str) -> None:
     body = build_backbone(BackboneSettings(name=name), nn.BatchNorm2d)
     backbone = BackboneWithFPN(body, FPNSettings(channels=8), norm=nn.BatchNorm2d, sublinear=False)
     levels = backbone.eval()(torch.randn(2, 3, 64, 128))
     assert [tuple(level.shape) for level in levels] == [(2, 8, 64 // s, 128 // s) for s in (4, 8, 16, 32, 64)]
+
+
+def test_resnext_is_torchvisions_under_its_names() -> None:
+    theirs = resnext50_32x4d(weights=None).eval()
+    state = {name: value for name, value in theirs.state_dict().items() if not name.startswith("fc.")}
+    ours = build_backbone(BackboneSettings(name="resnext50_32x4d"), nn.BatchNorm2d)
+    ours.load_state_dict(state)
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        last = ours.eval()(images, sublinear=False)[-1]
+        assert torch.equal(theirs.fc(last.mean(dim=(2, 3))), theirs(images))
+
+
+def test_se_resnext_has_timms_parameters_and_weighs_the_channels_of_each_block() -> None:
+    body = build_backbone(BackboneSettings(name="seresnext50_32x4d"), nn.BatchNorm2d)
+    classifier = 2048 * 1000 + 1000
+    assert sum(p.numel() for p in body.parameters()) + classifier == 27_559_896  # as timm counts seresnext50_32x4d
+    names = {"conv1.weight", "layer1.0.se.fc1.weight", "layer4.2.se.fc2.bias", "layer2.0.downsample.0.weight"}
+    assert names < body.state_dict().keys()
+    block = body.layer2[1].eval()
+    x = torch.randn(2, 512, 6, 5, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = block.bn3(block.conv3(block.bn2(block.conv2(block.bn1(block.conv1(x)).relu())).relu()))
+        squeezed = plain.mean(dim=(2, 3))
+        hidden = (squeezed @ block.se.fc1.weight[:, :, 0, 0].T + block.se.fc1.bias).relu()
+        weight = torch.sigmoid(hidden @ block.se.fc2.weight[:, :, 0, 0].T + block.se.fc2.bias)
+        torch.testing.assert_close(block(x), (plain * weight[:, :, None, None] + x).relu())
+
+
+def test_the_atrous_last_stage_is_torchvisions_and_takes_the_weights_of_the_ordinary_one() -> None:
+    theirs = resnet50(weights=None, replace_stride_with_dilation=[False, False, True]).eval()
+    state = {name: value for name, value in theirs.state_dict().items() if not name.startswith("fc.")}
+    ordinary = build_backbone(BackboneSettings(name="resnet50"), nn.BatchNorm2d)
+    assert {name: value.shape for name, value in ordinary.state_dict().items()} == {
+        name: value.shape for name, value in state.items()
+    }
+    ours = build_backbone(BackboneSettings(name="resnet50", atrous=True), nn.BatchNorm2d)
+    ours.load_state_dict(state)
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    stages = IntermediateLayerGetter(theirs, {f"layer{number}": str(number) for number in (1, 2, 3, 4)})
+    with torch.no_grad():
+        found, expected = ours.eval()(images, sublinear=False), list(stages(images).values())
+    assert [tuple(output.shape[2:]) for output in found] == [(16, 24), (8, 12), (4, 6), (4, 6)]
+    for output, wanted in zip(found, expected, strict=True):
+        assert torch.equal(output, wanted)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "tiny"])
+def test_an_atrous_pyramid_has_strides_4_to_32(name: str) -> None:
+    settings = BackboneSettings(name=name, atrous=True)
+    backbone = BackboneWithFPN(
+        build_backbone(settings, nn.BatchNorm2d), FPNSettings(channels=8), norm=nn.BatchNorm2d, sublinear=False
+    )
+    levels = backbone.eval()(torch.randn(2, 3, 64, 128))
+    strides = pyramid_strides(settings.strides)
+    assert strides == (4, 8, 16, 16, 32)
+    assert [tuple(level.shape) for level in levels] == [(2, 8, 64 // s, 128 // s) for s in strides]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        BackboneSettings(name="resnet18", atrous=True),
+        BackboneSettings(name="mine", weights="none", frozen_stages=0, atrous=True, custom={"_target_": "a.B"}),
+    ],
+)
+def test_a_backbone_that_cannot_be_dilated_is_refused_when_planned(settings: BackboneSettings) -> None:
+    with pytest.raises(UserError, match=rf"model.backbone.atrous=true with model.backbone.name={settings.name}.*false"):
+        settings.check("model.backbone.")

@@ -35,6 +35,7 @@ def test_imagenet_weights_are_torchvisions_files_in_torchs_cache(torch_home: Pat
     urls = {
         "resnet50": torchvision_models.ResNet50_Weights.IMAGENET1K_V1.url,
         "resnet18": torchvision_models.ResNet18_Weights.IMAGENET1K_V1.url,
+        "resnext50_32x4d": torchvision_models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1.url,
     }
     for backbone, url in urls.items():
         assert path_of("imagenet", backbone) == torch_home / url.rpartition("/")[2]
@@ -72,6 +73,12 @@ def test_weights_that_are_neither_cached_nor_reachable_say_how_to_fetch_them(tor
     path = torch_home / "resnet18-f37072fd.pth"
     assert f"curl -L --create-dirs -o {path} http://127.0.0.1:9/resnet18-f37072fd.pth" in str(refused.value)
     assert "model.backbone.weights=none" in str(refused.value)
+
+
+def test_weights_that_torchvision_does_not_have_come_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(weights.OTHER_SOURCES, "seresnext50_32x4d", "http://127.0.0.1:9/timm/")
+    with pytest.raises(UserError, match=r"http://127.0.0.1:9/timm/seresnext50_32x4d_racm-a304a460.pth"):
+        ensure_weights("imagenet", "seresnext50_32x4d", timeout_s=1)
 
 
 def test_weights_are_fetched_and_checked_against_the_digits_in_their_name(

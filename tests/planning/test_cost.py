@@ -72,7 +72,8 @@ def test_more_gpus_cost_fewer_hours_and_more_gpu_hours() -> None:
 
 
 def test_of_another_model_or_data_nothing_is_said_until_a_run_is_finished(tmp_path: Path) -> None:
-    for asked in ({"model": TINY}, {"data.name": "shapes"}):
+    modules = ({"model.context.scale": 2.0}, {"model.backbone.atrous": True}, {"data.train_scales": [0.8, 1.0]})
+    for asked in ({"model": TINY}, {"data.name": "shapes"}, *modules):
         assert Predictor(tmp_path).predict(plan_of(asked, "")) is None
     fabricate_run(tmp_path, {"model": TINY}, status="interrupted", epochs=3)
     assert Predictor(tmp_path).predict(plan_of({"model": TINY, "seed": 1}, "")) is None

@@ -12,7 +12,15 @@ from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.model.settings import BackboneSettings, ModelSettings
 from megdet.planning import identity
-from megdet.planning.identity import RECIPE, experiment_id_of, run_id_of, semantic_settings, semantics_of, settings_in
+from megdet.planning.identity import (
+    LATER,
+    RECIPE,
+    experiment_id_of,
+    run_id_of,
+    semantic_settings,
+    semantics_of,
+    settings_in,
+)
 from megdet.planning.plan import Plan, config_in, make_plan
 
 
@@ -60,6 +68,26 @@ def test_a_part_that_is_not_ones_own_leaves_the_ids_alone() -> None:
     plain = asdict(Config())
     del plain["model"]["backbone"]["custom"], plain["optimizer"]["custom"]
     assert semantics_of(plain) == semantics_of(asdict(Config()))
+
+
+def test_a_setting_that_came_later_leaves_the_ids_alone_until_it_changes_something() -> None:
+    config = Config()
+    before = asdict(config)
+    for key, value in LATER.items():
+        *parts, name = key.split(".")
+        place = before
+        for part in parts:
+            place = place[part]
+        assert place.pop(name) == value, f"{key} is no longer what changes nothing"
+    assert semantics_of(before) == semantics_of(asdict(config))
+    other = Config()
+    other.model.roi_heads.sampler = "ohem"
+    assert experiment_id_of(other) != experiment_id_of(config)
+    assert settings_of(other)["model.roi_heads.sampler"] == "ohem"
+
+
+def test_the_ids_of_the_papers_experiment_are_those_of_before() -> None:
+    assert (run_id_of(Config()), experiment_id_of(Config())) == ("b16-bn16-normal-s0-76b3de96", "bfcca34ef3ff")
 
 
 def test_the_order_of_places_for_bn_means_nothing_and_the_seed_is_no_part_of_the_experiment() -> None:

@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.slurm.accounting import start_accounting
-from tests.slurm.configuration import CLUSTER, PARTITION, PREEMPTIBLE, Node, gres_conf, slurm_conf
+from tests.slurm.configuration import CLUSTER, MAX_ARRAY_SIZE, PARTITION, PREEMPTIBLE, Node, gres_conf, slurm_conf
 from tests.slurm.daemons import Daemons, kill, processes_with, wait_until
 
 INSTALL = (
@@ -59,7 +59,14 @@ class SlurmCluster:
         """What a client (sbatch, launch.py, megdet) needs in its environment to talk to this cluster."""
         return {"SLURM_CONF": str(self.conf), "MEGDET_CPUS_FOR_GPUS": "1"}  # its GPUs are pretended
 
-    def up(self, *, nodes: int, gpus_per_node: int = 8, accounting: bool = False) -> None:
+    def up(
+        self,
+        *,
+        nodes: int,
+        gpus_per_node: int = 8,
+        accounting: bool = False,
+        max_array_size: int = MAX_ARRAY_SIZE,
+    ) -> None:
         """Start everything and wait until all nodes are idle; nothing where it runs already.
 
         Raises NoSlurm where something is missing, RuntimeError where a part does not come up.
@@ -76,7 +83,7 @@ class SlurmCluster:
         # Others may pass through to munge's socket; what is secret has its own mode.
         self.folder.chmod(0o755)
         try:
-            self._start(nodes, gpus_per_node, accounting)
+            self._start(nodes, gpus_per_node, accounting, max_array_size)
         except BaseException:
             self.down()
             raise
@@ -127,11 +134,10 @@ class SlurmCluster:
         self.start_controller(cold=True)
         self._wait("slurmctld", lambda: set(self.states_of_nodes().values()) == {"idle"})
 
-    def start_node(self, name: str) -> None:
-        """Start a node's slurmd; after `kill_node` the node comes back empty."""
-        self.daemons.start(
-            f"slurmd-{name}", ["slurmd", "-D", "-c", "-N", name], SLURM_CONF=str(self.conf), SLURMD_NODENAME=name
-        )
+    def start_node(self, name: str, *, clean: bool = True) -> None:
+        """Start a node's slurmd, which ends what it finds running (not `clean`: takes it over, as a service does)."""
+        words = ["slurmd", "-D", *(["-c"] if clean else []), "-N", name]
+        self.daemons.start(f"slurmd-{name}", words, SLURM_CONF=str(self.conf), SLURMD_NODENAME=name)
 
     def kill_node(self, name: str) -> None:
         """What a power cut does: slurmd, its steps and their tasks are gone at once, and nobody is told."""
@@ -143,7 +149,7 @@ class SlurmCluster:
         lines = self.call("sinfo", "--noheader", "--Node", f"--partition={PARTITION}", "--format=%N %T").splitlines()
         return dict(line.split(maxsplit=1) for line in lines)
 
-    def _start(self, count: int, gpus_per_node: int, accounting: bool) -> None:
+    def _start(self, count: int, gpus_per_node: int, accounting: bool, max_array_size: int) -> None:
         ports = free_ports(count + 3)
         nodes = [Node(f"node{number}", ports[number + 2]) for number in range(1, count + 1)]
         _make_resolvable([node.name for node in nodes])
@@ -160,6 +166,7 @@ class SlurmCluster:
                 controller_port=ports[0],
                 first_job_id=_first_job_id(),
                 accounting_port=ports[1] if accounting else None,
+                max_array_size=max_array_size,
             )
         )
         self._start_munge()

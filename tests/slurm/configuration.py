@@ -103,6 +103,7 @@ def slurm_conf(
     controller_port: int,
     first_job_id: int,
     accounting_port: int | None,
+    max_array_size: int,
 ) -> str:
     """slurm.conf: nodes of 64 cores on this host, two partitions, short intervals; accounting where it has a port."""
     accounting = _NO_ACCOUNTING if accounting_port is None else _ACCOUNTING.format(port=accounting_port, folder=folder)
@@ -115,7 +116,7 @@ def slurm_conf(
         cluster=CLUSTER,
         controller_port=controller_port,
         folder=folder,
-        max_array_size=MAX_ARRAY_SIZE,
+        max_array_size=max_array_size,
         first_job_id=first_job_id,
         accounting=accounting,
         nodes="\n".join(lines),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,15 +18,17 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from megdet.analysis.frames import load_runs
 from megdet.errors import UserError
 from megdet.planning.plan import Plan
 from megdet.runs.folder import JOURNAL, RunFolder
 from megdet.runs.journal import Journal
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
-from megdet.tracking.client import prepare
+from megdet.tracking.client import browse_hint, prepare
 from megdet.tracking.mirror import Mirror, mirror
 from megdet.tracking.payload import MAX_STEP_POINTS
+from megdet.tracking.uri import absolute_uri, sqlite_path
 from megdet.training.drawing import detections_drawn, save_picture
 from tests.runs.fabricate import fabricate_run, write_epoch
 from tests.runs.folders import owned
@@ -63,7 +66,7 @@ def test_a_finished_run_is_in_mlflow_with_params_tags_curves_result_and_files(tm
     assert mirror(RunFolder(folder), uri, "paper")
     run = only_run(uri)
     plan = json.loads((folder / "plan.json").read_text())
-    assert (run.info.run_name, run.info.status) == (plan["name"], "FINISHED")
+    assert (run.info.run_name, run.info.status) == (f"{plan['run_id']} r50_fpn coco2017", "FINISHED")
     assert run.info.end_time - run.info.start_time == 10 * 3600 * 1000
     expected = {
         "batch": "64", "bn_size": "32", "lr.scale": "0.5", "schedule": "normal", "model": "r50_fpn",
@@ -75,15 +78,104 @@ def test_a_finished_run_is_in_mlflow_with_params_tags_curves_result_and_files(tm
         "run_id": plan["run_id"], "experiment_id": plan["experiment_id"], "gpus": "16", "images_per_gpu": "4",
         "accumulation": "1", "bn_group": "8", "bn_splits": "1", "commit": plan["commit"], "dirty": "False",
         "status": "finished", "outcome": "finished", "attempts": "1",
+        "asked/batch": "0000064", "asked/bn_size": "0000032", "asked/lr": "0000.04000000",
     }  # fmt: skip
     assert tags.items() <= run.data.tags.items()
     assert run.data.tags["version.torch"] and run.data.tags["version.python"].startswith("3.")
     assert run.data.metrics["final/mmAP"] == pytest.approx(37.1)
     assert run.data.metrics["final/train_s"] == 36000
+    assert not [name for name in run.data.metrics if name.startswith("asked/")], "they would fill the charts"
     assert curve(uri, run, "mmAP") == [(epoch, pytest.approx(37.1 * epoch / 11)) for epoch in range(1, 12)]
     files = {file.path for file in MlflowClient(uri).list_artifacts(run.info.run_id)}
     assert files == {"plan.json", "metrics.jsonl", "pictures"}
     assert (tmp_path / "store" / "mlartifacts" / run.info.run_id / "artifacts" / "pictures" / picture.name).exists()
+
+
+def test_settings_that_are_numbers_sort_as_such(tmp_path: Path, uri: str) -> None:
+    asked = {16: 5.0, 256: 0.01, 64: 1.0}  # lr 0.1, 0.0032, 0.08
+    for batch, scale in asked.items():
+        assert mirror(RunFolder(fabricate_run(tmp_path / "runs", {"batch": batch, "lr.scale": scale})), uri, "paper")
+    client = MlflowClient(uri)
+    ids = [client.get_experiment_by_name("paper").experiment_id]
+    for name, expected in (("asked/batch", ["16", "64", "256"]), ("asked/lr", ["256", "64", "16"])):
+        found = client.search_runs(ids, order_by=[f"tags.`{name}` ASC"])
+        assert [run.data.params["batch"] for run in found] == expected
+
+
+def test_runs_are_told_apart_by_name_where_only_model_or_data_differ(tmp_path: Path, uri: str) -> None:
+    for asked in ({}, {"data.name": "mine", "data.fingerprint": "0" * 12}, {"optimizer.momentum": 0.8}):
+        assert mirror(RunFolder(fabricate_run(tmp_path / "runs", asked, epochs=1)), uri, "paper")
+    names = {str(run.info.run_name) for run in runs_in(uri)}
+    assert len(names) == 3 and [name.rpartition("-")[2].split(" ", 1)[1] for name in sorted(names)].count(
+        "r50_fpn mine"
+    )
+
+
+def test_training_and_validation_images_are_linked_once_and_by_content(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {"data.root": "/data/coco"}, status="running", epochs=0)
+    assert mirror(RunFolder(folder), uri, "paper")
+    assert only_run(uri).inputs.dataset_inputs == [], "the journal does not say yet what data it is"
+    with Journal(owned(folder)) as journal:
+        journal.event("resumed", step=0, attempt=1, data_sha256="72eb2f070aa4", commit="beef", dirty=False)
+    assert mirror(RunFolder(folder), uri, "paper") and mirror(RunFolder(folder), uri, "paper")
+    linked = [(one.tags[0].value, one.dataset) for one in only_run(uri).inputs.dataset_inputs]
+    assert sorted((context, data.name, data.digest) for context, data in linked) == [
+        ("training", "coco2017 train", "72eb2f070aa4"),
+        ("validation", "coco2017 val", "72eb2f070aa4"),
+    ]
+    [train] = [data for context, data in linked if context == "training"]
+    assert json.loads(train.profile) == {"images": 118287, "classes": 80}
+    assert json.loads(train.source) == {"uri": "/data/coco"}
+    again = fabricate_run(tmp_path / "runs", {"seed": 1, "data.root": "/data/coco"}, status="running", epochs=0)
+    with Journal(owned(again)) as journal:
+        journal.event("resumed", step=0, attempt=1, data_sha256="72eb2f070aa4", commit="beef", dirty=False)
+    assert mirror(RunFolder(again), uri, "paper")
+    # MLflow's own reader of a data set's source takes it.
+    import mlflow
+
+    source = mlflow.data.get_source(train)
+    assert source.uri == "/data/coco"
+
+
+def test_system_metrics_come_with_the_steps_they_were_read_at_and_once(tmp_path: Path, uri: str) -> None:
+    folder = fabricate_run(tmp_path / "runs", {}, status="running", epochs=0)
+    with Journal(owned(folder)) as journal:
+        for step in (1, 200, 400):
+            journal.system(step, cpu_utilization_percentage=step / 2)
+            if step == 400:  # caught between the two lines
+                assert mirror(RunFolder(folder), uri, "paper")
+            journal.step(step, epoch=step / 7392, loss=1.0)
+    assert mirror(RunFolder(folder), uri, "paper") and mirror(RunFolder(folder), uri, "paper")
+    assert curve(uri, only_run(uri), "system/cpu_utilization_percentage") == curve_of_journal(folder)
+
+
+def curve_of_journal(folder: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
+    return [(line["step"], line["cpu_utilization_percentage"]) for line in lines if line["kind"] == "system"]
+
+
+@pytest.mark.parametrize("name", ["a b", "50%20off", "#1", "why?", "grün'"])
+def test_any_folder_can_hold_the_database_and_the_files(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    place = tmp_path / name
+    uri = new_database(place)
+    folder = fabricate_run(place / "runs", {}, epochs=1)
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "epoch1-0.png").write_bytes(b"picture")
+    assert prepare(uri, "paper") and mirror(RunFolder(folder), uri, "paper")
+    run = only_run(uri)
+    others = [path for path in tmp_path.iterdir() if path.name != name]
+    assert not [path for other in others for path in other.iterdir()], "MLflow leaves an empty folder at most"
+    stored = place / "mlartifacts" / run.info.run_id / "artifacts" / "pictures" / "epoch1-0.png"
+    assert stored.read_bytes() == b"picture"
+    [picture] = MlflowClient(uri).list_artifacts(run.info.run_id, "pictures")
+    assert Path(MlflowClient(uri).download_artifacts(run.info.run_id, picture.path)).read_bytes() == b"picture"
+    assert sqlite_path(uri) == place / "mlflow.db" and absolute_uri(uri) == uri
+    command = browse_hint(folder).splitlines()[0].partition("to browse: ")[2]
+    assert shlex.split(command)[-1] == uri
+    assert set(load_runs(uri).runs["run_id"]) == {folder.name}
 
 
 def test_pushing_again_adds_nothing_and_a_new_epoch_is_added_once(tmp_path: Path, uri: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,12 @@ def sweep_of(folders: list[Path], name: str, uri: str | None) -> Path:
 
 
 def in_mlflow(uri: str, where: str = "") -> dict[str, Run]:
-    """The runs by name."""
+    """The runs by the readable part of their names."""
     own = MlflowClient(uri)
     experiment = own.get_experiment_by_name("paper")
     assert experiment is not None
-    return {str(run.info.run_name): run for run in own.search_runs([experiment.experiment_id], where)}
+    found = own.search_runs([experiment.experiment_id], where)
+    return {re.sub(r"-\w{8}(?= |$)| r50_fpn| coco2017", "", str(run.info.run_name)): run for run in found}
 
 
 def parent_of(run: Run) -> str | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -19,9 +20,12 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import megdet
 from megdet import cli
+from megdet.config.compose import compose
+from megdet.errors import UserError
 from megdet.model.settings import BackboneSettings, FPNSettings
 from megdet.planning.plan import make_plan
 from megdet.runs.classes import Classes
+from megdet.trained.export import numbers_of
 from megdet.training.assemble import detector_of, optimizer_of
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import Ranks
@@ -121,5 +125,14 @@ def test_a_structure_that_torchvision_lacks_is_one_message(
 ) -> None:
     assert cli.main(["export", str(trained.folder), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert "torchvision has no model.backbone=tiny" in said and "resnet50, resnet18" in said
+    assert "torchvision has no model.backbone=tiny" in said and "resnet50, resnet18, resnext50_32x4d" in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "switch", ["model.backbone.atrous=true", "model.large_kernel.size=15", "model.context.scale=2.0"]
+)
+def test_a_switch_that_torchvision_lacks_is_refused_by_its_name(switch: str) -> None:
+    plan = make_plan(compose([switch, "cluster=paper", "gpus=8", "data=shapes"]))
+    with pytest.raises(UserError, match=f"torchvision has no {re.escape(switch)} "):
+        numbers_of(SimpleNamespace(plan=plan))

@@ -127,7 +127,7 @@ def parameters_of(array: Array, folder: Path) -> dict[str, Any]:
         "mail_type": cluster.mail_type if cluster.mail_user else None,
         "array_parallelism": cluster.array_parallelism,
         "stderr_to_stdout": True,
-        "additional_parameters": {"requeue": True, **cluster.sbatch_options},
+        "additional_parameters": {"requeue": True, **_further_options(cluster)},
         "setup": _setup(cluster, folder),
         # --output=all: what ranks say before they have logs of their own comes into the job's log.
         "srun_args": ["--kill-on-bad-exit=1", "--wait=60", "--output=all", *cpus, *cluster.srun_args],
@@ -135,6 +135,12 @@ def parameters_of(array: Array, folder: Path) -> dict[str, Any]:
     }
     # submitit would ask for a wckey of its own, which not every site has.
     return {**{key: value for key, value in parameters.items() if value is not None}, "wckey": None}
+
+
+def _further_options(cluster: ClusterSettings) -> dict[str, str | bool]:
+    """`true` is an option that takes no value (`hold`), `false` one that is not given."""
+    options = cluster.sbatch_options.items()
+    return {key: value.lower() == "true" or value for key, value in options if value.lower() != "false"}
 
 
 def python_of(cluster: ClusterSettings) -> str:

@@ -10,11 +10,12 @@ import zlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from megdet.launchers.rank import HERE
 from megdet.runs.folder import RunFolder
 
 TIMEOUT_S = 300.0
 PORTS = range(20_000, 32_000)
-"""Below the ports that systems hand out by themselves, so that the one chosen stays free until torch listens."""
+"""Of ranks on several nodes: few, so that a firewall between them can let them through."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,16 @@ class Meeting:
     """At the run; a state.json with more of them is this attempt's."""
 
 
-def meet_here(folder: RunFolder) -> Meeting:
-    """Rank 0 finds a free port of its host and tells the others. The folder is the attempt's own."""
+def meet_here(folder: RunFolder, *, nodes: int) -> tuple[Meeting, socket.socket]:
+    """Rank 0 listens, and tells the others where; ranks of one node on the loopback. The folder is the attempt's own.
+
+    The socket stays open until torch takes it over: nobody can take the port in between.
+    """
     before, attempt = folder.state(), str(folder.owner)
-    meeting = Meeting(attempt, _own_address(), _free_port(attempt), before.attempts if before else 0)
+    address, listener = (HERE, _listener(HERE, 0)) if nodes == 1 else (_own_address(), _listener_on_free_port(attempt))
+    meeting = Meeting(attempt, address, listener.getsockname()[1], before.attempts if before else 0)
     folder.write_meeting(asdict(meeting))
-    return meeting
+    return meeting, listener
 
 
 def meet_there(folder: RunFolder, attempt: str, *, timeout_s: float = TIMEOUT_S) -> Meeting:
@@ -65,18 +70,28 @@ def _own_address() -> str:
                 return name
         except OSError:
             continue
-    return "127.0.0.1"
+    return HERE
 
 
-def _free_port(attempt: str) -> int:
+def _listener_on_free_port(attempt: str) -> socket.socket:
     """Different attempts start looking in different places, so that jobs that share a host do not meet."""
     first = zlib.crc32(attempt.encode())
     for step in range(len(PORTS)):
-        port = PORTS[(first + step) % len(PORTS)]
-        with socket.socket() as listener:
-            try:
-                listener.bind(("", port))
-            except OSError:
-                continue
-            return port
+        try:
+            return _listener("", PORTS[(first + step) % len(PORTS)])
+        except OSError:
+            continue
     raise RuntimeError(f"no free port from {PORTS.start} to {PORTS.stop} on {socket.gethostname()}")
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    """A socket that listens there, for this process and the program that it becomes. Raises OSError."""
+    listener = socket.socket()
+    try:
+        listener.bind((address, port))
+        listener.listen()
+        listener.set_inheritable(True)
+    except OSError:
+        listener.close()
+        raise
+    return listener

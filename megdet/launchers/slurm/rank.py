@@ -38,8 +38,10 @@ class Rank(submitit.helpers.Checkpointable):
         payload = Payload.read(Path(payload_file))
         number = int(job.array_task_id or 0)
         folder, name = payload.runs[number], attempt.name(payload.folder.name)
+        listener = -1
         if job.global_rank == 0:
-            meeting = meet_here(begin(attempt, payload, number))
+            meeting, open_socket = meet_here(begin(attempt, payload, number), nodes=job.num_nodes)
+            listener = open_socket.detach()
         else:
             meeting = meet_there(folder, name)
             write_to(folder.log(job.global_rank))
@@ -52,6 +54,7 @@ class Rank(submitit.helpers.Checkpointable):
             ranks_per_node=job.num_tasks // job.num_nodes,
             address=meeting.address,
             port=meeting.port,
+            listener=listener,
             threads=int(os.environ.get("SLURM_CPUS_PER_TASK", "1")),
         )
         os.execve(sys.executable, [sys.executable, *payload.program, str(folder.plan)], environment)

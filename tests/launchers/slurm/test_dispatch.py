@@ -66,6 +66,14 @@ def test_a_single_run_is_a_plain_job_and_asks_for_nothing_that_the_site_does_not
     assert "#SBATCH --output=/f/%j_0_log.out\n" in text
 
 
+def test_an_option_of_sbatch_that_takes_no_value_is_true(plan_for: PlanFor) -> None:
+    options = {"hold": "True", "contiguous": "true", "exclusive": "user", "spread_job": "false"}
+    text = script_of(array_of(plan_for(16, 16, sbatch_options=options)), Path("/f"))
+    for line in ("#SBATCH --hold\n", "#SBATCH --contiguous\n", "#SBATCH --exclusive=user\n"):
+        assert line in text, text
+    assert "spread" not in text
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_what_a_dry_run_shows_is_what_submitit_submits(
     count: int, slurm: Command, plan_for: PlanFor, tmp_path: Path

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -32,12 +33,12 @@ def payload(planned_run: RunFolder) -> Payload:
     return submit(planned_run, program=("-c", PROGRAM))
 
 
-def start_rank(payload: Payload, rank: int, *, restarts: int = 0) -> subprocess.Popen[str]:
+def start_rank(payload: Payload, rank: int, *, restarts: int = 0, nodes: int = 2) -> subprocess.Popen[str]:
     """The task of a rank, as submitit calls it in that start of job 7."""
     environment = {
         **os.environ, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts), "SLURM_PROCID": str(rank),
-        "SLURM_LOCALID": str(rank), "SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": "1", "SLURMD_NODENAME": "localhost",
-        "SUBMITIT_EXECUTOR": "slurm",
+        "SLURM_LOCALID": str(rank), "SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": str(nodes),
+        "SLURMD_NODENAME": "localhost", "SUBMITIT_EXECUTOR": "slurm",
     }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-c", TASK, str(payload.file)],
@@ -74,6 +75,25 @@ def test_ranks_meet_where_rank_0_of_this_very_attempt_is(payload: Payload) -> No
     address, port, name, plan = first.split()
     assert address == "localhost" and int(port) in PORTS and plan == str(run.plan)
     assert name == run.current_owner() == attempt(1).name(NAME)
+
+
+def test_ranks_of_one_node_meet_where_no_other_machine_can_reach_them(payload: Payload) -> None:
+    program = """
+import ipaddress, os, psutil
+from megdet.training.distributed import Ranks
+with Ranks.from_environment():
+    import torch, torch.distributed as dist
+    dist.all_reduce(torch.ones(1))
+    open_to = {c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    dist.barrier()
+print(os.environ["RANK"], all(ipaddress.ip_address(ip).is_loopback for ip in open_to), len(open_to))
+"""
+    [run] = payload.runs
+    replace(payload, program=("-c", program)).write()
+    other = start_rank(payload, 1, nodes=1)
+    assert said_by(start_rank(payload, 0, nodes=1)).split()[:2] == ["0", "True"]
+    said_by(other)
+    assert run.log(1).read_text().split()[:2] == ["1", "True"]
 
 
 def test_a_port_that_is_taken_is_passed_over(payload: Payload) -> None:
