@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_report
-from benchmarks.train_step import NUM_CLASSES, WARM_UP_STEPS, peak_memory_mb, sample
+from benchmarks.sample import NUM_CLASSES
+from benchmarks.train_step import WARM_UP_STEPS, batch_of, peak_memory_mb
 from megdet.config.locations import SWEEPS
 from megdet.config.sweep_file import read_rows, read_sweep_file
 from megdet.launchers.rank import NO_TRIM
@@ -59,7 +60,7 @@ def step_seconds(model: str, overrides: tuple[str, ...], *, size: int, images: i
         [f"model={model}", *overrides, "model.backbone.weights=none", "model.backbone.frozen_stages=0"]
     ).model
     seconds: list[float] = []
-    batch = sample(images, size)
+    batch = batch_of(images, size)
     with Ranks.from_environment() as ranks:
         detector = build_detector(
             settings,
