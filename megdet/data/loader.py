@@ -90,23 +90,32 @@ def _same(pixels: Any) -> Any:
     return pixels
 
 
-def _pixels(reader: _PixelReader, passes: list[list[_Request]], *, workers: int, pin_memory: bool) -> Iterator[_Pixels]:
-    """The pixels of each pass, in order."""
-    context = None
-    if workers > 0:
-        # No fork of this process: its threads (OpenMP, gloo, NCCL, CUDA) would be half-dead in the child.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-    yield from DataLoader(
-        reader,
-        batch_size=None,
-        sampler=passes,  # an index of the reader is a pass
-        num_workers=workers,
-        collate_fn=_same,
-        pin_memory=pin_memory,
-        multiprocessing_context=context,
-        generator=torch.Generator(),  # else each epoch takes a number from the global one
-    )
+class _Workers:
+    """Who reads: worker processes that live as long as this object, or this process."""
+
+    def __init__(self, reader: _PixelReader, *, workers: int, pin_memory: bool) -> None:
+        self._passes: list[list[_Request]] = []
+        context = None
+        if workers > 0:
+            # No fork of this process: its threads (OpenMP, gloo, NCCL, CUDA) would be half-dead in the child.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
+        self._loader = DataLoader(
+            reader,
+            batch_size=None,
+            sampler=self._passes,  # an index of the reader is a pass
+            num_workers=workers,
+            collate_fn=_same,
+            pin_memory=pin_memory,
+            multiprocessing_context=context,
+            generator=torch.Generator(),  # else each epoch takes a number from the global one
+            persistent_workers=workers > 0,
+        )
+
+    def read(self, passes: list[list[_Request]]) -> Iterator[_Pixels]:
+        """The pixels of each pass, in order; one reading at a time."""
+        self._passes[:] = passes
+        yield from self._loader
 
 
 def _padded(sizes: Sequence[Size]) -> Size:
@@ -192,9 +201,8 @@ class TrainLoader:
         self.group = padding_group(batch=batch, bn_size=bn_size)
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.flip, self.aspect_grouping, self.max_bad_images = flip, aspect_grouping, max_bad_images
-        self.workers, self.pin_memory = workers, pin_memory
         self.limits = limits_of(min_size, max_size, train_scales)
-        self.reader = _PixelReader(split)
+        self._workers = _Workers(_PixelReader(split), workers=workers, pin_memory=pin_memory)
         self.bad_images: dict[str, str] = {}
         self._resized: dict[Limits, list[Size]] = {}
 
@@ -221,7 +229,7 @@ class TrainLoader:
             for step in range(first_step, self.steps_per_epoch)
             for a in range(self.accumulation)
         ]
-        pixels = _pixels(self.reader, passes, workers=self.workers, pin_memory=self.pin_memory)
+        pixels = self._workers.read(passes)
         done: list[list[ImageBatch]] = []
         for requests, loaded in zip(passes, pixels, strict=True):
             _record_bad(loaded.unreadable, self.bad_images, "training", self.max_bad_images, self.split.folder)
@@ -314,10 +322,10 @@ class EvalLoader:
     ) -> None:
         """`say_bad`: whether each file that cannot be read is a line of the log at once."""
         self.split, self.say_bad = split, say_bad
-        self.workers, self.pin_memory, self.max_bad_images = workers, pin_memory, max_bad_images
+        self.pin_memory, self.max_bad_images = pin_memory, max_bad_images
         limits = (min_size, max_size)
         self.resized = _resized_sizes(split, limits)
-        self.reader = _PixelReader(split)
+        self._workers = _Workers(_PixelReader(split), workers=workers, pin_memory=pin_memory)
         self.bad_images: dict[str, str] = {}
 
         def padded(index: int) -> Size:
@@ -338,7 +346,7 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[ImageBatch]:
         passes = [[request] for request in self.requests]
-        pixels = _pixels(self.reader, passes, workers=self.workers, pin_memory=self.pin_memory)
+        pixels = self._workers.read(passes)
         for request, loaded in zip(self.requests, pixels, strict=True):
             most, folder = self.max_bad_images, self.split.folder
             _record_bad(loaded.unreadable, self.bad_images, "evaluation", most, folder, say=self.say_bad)

@@ -16,6 +16,7 @@ updates its running statistics once per forward pass, which makes them depend on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -117,35 +118,57 @@ class CrossGPUBatchNorm2d(nn.Module):
 
     def take_step_statistics(self) -> Tensor:
         """[2C + 1]: sums over the BN batches since the last call of mean and unbiased variance, and their number."""
-        total = self.running_mean.new_zeros(2 * self.num_features + 1)
-        for mean, var, pixels in self._seen:
-            total[: self.num_features] += mean
-            total[self.num_features : -1] += var * (pixels / (pixels - 1).clamp(min=1))
-            total[-1] += 1
-        self._seen.clear()
-        return total
+        return _take_step_statistics([self])
 
 
 def update_running_statistics(model: nn.Module) -> None:
     """Move every CGBN layer's running statistics by one step; call once per optimizer step, on every rank.
 
     The step's value is the mean over all BN batches of the step: every group, every split, every accumulated pass of
-    every rank, so the result is the same on every layout and on every rank. One flat all-reduce for the whole model.
+    every rank, so the result is the same on every layout and on every rank. One flat all-reduce for the whole model;
+    layer by layer the update would be a thousand small operations.
     """
     layers = [m for m in model.modules() if isinstance(m, CrossGPUBatchNorm2d) and m.training]
     if not layers:
         return
     with torch.no_grad():
-        flat = torch.cat([layer.take_step_statistics() for layer in layers])
+        total = _take_step_statistics(layers)
         if dist.is_initialized():
-            dist.all_reduce(flat)
-        for layer, total in zip(layers, flat.split([2 * m.num_features + 1 for m in layers]), strict=True):
-            # No BN batch at all (a layer that was not used) leaves the averages where they are.
-            momentum = layer.momentum * (total[-1] > 0)
-            mean, var = (total[:-1] / total[-1].clamp(min=1)).chunk(2)
-            layer.running_mean.lerp_(mean, momentum)
-            layer.running_var.lerp_(var, momentum)
-            layer.num_batches_tracked += 1
+            dist.all_reduce(total)
+        widths = [2 * layer.num_features + 1 for layer in layers]
+        counts = [part[-1:] for part in total.split(widths)]
+        counts_there = torch.cat([count.expand(width) for count, width in zip(counts, widths, strict=True)])
+        # No BN batch at all (a layer that was not used) leaves the averages where they are.
+        momenta = [total.new_full((1,), layer.momentum).expand(2 * layer.num_features + 1) for layer in layers]
+        momenta_there = torch.cat(momenta) * (counts_there > 0)
+        rest = total.new_zeros(1)
+        running = [value for layer in layers for value in (layer.running_mean, layer.running_var, rest)]
+        moved = torch.cat(running).lerp_(total / counts_there.clamp(min=1), momenta_there)
+        torch._foreach_copy_(running, moved.split([len(value) for value in running]))
+        torch._foreach_add_([layer.num_batches_tracked for layer in layers], 1)
+
+
+def _take_step_statistics(layers: Sequence[CrossGPUBatchNorm2d]) -> Tensor:
+    """`take_step_statistics` of each layer, one after the other in one tensor."""
+    like = layers[0].running_mean
+    one, total = like.new_ones(1), like.new_zeros(sum(2 * layer.num_features + 1 for layer in layers))
+    for number in range(max(len(layer._seen) for layer in layers)):
+        seen = [layer._seen[number] if number < len(layer._seen) else None for layer in layers]
+        pixels = torch.stack([batch.pixels for batch in seen if batch is not None])
+        unbiased = iter((pixels / (pixels - 1).clamp(min=1)).to(like.dtype).split(1))
+        values, factors = [], []
+        for layer, batch in zip(layers, seen, strict=True):
+            channels = layer.num_features
+            if batch is None:
+                values.append(like.new_zeros(2 * channels + 1))
+                factors.append(one.expand(2 * channels + 1))
+            else:
+                values += [batch.mean, batch.var, one]
+                factors += [one.expand(channels), next(unbiased).expand(channels), one]
+        total += torch.cat(values) * torch.cat(factors)
+    for layer in layers:
+        layer._seen.clear()
+    return total
 
 
 def batch_statistics(x: Tensor, group: dist.ProcessGroup | None) -> BatchStatistics:

@@ -1,6 +1,6 @@
 """RoIAlign over a feature pyramid (He et al. 2017; levels as in Lin et al. 2017, Eq. 1).
 
-The arithmetic is torchvision's (`sampling_ratio=2, aligned=False`). On a CPU it runs as sums of rows, several
+The arithmetic is torchvision's (`sampling_ratio=2`). On a CPU it runs as sums of rows, several
 times faster than torchvision's kernel, whose backward uses one thread; elsewhere torchvision's kernel is used.
 """
 
@@ -23,18 +23,26 @@ _SAMPLES = 2  # sampling points per bin and axis
 class RoIAlign(LevelPool):
     """Each region's features from the level that suits its size; a `megdet.model.roi_pool.RoIPool`."""
 
+    def __init__(self, *, strides: Sequence[int], resolution: int, aligned: bool = False) -> None:
+        """`aligned`: pixel i covers i to i + 1, and boxes may be smaller than one (detectron2's ROIAlignV2).
+
+        Without it, as in torchvision's Faster R-CNN, features are read half a pixel below and right of the box.
+        """
+        super().__init__(strides=strides, resolution=resolution)
+        self.aligned = aligned
+
     def forward(self, features: Sequence[Tensor], table: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
         if _fast_as_sums(table.device):
             levels = self.levels(boxes)
             shapes = [(f.shape[0], f.shape[2], f.shape[3]) for f in features]
-            sums = _bilinear_sums(boxes, images, levels, shapes, self.strides, self.resolution)
+            sums = _bilinear_sums(boxes, images, levels, shapes, self.strides, self.resolution, self.aligned)
             return sum_rows(table, sums).view(len(boxes), self.resolution, self.resolution, table.shape[1])
 
-        def aligned(feature: Tensor, rois: Tensor, scale: float) -> Tensor:
-            values: Tensor = roi_align(feature, rois, self.resolution, scale, _SAMPLES, aligned=False)
+        def pooled(feature: Tensor, rois: Tensor, scale: float) -> Tensor:
+            values: Tensor = roi_align(feature, rois, self.resolution, scale, _SAMPLES, self.aligned)
             return values
 
-        return self.by_level(aligned, features, boxes, images, wide_dtype(features[0].dtype))
+        return self.by_level(pooled, features, boxes, images, wide_dtype(features[0].dtype))
 
 
 def _fast_as_sums(device: torch.device) -> bool:
@@ -48,14 +56,18 @@ def _bilinear_sums(
     shapes: Sequence[tuple[int, int, int]],
     strides: Sequence[int],
     resolution: int,
+    aligned: bool,
 ) -> RowSums:
     """One row per box and bin: the mean of the bin's bilinear samples, as weights of table rows."""
     num_images, heights, widths = torch.tensor(shapes).unbind(1)
     starts = F.pad((num_images * heights * widths).cumsum(0), (1, 0))[:-1]
     scaled = boxes * (1.0 / torch.tensor(strides, dtype=torch.float32))[levels, None]
+    least = 1.0
+    if aligned:
+        scaled, least = scaled - 0.5, 0.0
     height, width = heights[levels], widths[levels]
-    y, y_weight = _axis_weights(scaled[:, 1], scaled[:, 3], height, resolution)
-    x, x_weight = _axis_weights(scaled[:, 0], scaled[:, 2], width, resolution)
+    y, y_weight = _axis_weights(scaled[:, 1], scaled[:, 3], height, resolution, least)
+    x, x_weight = _axis_weights(scaled[:, 0], scaled[:, 2], width, resolution, least)
 
     first = (starts[levels] + images * height * width)[:, None, None]
     line = (first + y * width[:, None, None]).to(torch.int32)  # [R, bins, 4]
@@ -73,12 +85,13 @@ def _bilinear_sums(
     )
 
 
-def _axis_weights(low: Tensor, high: Tensor, size: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+def _axis_weights(low: Tensor, high: Tensor, size: Tensor, bins: int, least: float) -> tuple[Tensor, Tensor]:
     """Along one axis: int64 places and float32 weights [R, bins, 4] of the mean of two samples per bin.
 
-    `low` and `high` [R] bound the boxes in pixels of their level, `size` [R] is the level's extent.
+    `low` and `high` [R] bound the boxes in pixels of their level, and count as `least` apart or more; `size` [R] is
+    the level's extent.
     """
-    bin_size = (high - low).clamp(min=1.0)[:, None] / bins
+    bin_size = (high - low).clamp(min=least)[:, None] / bins
     bin_start = low[:, None] + torch.arange(bins) * bin_size
     offsets = (torch.arange(_SAMPLES) + 0.5) * bin_size[..., None] / _SAMPLES  # [R, 1, 2]
     points = bin_start[..., None] + offsets  # [R, bins, 2]

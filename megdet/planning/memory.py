@@ -12,7 +12,7 @@ themselves (cuDNN's workspaces, the CUDA context, about 1 GB) is not in it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megdet.config.schema import Config
 from megdet.model.settings import PYRAMID_STRIDES, ModelSettings
@@ -54,10 +54,10 @@ Stage = tuple[Block, ...]
 def memory_gb(config: Config, *, images: int, sublinear: bool) -> float | None:
     """The most memory in tensors on a GPU with `images` in a pass, in GB of 2^30 bytes.
 
-    For images of the largest padded size that the config allows. None for a backbone that is not counted here.
+    For images of the largest padded size that the config allows. None for parts not counted here.
     """
     stages = _stages(config.model)
-    if stages is None or config.data.num_classes is None:
+    if stages is None or config.data.num_classes is None or _has_more_layers(config):
         return None
     pixels = images * _padded_pixels(config.data.min_size, config.data.max_size)
     width = 2 if config.precision == "bf16" else FLOAT
@@ -73,6 +73,15 @@ def most_images(config: Config, *, sublinear: bool) -> int | None:
         return None
     room_gb = USED_SHARE * config.cluster.gpu_memory_gb - one
     return max(0, 1 + int(room_gb // (two - one)))
+
+
+def _has_more_layers(config: Config) -> bool:
+    """Whether switches add layers or pixels that are not counted here."""
+    model = config.model
+    asked = (model.backbone, model.large_kernel, model.context, model.segmentation)
+    return asked != (replace(model.backbone, atrous=False), *(type(part)() for part in asked[1:])) or bool(
+        config.data.train_scales
+    )
 
 
 def _padded_pixels(min_size: int, max_size: int) -> int:

@@ -116,6 +116,6 @@ def _refuse_own_parts(plan: Plan) -> None:
     if own:
         raise UserError(
             f"{plan.run_id} cannot be exported: torchvision has no {', '.join(own)} (it has the backbones "
-            f"{', '.join(BACKBONES)}, and the norm and RoI pooling that come with megdet). In Python, "
+            f"{', '.join(BACKBONES)}, batch norm, and RoIAlign as in model/roi_pool=align). In Python, "
             "megdet.load(RUN).detector is the module itself"
         )

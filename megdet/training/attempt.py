@@ -71,7 +71,12 @@ class Attempt:
         self.plan, self.folder, self.ranks, self.stop = plan, folder, ranks, stop
         self.job = job or NoJob()
         self.watchdog = watchdog or Watchdog(folder, ranks.rank, timeout_s=ranks.timeout.total_seconds())
+        # A large file is parsed by one rank of a node; the others then find what is kept of it.
+        if ranks.local_rank:
+            dist.barrier()
         self.data = read_data(plan.config.data)
+        if not ranks.local_rank:
+            dist.barrier()
         check_same_data(folder, self.data.facts.fingerprint)
         self.train_loader, self.eval_loader = loaders_of(plan, ranks, self.data)
         self.going_on = going_on(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import logging
+import multiprocessing
 import random
 import shutil
 from collections.abc import Iterator
@@ -251,6 +253,21 @@ def test_two_workers_load_what_none_does(split: CocoSplit) -> None:
     assert steps_of(loader) == steps_of(train_loader(split))
     ids = [batch.image_ids for batch in eval_loader(split, workers=1)]
     assert ids == [batch.image_ids for batch in eval_loader(split)]
+
+
+def test_workers_live_from_epoch_to_epoch_and_end_with_the_loader(split: CocoSplit) -> None:
+    def workers() -> set[int | None]:
+        return {process.pid for process in multiprocessing.active_children()}
+
+    others = workers()
+    loader = train_loader(split, workers=2)
+    assert steps_of(loader, epoch=0) == steps_of(train_loader(split), epoch=0)
+    first = workers() - others
+    assert steps_of(loader, epoch=1) == steps_of(train_loader(split), epoch=1)
+    assert len(first) == 2 and workers() - others == first
+    del loader
+    gc.collect()
+    assert workers() == others
 
 
 def test_loading_takes_no_number_from_the_global_generators(split: CocoSplit) -> None:

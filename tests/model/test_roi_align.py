@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import roi_align as torchvision_roi_align
 
 from megdet.model import roi_align
 from megdet.model.roi_align import RoIAlign
@@ -70,6 +71,23 @@ def pooled_by_torchvision(features: list[Tensor], boxes: list[Tensor], resolutio
     pooled = pool({str(i): f for i, f in enumerate(features)}, boxes, [(HEIGHT, WIDTH)] * 2)
     assert isinstance(pooled, Tensor)
     return pooled.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("as_sums", [True, False])
+@pytest.mark.parametrize("name", BOXES)
+def test_aligned_values_are_those_of_torchvisions_aligned_operator(
+    name: str, as_sums: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roi_align, "_fast_as_sums", lambda device: as_sums)
+    features, boxes = pyramid(2), BOXES[name]
+    images = torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)])
+    pool = RoIAlign(strides=STRIDES, resolution=7, aligned=True)
+    result = pool(features, pyramid_rows(features), torch.cat(boxes), images)
+    levels, rois = pool.levels(torch.cat(boxes)), torch.cat([images[:, None].float(), torch.cat(boxes)], dim=1)
+    for level, (feature, stride) in enumerate(zip(features, STRIDES, strict=True)):
+        of_level = levels == level
+        expected = torchvision_roi_align(feature.contiguous(), rois[of_level], 7, 1 / stride, 2, aligned=True)
+        torch.testing.assert_close(result[of_level], expected.permute(0, 2, 3, 1), rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(("resolution", "as_sums"), [(7, True), (3, True), (7, False)])

@@ -23,6 +23,7 @@ SWITCHES = [
     "model/norm=gn",
     "model/roi_pool=precise",
     "model/roi_pool=max",
+    "model/roi_pool=aligned",
     "model.roi_heads.sampler=ohem",
     "model.backbone.atrous=true",
     "model.large_kernel.size=7 model.bn_in=[backbone,fpn,large_kernel]",
