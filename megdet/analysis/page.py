@@ -19,7 +19,9 @@ h2 {{ border-bottom: 1px solid #ccc; margin-top: 2.5rem; padding-bottom: .2rem; 
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; font-weight: 600; padding-bottom: .4rem; }}
-th, td {{ padding: .25rem .6rem; text-align: right; white-space: nowrap; }}
+th, td {{ padding: .25rem .6rem; text-align: right; }}
+td {{ white-space: nowrap; }}
+th {{ vertical-align: bottom; }}
 th:first-child, td:first-child {{ text-align: left; }}
 thead th {{ border-bottom: 1.5px solid #222; }}
 tbody tr:nth-child(even) {{ background: #f4f4f4; }}

@@ -21,7 +21,8 @@ PLANNED = {
 }  # fmt: skip
 """Headings, and where a plan.json has what is below them."""
 COLUMNS = (
-    Column("run", Kind.NAMING), Column("status", Kind.FACT), Column("epochs", Kind.FACT),
+    Column("run", Kind.NAMING), Column("model", Kind.FACT), Column("data", Kind.FACT), Column("status", Kind.FACT),
+    Column("epochs", Kind.FACT),
     Column("Time", Kind.MEASURED, hours, unit="h"), *(Column(heading, Kind.FACT) for heading in PLANNED),
 )  # fmt: skip
 
@@ -39,7 +40,7 @@ def plans_table(frames: RunFrames) -> Table:
 def _row(frames: RunFrames, run: pd.DataFrame) -> Row:
     ((index, facts),) = run.iterrows()
     epochs = f"{facts['epochs_done']} of {facts['schedule.epochs']}"
-    cells: list[Cell] = [facts["run_id"], facts["status"], epochs, facts["train_s"] / 3600 or None]
+    cells: list[Cell] = [*facts[["run_id", "model", "data", "status"]], epochs, facts["train_s"] / 3600 or None]
     files = frames.files(index, PLAN)
     if not files:  # in MLflow from the first push on
         return Row((facts["run_id"],), [*cells, *[None] * len(PLANNED)], (), run)
