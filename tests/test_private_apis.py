@@ -42,6 +42,14 @@ def onednn_product() -> None:
     assert_close(torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], ""), F.linear(x, weight))
 
 
+def many_small_updates() -> None:
+    ours, theirs = [torch.zeros(2), torch.zeros(3)], [randn(2), randn(3, seed=1)]
+    torch._foreach_copy_(ours, theirs)
+    torch._foreach_add_(ours, 1)
+    for own, other in zip(ours, theirs, strict=True):
+        assert_close(own, other + 1)
+
+
 def batch_statistics() -> None:
     x = (randn(2, 3, 4, 5) + 3).contiguous(memory_format=torch.channels_last)
     mean, var = torch.batch_norm_update_stats(x, torch.zeros(3), torch.zeros(3), momentum=0.0)
@@ -138,6 +146,15 @@ PRIVATE_APIS = (
         "training/watchdog.py",
         "ends a process whose main thread hangs in C; documented in spite of its name",
         end_at_once,
+    ),
+    *(
+        PrivateApi(
+            f"torch._foreach_{what}_",
+            "model/cgbn.py",
+            "running statistics of all layers at once; torch's own optimizers use it",
+            many_small_updates,
+        )
+        for what in ("copy", "add")
     ),
     PrivateApi(
         "torch.ops.mkldnn._linear_pointwise",

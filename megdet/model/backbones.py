@@ -162,7 +162,7 @@ def _resnet(model: ResNet, *, atrous: bool) -> Body:
     return Body(stem=stem, layers=layers, channels=(width, 2 * width, 4 * width, 8 * width), atrous=atrous)
 
 
-def _tiny(norm: Callable[[int], nn.Module], *, atrous: bool) -> Body:
+def _tiny(norm: Callable[[int], nn.Module], *, atrous: bool = False) -> Body:
     channels = (16, 32, 64, 64)
     stem = dict(zip(("conv1", "bn1", "relu"), _conv_norm_relu(3, channels[0], 2, norm), strict=True))
     layers = []

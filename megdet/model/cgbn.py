@@ -68,7 +68,7 @@ class CrossGPUBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
-        self._seen: list[BatchStatistics] = []
+        self.step_batches: list[BatchStatistics] = []
         """The BN batches since the last optimizer step."""
 
     def extra_repr(self) -> str:
@@ -109,7 +109,7 @@ class CrossGPUBatchNorm2d(nn.Module):
         else:
             with torch.no_grad():
                 statistics = batch_statistics(x.detach(), self.group)
-            self._seen.append(statistics)
+            self.step_batches.append(statistics)
             if tape is not None:
                 tape.append(statistics)
         y = _Normalise.apply(x, self.weight, self.bias, *statistics, self.eps, self.group)
@@ -152,8 +152,8 @@ def _take_step_statistics(layers: Sequence[CrossGPUBatchNorm2d]) -> Tensor:
     """`take_step_statistics` of each layer, one after the other in one tensor."""
     like = layers[0].running_mean
     one, total = like.new_ones(1), like.new_zeros(sum(2 * layer.num_features + 1 for layer in layers))
-    for number in range(max(len(layer._seen) for layer in layers)):
-        seen = [layer._seen[number] if number < len(layer._seen) else None for layer in layers]
+    for number in range(max(len(layer.step_batches) for layer in layers)):
+        seen = [layer.step_batches[number] if number < len(layer.step_batches) else None for layer in layers]
         pixels = torch.stack([batch.pixels for batch in seen if batch is not None])
         unbiased = iter((pixels / (pixels - 1).clamp(min=1)).to(like.dtype).split(1))
         values, factors = [], []
@@ -167,7 +167,7 @@ def _take_step_statistics(layers: Sequence[CrossGPUBatchNorm2d]) -> Tensor:
                 factors += [one.expand(channels), next(unbiased).expand(channels), one]
         total += torch.cat(values) * torch.cat(factors)
     for layer in layers:
-        layer._seen.clear()
+        layer.step_batches.clear()
     return total
 
 

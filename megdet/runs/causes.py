@@ -166,11 +166,13 @@ def diagnose(
     if stand.status not in (Status.FAILED, Status.LOST, Status.INTERRUPTED):
         return None
     log = _log(folder, failure) or tuple(job_log)
-    around = ""
+    said, around = [stand.why], ""
     if not failure or not failure.says_why:
-        # The run could not say why itself; the last lines around it may. A tracking server that is down is not why.
-        around = "\n".join(line for line in (*log, *job_log) if "mlflow" not in line.lower())
-    cause = known or cause_of(failure, [stand.why], around=around)
+        # The run could not say why itself; the last lines around it may.
+        own = failure.log if failure else ()
+        said.append(_lines(own))
+        around = _lines([*(() if own else log), *job_log])
+    cause = known or cause_of(failure, said, around=around)
     if stand.status == Status.INTERRUPTED and cause not in (TIME_LIMIT, NODE, DAMAGED):
         return None
     if cause is ERROR and stand.status == Status.LOST:
@@ -214,6 +216,11 @@ def _own_words(failure: Failure | None) -> str:
         return ""
     raised = [line for line in failure.traceback.splitlines() if not line.startswith(" ")]
     return "\n".join([failure.error, failure.reason, *raised])
+
+
+def _lines(log: Sequence[str]) -> str:
+    """A tracking server that is down is no cause."""
+    return "\n".join(line for line in log if "mlflow" not in line.lower())
 
 
 def _log(folder: RunFolder, failure: Failure | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,11 @@ from tests.runs.fabricate import fabricate_run
 from tests.test_launch import launch
 from tests.tracking.databases import new_database
 
-pytestmark = pytest.mark.slow  # a process for each command, some two minutes together
-
-# MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+pytestmark = [
+    pytest.mark.slow,  # a process for each command, some two minutes together
+    # MLflow 3.17 with SQLAlchemy 2.1: a deprecation inside MLflow's own store.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+]
 
 NOT_RUN = {
     ".": "changes the shell",
@@ -56,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = fabricate_run(folder / "runs", {**asked, "tracking.enabled": False})
         (run / "log-rank0.txt").write_text("step 1\n")
     new_database(folder)
+    shutil.copytree(ROOT / "sweeps", folder / "sweeps")
     # What `megdet.studies.backbone_weights` writes where the page has got to `experiment=small`.
     (folder / "data").mkdir()
     (folder / "data" / "tiny-backbone.pt").write_bytes(b"weights")
