@@ -36,7 +36,7 @@ def of_several_commits(runs: pd.DataFrame) -> bool:
 
 def commits_text(runs: pd.DataFrame) -> str:
     """`commit c0ffee1234`, or several with the number of their runs; `a → b`: runs resumed under another."""
-    counts = _short(runs).value_counts().sort_index()
+    counts = short_commits(runs).value_counts().sort_index()
     if len(counts) == 1:
         return f"commit {counts.index[0]}"
     return "commits " + ", ".join(
@@ -46,7 +46,7 @@ def commits_text(runs: pd.DataFrame) -> str:
 
 def _notes(runs: pd.DataFrame, *, several: bool) -> list[str]:
     notes = []
-    commits = sorted(set(_short(runs)))
+    commits = sorted(set(short_commits(runs)))
     if len(commits) > 1:
         notes.append("runs of different commits: " + ", ".join(commits))
     elif several:
@@ -58,5 +58,6 @@ def _notes(runs: pd.DataFrame, *, several: bool) -> list[str]:
     return notes
 
 
-def _short(runs: pd.DataFrame) -> pd.Series:
+def short_commits(runs: pd.DataFrame) -> pd.Series:
+    """The commits of each run, by ten digits, one after the other."""
     return runs["commits"].map(lambda commits: ARROW.join(commit[:10] for commit in commits))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from megdet.analysis.commits import short_commits
 from megdet.analysis.table import NOT_RUN, Column, Kind, Row, Table, table_of
-from megdet.runs.provenance import ARROW
 
 FACTS = {
     "experiment hash": "experiment_id", "plan": "plan_sha256", "seed": "seed", "# of GPUs": "gpus",
     "status": "status", "commit": "commits", "code": "code", "data": "data_sha256", "weights": "weights_sha256",
 }  # fmt: skip
-DIGITS = 12
-"""Of a commit: as many as of the other hashes."""
 COLUMNS = (Column("run", Kind.NAMING), *(Column(heading, Kind.FACT) for heading in FACTS))
 ABOUT = (
     "The run id ends in a hash over all settings that decide the result, with the seed; the experiment hash is over "
@@ -27,10 +25,7 @@ def provenance_of(table: Table) -> Table | None:
         return None
     # One experiment may have been run with two versions of the code: both are shown.
     runs = table.runs.drop_duplicates(["run_id", "commits", "train_s"])
-    shown = runs.assign(
-        commits=[ARROW.join(commit[:DIGITS] for commit in commits) for commits in runs["commits"]],
-        code=runs["dirty"].map({True: "changed", False: "as committed"}),
-    )
+    shown = runs.assign(commits=short_commits(runs), code=runs["dirty"].map({True: "changed", False: "as committed"}))
     rows = [
         Row((run["run_id"],), [run["run_id"], *(run[fact] for fact in FACTS.values())]) for _, run in shown.iterrows()
     ]

@@ -203,7 +203,7 @@ def test_provenance_names_each_run_of_the_table_with_its_commit_and_hashes(
     assert len(three) == 20 and provenance[0]["table"] == "Provenance of Table 3"
     rows = {row["run"]: row for row in provenance}
     plan = json.loads((folders[0] / "plan.json").read_text())
-    assert [rows[folder.name]["commit"] for folder in folders] == ["a" * 40, "b" * 40]
+    assert [rows[folder.name]["commit"] for folder in folders] == ["a" * 10, "b" * 10]
     assert {rows[folder.name]["experiment hash"] for folder in folders} == {plan["experiment_id"]}
     assert sorted(row["status"] for row in provenance) == ["diverged", "finished", "finished"]
 
@@ -215,4 +215,4 @@ def test_the_same_run_of_two_commits_is_in_the_provenance_twice(
         fabricate_run(tmp_path / place, {"batch": 16}, commit=letter * 40)
     arguments = ["--from", str(tmp_path / "first"), "--against", str(tmp_path / "second"), "--provenance"]
     _, provenance = blocks(capsys, *arguments, "--table", "3")
-    assert [row["commit"] for row in provenance] == ["a" * 40, "b" * 40]
+    assert [row["commit"] for row in provenance] == ["a" * 10, "b" * 10]
