@@ -26,8 +26,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 KILLED = ("rank", "ranks", "job script", "slurmctld", "slurmd", "node")
 KILLS = int(os.environ.get("MEGDET_SLURM_KILLS", str(len(KILLED))))
 SEED = int(os.environ.get("MEGDET_SEED", "0"))
-RUN = ["batch=4", "bn_size=4", "gpus=2", "schedule.epochs=8", "schedule.milestones=[6]", "checkpoint_every_min=1e-9"]
-STEPS = 32
+RUN = [
+    "batch=4", "bn_size=4", "gpus=2", "schedule.epochs=16", "schedule.milestones=[12]", "checkpoint_every_min=1e-9",
+]  # fmt: skip
+STEPS = 64
 
 
 def test_random_kills_under_slurm_cost_nothing(slurm: SlurmCluster, tmp_path: Path) -> None:
@@ -37,7 +39,7 @@ def test_random_kills_under_slurm_cost_nothing(slurm: SlurmCluster, tmp_path: Pa
     for number in range(KILLS):
         what = KILLED[number % len(KILLED)]
         (run,) = submit_runs(slurm, new(tmp_path / f"{number}-{what}"), *RUN)
-        wait_for_steps(run, generator.randint(1, STEPS - 8))
+        wait_for_steps(run, generator.randint(1, STEPS // 2))
         time.sleep(generator.uniform(0, 0.3))
         kill_one(what, slurm, run, generator)
         if what == "job script":
@@ -67,6 +69,9 @@ def kill_one(what: str, cluster: SlurmCluster, run: Path, generator: random.Rand
         here = set(processes_with(SLURM_JOB_ID=job)) - set(ranks_of(run).values())
         kill([pid for pid in here if b"/slurm_script" in Path(f"/proc/{pid}/cmdline").read_bytes()])
     elif what == "slurmctld":
+        # It writes down every few seconds which jobs there are; one that it took since then it forgets.
+        saved, began = cluster.folder / "state/job_state", time.time()
+        assert wait_until(lambda: saved.exists() and saved.stat().st_mtime > began, timeout_s=30)
         cluster.daemons.stop("slurmctld", number=signal.SIGKILL)
         time.sleep(generator.uniform(0, 12))
         cluster.start_controller()
