@@ -127,7 +127,9 @@ def srun(*words: str) -> int:
         if any(codes) and kill_at is None:
             kill_at = time.monotonic() + KILL_WAIT_S
             rank = next(rank for rank, code in enumerate(codes) if code)
-            print(f"srun: error: localhost: task {rank}: Exited with exit code {codes[rank]}", file=sys.stderr)
+            code = codes[rank] or 0
+            words = signal.strsignal(-code) if code < 0 else f"Exited with exit code {code}"
+            print(f"srun: error: localhost: task {rank}: {words}", file=sys.stderr)
             for task in tasks:
                 task.terminate()
         if kill_at and time.monotonic() > kill_at:

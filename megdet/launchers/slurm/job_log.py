@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from megdet.launchers.slurm.submission import Submission
 from megdet.runs.folder import RunFolder, last_lines
 
 LINES = 400
-_ENDED = re.compile(r"srun: error: .*\btasks? (\d+)[^:]*: (?:Exited with exit code (\d+)|\S)")
+_ENDED = re.compile(r"srun: error: .*\btasks? (\d+)[^:]*: (?:Exited with exit code (\d+)|(\S.*))")
+_SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
+"""By the system's words for them, which srun uses."""
 
 
 def begins(attempt: str) -> str:
@@ -28,9 +31,15 @@ def said_around(folder: RunFolder, attempt: str) -> list[str]:
 
 
 def first_to_end(lines: Sequence[str]) -> tuple[int | None, int | None]:
-    """The rank that srun saw end first, and its exit code where it was not a signal; None where srun did not say."""
+    """The rank that srun saw end first, and its exit code, 128 and the signal's number where a signal ended it.
+
+    None where srun did not say.
+    """
     for line in lines:
-        found = _ENDED.search(line)
-        if found:
-            return int(found.group(1)), int(found.group(2)) if found.group(2) else None
+        if found := _ENDED.search(line):
+            rank, code, words = found.groups()
+            if code is None:
+                number = _SIGNALS.get(words.removesuffix(" (core dumped)").strip())
+                return int(rank), number and 128 + number
+            return int(rank), int(code)
     return None, None
