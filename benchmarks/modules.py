@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_report
-from benchmarks.sample import NUM_CLASSES, sample
-from benchmarks.train_step import WARM_UP_STEPS, peak_memory_mb
+from benchmarks.train_step import WARM_UP_STEPS, our_steps, peak_memory_mb
+from megdet.config.compose import compose
 from megdet.config.locations import SWEEPS
 from megdet.config.sweep_file import read_rows, read_sweep_file
 from megdet.launchers.rank import NO_TRIM
 
 TABLE = "ablation"
+LR = 1e-5
+"""So that no module diverges from random weights."""
 
 
 def modules() -> dict[str, tuple[str, ...]]:
@@ -42,52 +44,6 @@ def _is_of_the_model(override: str) -> bool:
     return override.startswith("model")
 
 
-def step_seconds(model: str, overrides: tuple[str, ...], *, size: int, images: int, steps: int) -> list[float]:
-    """Seconds of each step."""
-    import torch
-
-    from megdet.config.compose import compose
-    from megdet.data.batch import TrainingStep
-    from megdet.model.detector import build_detector
-    from megdet.model.norms import norm_layers
-    from megdet.model.settings import EvaluationSettings
-    from megdet.training.distributed import Ranks
-    from megdet.training.divergence import LossWatch
-    from megdet.training.loop import data_parallel, train_epoch
-    from megdet.training.totals import EpochTotals
-
-    settings = compose(
-        [f"model={model}", *overrides, "model.backbone.weights=none", "model.backbone.frozen_stages=0"]
-    ).model
-    seconds: list[float] = []
-    batch = sample(images, size, -(-size * 4 // 3 // 32) * 32)
-    with Ranks.from_environment() as ranks:
-        detector = build_detector(
-            settings,
-            EvaluationSettings(),
-            num_classes=NUM_CLASSES,
-            norm=norm_layers(settings, bn_size=images, group=None),
-            sublinear=False,
-            seed=0,
-        ).to(ranks.device)
-        train_epoch(
-            data_parallel(detector),
-            (TrainingStep([[batch]]) for _ in range(steps)),
-            optimizer=torch.optim.SGD(detector.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4),
-            lr_at=lambda step: 1e-5,
-            first_step=0,
-            batch=images,
-            device=ranks.device,
-            bf16=False,
-            clip_grad_norm=None,
-            watch=LossWatch(),
-            totals=EpochTotals(),
-            stop_requested=lambda: False,
-            on_step=lambda step, s: seconds.append(s),
-        )
-    return seconds
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """One module, in this process."""
     import torch
@@ -96,7 +52,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(arguments.threads)
     loaded_mb = peak_memory_mb()
     shape = {"size": arguments.size, "images": arguments.images, "steps": arguments.steps}
-    seconds = step_seconds(arguments.model, modules()[arguments.module], **shape)
+    asked = [f"model={arguments.model}", *modules()[arguments.module]]
+    model = compose([*asked, "model.backbone.weights=none", "model.backbone.frozen_stages=0"]).model
+    seconds = our_steps(model, **shape, lr=LR)
     return {"seconds": seconds[WARM_UP_STEPS:], "peak_over_import_mb": peak_memory_mb() - loaded_mb}
 
 

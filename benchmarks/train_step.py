@@ -20,13 +20,13 @@ import statistics
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.report import write_report
 from benchmarks.sample import NUM_CLASSES, sample
 from megdet.launchers.rank import NO_TRIM
+from megdet.model.settings import BackboneSettings, ModelSettings
 
 if TYPE_CHECKING:
     from megdet.data.batch import ImageBatch
@@ -69,21 +69,28 @@ def torchvision_steps(backbone: str, size: int, images: int, steps: int) -> list
     return seconds
 
 
-def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, sublinear: bool) -> list[float]:
-    """Seconds of each step of the real training loop."""
+def our_steps(
+    model: ModelSettings,
+    *,
+    size: int,
+    images: int,
+    steps: int,
+    lr: float = 1e-3,
+    bf16: bool = False,
+    sublinear: bool = False,
+) -> list[float]:
+    """Seconds of each step of the real training loop, with BN over the images of the step."""
     import torch
 
     from megdet.data.batch import TrainingStep
-    from megdet.model.cgbn import CrossGPUBatchNorm2d
     from megdet.model.detector import build_detector
-    from megdet.model.norms import NormLayers
-    from megdet.model.settings import BackboneSettings, EvaluationSettings, ModelSettings
+    from megdet.model.norms import norm_layers
+    from megdet.model.settings import EvaluationSettings
     from megdet.training.distributed import Ranks
     from megdet.training.divergence import LossWatch
     from megdet.training.loop import data_parallel, train_epoch
     from megdet.training.totals import EpochTotals
 
-    model = ModelSettings(backbone=BackboneSettings(name=backbone, weights="none", frozen_stages=0))
     seconds: list[float] = []
     batch = batch_of(images, size)
     with Ranks.from_environment() as ranks:
@@ -91,15 +98,15 @@ def our_steps(backbone: str, size: int, images: int, steps: int, *, bf16: bool, 
             model,
             EvaluationSettings(),
             num_classes=NUM_CLASSES,
-            norm=NormLayers(backbone=partial(CrossGPUBatchNorm2d, bn_size=images), fpn=None),
+            norm=norm_layers(model, bn_size=images, group=None),
             sublinear=sublinear,
             seed=0,
         ).to(ranks.device)
         train_epoch(
             data_parallel(detector),
             (TrainingStep([[batch]]) for _ in range(steps)),
-            optimizer=torch.optim.SGD(detector.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
-            lr_at=lambda step: 1e-3,
+            optimizer=torch.optim.SGD(detector.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4),
+            lr_at=lambda step: lr,
             first_step=0,
             batch=images,
             device=ranks.device,
@@ -130,12 +137,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(arguments.threads)
     loaded_mb = peak_memory_mb()
     backbone = {"r50_fpn": "resnet50", "r18_fpn": "resnet18"}[arguments.model]
-    shape = (backbone, arguments.size, arguments.images, arguments.steps)
+    shape = {"size": arguments.size, "images": arguments.images, "steps": arguments.steps}
     if arguments.variant == "torchvision":
-        seconds = torchvision_steps(*shape)
+        seconds = torchvision_steps(backbone, **shape)
     else:
+        model = ModelSettings(
+            backbone=BackboneSettings(name=backbone, weights="none", frozen_stages=0), bn_in=["backbone"]
+        )
         sublinear = arguments.variant.endswith("sublinear")
-        seconds = our_steps(*shape, bf16=arguments.variant.startswith("bf16"), sublinear=sublinear)
+        seconds = our_steps(model, **shape, bf16=arguments.variant.startswith("bf16"), sublinear=sublinear)
     return {"seconds": seconds[WARM_UP_STEPS:], "peak_over_import_mb": peak_memory_mb() - loaded_mb}
 
 
