@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -59,5 +60,9 @@ def _notes(runs: pd.DataFrame, *, several: bool) -> list[str]:
 
 
 def short_commits(runs: pd.DataFrame) -> pd.Series:
-    """The commits of each run, by ten digits, one after the other."""
-    return runs["commits"].map(lambda commits: ARROW.join(commit[:10] for commit in commits))
+    """The commits of each run, by ten digits, one after the other; what is no commit (a release's version) is whole."""
+    return runs["commits"].map(lambda commits: ARROW.join(map(_short, commits)))
+
+
+def _short(commit: str) -> str:
+    return commit[:10] if re.fullmatch("[0-9a-f]{40}", commit) else commit

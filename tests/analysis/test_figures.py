@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from megdet.analysis import make_figures
+from megdet.analysis.commits import commits_text
 from megdet.analysis.comparable import Group
 from megdet.analysis.frames import STEPS, load_runs
 from megdet.runs.folder import RunFolder
@@ -135,6 +136,12 @@ def test_a_figure_names_the_commits_of_the_runs_that_it_shows_alone(two_commits:
     group = replace(two_commits, frames=replace(two_commits.frames, runs=runs))
     assert "commit" not in title_of(make_figures.FIGURES["long_policy"](group))
     assert "commits" in title_of(make_figures.FIGURES["validation_curves"](group))
+
+
+def test_commits_are_shortened_and_a_release_is_named_whole(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 16, "bn_size": 0}, commit="v0.2.0.dev0")
+    fabricate_run(tmp_path, {"batch": 32, "bn_size": 0}, commit="c0ffee" * 6 + "c0ff")
+    assert commits_text(group_of(tmp_path).runs) == "commits c0ffeec0ff (1 run), v0.2.0.dev0 (1 run)"
 
 
 @pytest.fixture(scope="module")
