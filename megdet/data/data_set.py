@@ -31,7 +31,7 @@ class DataFacts:
     num_classes: int
     class_names: tuple[str, ...]
     fingerprint: str
-    """12 hex digits: the content, see `megdet.data.fingerprint`."""
+    """12 hex digits: the content, masks included where they were read (`megdet.data.fingerprint`)."""
     repairs: tuple[str, ...]
     """What was read otherwise than it is written or is worth a look, a sentence each."""
 
@@ -50,22 +50,22 @@ def inspect_data(data: DataSettings) -> DataFacts:
     return read_data(data).facts
 
 
-def read_data(data: DataSettings) -> DataSet:
-    """Read and check the data that a config asks for.
+def read_data(data: DataSettings, *, masks: bool = False) -> DataSet:
+    """Read and check the data that a config asks for, with `masks` the objects' masks too.
 
     Raises:
         UserError: where files are missing or not what they should be, the two do not belong together, or they are not
             what the config says of them (its counts, its fingerprint).
     """
     files = check_files(data)
-    found = read_files(files, max_bad_images=data.max_bad_images)
+    found = read_files(files, max_bad_images=data.max_bad_images, masks=masks)
     check_against(data, files, found.facts)
     return found
 
 
-def read_files(files: DataFiles, *, max_bad_images: int) -> DataSet:
+def read_files(files: DataFiles, *, max_bad_images: int, masks: bool = False) -> DataSet:
     """Read and check files, which are there. Raises UserError where they are not what they should be."""
-    train, val = _read_splits(files)
+    train, val = _read_splits(files, masks=masks)
     parts = [
         _Part(folder, split, file_sizes(folder, split.file_names))
         for folder, split in ((files.train_images, train), (files.val_images, val))
@@ -90,11 +90,11 @@ class _Part:
     file_sizes: NDArray[np.int64]
 
 
-def _read_splits(files: DataFiles) -> tuple[Annotations, Annotations]:
-    whole = load_annotations(files.train_annotations)
+def _read_splits(files: DataFiles, *, masks: bool) -> tuple[Annotations, Annotations]:
+    whole = load_annotations(files.train_annotations, masks=masks)
     if files.val_fraction is None:
         train = whole
-        val = _labelled_as(train, load_annotations(files.val_annotations))
+        val = _labelled_as(train, load_annotations(files.val_annotations, masks=masks))
     else:
         validates = np.array([_share(name) < files.val_fraction for name in whole.file_names])
         train, val = whole.of_images(~validates), whole.of_images(validates)
