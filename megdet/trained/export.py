@@ -111,6 +111,7 @@ def _refuse_own_parts(plan: Plan) -> None:
         "model.backbone.atrous=true": model.backbone.atrous,
         f"model.large_kernel.size={model.large_kernel.size}": model.large_kernel.size is not None,
         f"model.context.scale={model.context.scale}": model.context.scale is not None,
+        f"model.mask.name={model.mask.name}": model.mask.name is not None,
     }
     own += [switch for switch, on in switches.items() if on]
     if own:

@@ -130,7 +130,8 @@ def test_a_structure_that_torchvision_lacks_is_one_message(
 
 
 @pytest.mark.parametrize(
-    "switch", ["model.backbone.atrous=true", "model.large_kernel.size=15", "model.context.scale=2.0"]
+    "switch",
+    ["model.backbone.atrous=true", "model.large_kernel.size=15", "model.context.scale=2.0", "model.mask.name=head"],
 )
 def test_a_switch_that_torchvision_lacks_is_refused_by_its_name(switch: str) -> None:
     plan = make_plan(compose([switch, "cluster=paper", "gpus=8", "data=shapes"]))
