@@ -50,7 +50,7 @@ class DataResolver:
             return data
         data.train_images, data.val_images, data.num_classes = facts.train_images, facts.val_images, facts.num_classes
         if not _is_known_by_name(data):
-            data.fingerprint = facts.fingerprint
+            data.fingerprint, data.masks_fingerprint = facts.fingerprint, facts.masks_fingerprint
         return data
 
     def facts(self, data: DataSettings, *, masks: bool = False) -> DataFacts | None:

@@ -191,10 +191,16 @@ def test_a_mask_changes_what_data_is_known_by_only_where_masks_are_learned(tmp_p
 
     first = write_own_set(tmp_path / "a", change=with_masks(0))
     second = write_own_set(tmp_path / "b", change=with_masks(5))
-    assert inspect_data(first).fingerprint == inspect_data(second).fingerprint
-    masked = [read_data(data, masks=True).facts.fingerprint for data in (first, second)]
-    assert len({*masked, inspect_data(first).fingerprint}) == 3
-    assert DataResolver().resolve(first, masks=True).fingerprint == masked[0]
+    boxes = inspect_data(first)
+    facts = [read_data(data, masks=True).facts for data in (first, second)]
+    assert {boxes.fingerprint} == {one.fingerprint for one in facts} and boxes.masks_fingerprint is None
+    assert facts[0].masks_fingerprint != facts[1].masks_fingerprint
+    assert DataResolver().resolve(first).masks_fingerprint is None
+    planned = DataResolver().resolve(first, masks=True)
+    assert (planned.fingerprint, planned.masks_fingerprint) == (boxes.fingerprint, facts[0].masks_fingerprint)
+    other = replace(second, masks_fingerprint=planned.masks_fingerprint)
+    with pytest.raises(UserError, match=r"data.masks_fingerprint=\w+, but that of the masks in .*learn.json"):
+        read_data(other, masks=True)
 
 
 def test_data_without_masks_is_refused_when_it_is_planned(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def test_a_model_with_masks_is_refused_where_data_has_none_before_a_run_folder_i
     boxes_alone = point_of(ask(with_masks.config.data)).plan
     plan = point_of(with_masks).plan
     assert plan is not None and boxes_alone is not None and plan.memory_gb is None
-    assert plan.config.data.fingerprint != boxes_alone.config.data.fingerprint
+    assert plan.config.data.fingerprint == boxes_alone.config.data.fingerprint
+    assert plan.config.data.masks_fingerprint and boxes_alone.config.data.masks_fingerprint is None
 
 
 def other_boxes(train: Content, val: Content) -> None:
