@@ -11,7 +11,8 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -31,10 +32,11 @@ from megdet.launchers.slurm.limits import Limits, read_limits
 from megdet.launchers.slurm.payload import Payload
 from megdet.launchers.slurm.rehearsal import refusal_of
 from megdet.launchers.slurm.resources import Array, Resources, arrays_of
+from megdet.launchers.slurm.submission import Submission
 from megdet.launchers.watch import watch
 from megdet.planning.plan import Plan
 from megdet.runs.data_places import portable
-from megdet.runs.folder import folder_of
+from megdet.runs.folder import folder_of, run_folder
 from megdet.runs.prediction import Predictors, predict_all
 
 PAPERS_NODES, PAPERS_GPUS_PER_NODE = 16, 8
@@ -84,7 +86,7 @@ class SlurmLauncher:
     def check(self, plan: Plan) -> None:
         """Raises UserError for what Slurm would refuse, or let wait for ever."""
         predicted = self._predictors.predict(plan)
-        resources = Resources.of(plan, hours=predicted.hours if predicted else None)
+        resources = Resources.of(plan, hours=predicted.alone_hours if predicted else None)
         try:
             found = self._found_within(resources.cluster, gpus_per_node=resources.gpus_per_node)
         except SlurmError:
@@ -151,6 +153,8 @@ class SlurmLauncher:
         parts = []
         for number, array in enumerate(_arrays(plans, max_array_size=MANY), start=1):
             runs = ", ".join(plan.run_id for plan in array.plans)
+            sources = [run for run in array.sources if run in {plan.run_id for plan in plans}]
+            runs += f", after {', '.join(sources)}" if sources else ""
             text = script_of(array, submissions_folder(_runs_dir(plans)) / f"megdet-NEW-{number}")
             parts.append(f"--- {array.resources.describe()}: {runs}\n{text}")
         return "\n".join(parts)
@@ -185,6 +189,7 @@ class SlurmLauncher:
         halved. Raises UserError where Slurm does not take one for another reason; what was submitted before stays.
         """
         runs_dir = _runs_dir(plans)
+        submitted: set[str] = set()
         with submitting(runs_dir):
             self._reconcile(runs_dir)
             stamp = f"megdet-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
@@ -193,8 +198,9 @@ class SlurmLauncher:
                 if not left:
                     break
                 array = left.popleft()
+                after = _jobs_of(array.sources, runs_dir, submitted)
                 try:
-                    job = self._submit(array, submissions_folder(runs_dir) / f"{stamp}-{number}")
+                    job = self._submit(replace(array, after=after), submissions_folder(runs_dir) / f"{stamp}-{number}")
                 except SubmitLimit as refused:
                     half = len(array.plans) // 2
                     if not half:
@@ -202,7 +208,9 @@ class SlurmLauncher:
                     left.extendleft(Array(array.resources, part) for part in (array.plans[half:], array.plans[:half]))
                     continue
                 runs = "1 run" if len(array.plans) == 1 else f"{len(array.plans)} runs"
-                say(f"job {job}: {runs} on {array.resources.describe()}")
+                submitted |= {plan.run_id for plan in array.plans}
+                wait = f", after {', '.join(after)}" if after else ""
+                say(f"job {job}: {runs} on {array.resources.describe()}{wait}")
         return [], ""
 
     @property
@@ -259,8 +267,17 @@ class SlurmLauncher:
 
 
 def _arrays(plans: Sequence[Plan], *, max_array_size: int) -> list[Array]:
-    hours = [predicted.hours if predicted else None for predicted in predict_all(plans)]
+    hours = [predicted.alone_hours if predicted else None for predicted in predict_all(plans)]
     return arrays_of(plans, max_array_size=max_array_size, hours=hours)
+
+
+def _jobs_of(runs: Sequence[str], runs_dir: Path, submitted: Set[str]) -> tuple[str, ...]:
+    """The jobs of runs that were `submitted` just now, or are under way."""
+    folders = [run_folder(runs_dir, run) for run in runs]
+    stands = stands_of([folder for folder in folders if folder.name not in submitted])
+    live = [folder for folder in folders if folder.name in submitted or stands[folder].status.is_live]
+    found = [Submission.read(folder) for folder in live]
+    return tuple(submission.job for submission in found if submission)
 
 
 def _not_under_way(plans: Sequence[Plan]) -> list[Plan]:
