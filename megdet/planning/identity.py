@@ -74,6 +74,15 @@ def run_id_of(config: Config) -> str:
     return f"{name_of(config)}-{_digest({**semantics, 'seed': float(config.seed)})[:8]}"
 
 
+def settings_but_schedule(config: Config) -> dict[str, Any]:
+    """What decides what is learned in a step, apart from its learning rate: all but the schedule, with the seed.
+
+    Runs that agree in it and in the learning rates of their first steps have made the same steps.
+    """
+    semantics = _known_by_content(semantics_of(asdict(config)))
+    return {**{key: value for key, value in semantics.items() if key != "schedule"}, "seed": config.seed}
+
+
 def _known_by_content(semantics: dict[str, Any]) -> dict[str, Any]:
     """Without the path of a weights file whose content is known: a file that moved makes no other run."""
     backbone = semantics["model"]["backbone"]

@@ -21,6 +21,7 @@ from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import Ranks, any_over_ranks, union_over_ranks
 from megdet.training.divergence import Diverged
 from megdet.training.evaluate import Found, detect, gather_found
+from megdet.training.fork import take_over
 from megdet.training.loop import Interrupted, data_parallel, train_epoch
 from megdet.training.memory import peak_memory_gb
 from megdet.training.metrics import coco_metrics
@@ -77,6 +78,10 @@ class Attempt:
             dist.barrier()
         check_same_data(folder, self.data.facts.fingerprint)
         self.train_loader, self.eval_loader = loaders_of(plan, ranks, self.data)
+        self.not_forked = ""
+        """Why the run trains epochs that another one has trained."""
+        if ranks.rank == 0:
+            self.not_forked = take_over(plan, folder, data_sha256=self.data.facts.fingerprint)
         self.going_on = going_on(
             folder, plan.run_id, steps_per_epoch=plan.schedule.steps_per_epoch, device=ranks.device
         )
@@ -118,6 +123,8 @@ class Attempt:
             made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
             self.folder.write_classes(self.classes)
             self.recorder.started(self.state, made_from=made)
+            if self.not_forked:
+                self.recorder.note("not_forked", step=self.state.step, what=self.not_forked)
             for what in self.going_on.found:
                 self.recorder.note("not_as_it_was_left", step=self.state.step, what=what)
             if self.anew:
@@ -167,6 +174,8 @@ class Attempt:
         )
         # Before the evaluation, so that an attempt that ends there has lost no training.
         self._save()
+        if self.recorder and epoch + 1 in self.plan.keep_epochs:
+            self.folder.keep_checkpoint_of(epoch + 1)
         if self.recorder and epoch + 1 in (1, (epochs + 1) // 2, epochs):
             self.folder.check_owner()
             draw_proposals_of(self.last_pass, self.folder, epoch=epoch + 1)
