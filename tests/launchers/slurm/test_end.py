@@ -42,9 +42,13 @@ def state_of(run: RunFolder) -> RunState:
 
 
 @pytest.mark.parametrize("status", [Status.FINISHED, Status.DIVERGED])
-def test_a_result_is_a_job_that_completed(status: Status, submitted: RunFolder) -> None:
+@pytest.mark.parametrize("code", [0, 1, 137])
+def test_a_result_is_a_job_that_completed_whatever_came_after_it(
+    status: Status, code: int, submitted: RunFolder
+) -> None:
     word(begin(submitted), status)
-    assert ends(submitted, 0) == 0
+    assert ends(submitted, code) == 0
+    assert state_of(submitted).status == status and not submitted.failure_file.exists()
 
 
 def test_an_interrupted_run_stays_so_and_its_job_did_not_complete(submitted: RunFolder) -> None:
