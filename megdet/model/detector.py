@@ -16,6 +16,7 @@ from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
 from megdet.model.backbones import BackboneWithFPN, build_backbone
 from megdet.model.context import ContextExtractor
+from megdet.model.efficientnet_lite import from_published, is_published
 from megdet.model.large_kernel import LargeKernels
 from megdet.model.norms import NormLayers
 from megdet.model.output import Detections, TrainingOutput
@@ -165,6 +166,8 @@ def _load_weights(detector: Detector, path: Path, *, sha256: str | None) -> None
     module: nn.Module = detector
     if not any(name.startswith("backbone.") for name in state):
         module = detector.get_submodule("backbone.body")
+        if is_published(state):
+            state = from_published(state, IMAGE_MEAN, IMAGE_STD)
         state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     expected = module.state_dict()
     # Layers differ in whether they count batches, which nothing here reads.

@@ -36,9 +36,9 @@ def narrower(asked: int | None, channels: int) -> int:
     return asked or max(1, channels // 4)
 
 
-BACKBONES = ("resnet50", "resnet18", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
+BACKBONES = ("resnet50", "resnet18", "resnext50_32x4d", "seresnext50_32x4d", "efficientnet_lite0", "tiny")
 WITH_ATROUS = ("resnet50", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
-"""Those whose last stage can be atrous; torchvision's block of ResNet-18 knows no dilation."""
+"""Those whose last stage can be atrous; the blocks of the others know no dilation."""
 NORMS = ("cgbn",)
 ROI_POOLS = ("align",)
 BN_PLACES = ("backbone", "fpn", "large_kernel", "context", "segmentation")
@@ -63,9 +63,9 @@ class BackboneSettings(Settings):
     """The network below the pyramid, and the weights it starts from."""
 
     name: str = setting("resnet50", Name())
-    """resnet50, resnet18, resnext50_32x4d, seresnext50_32x4d or tiny."""
+    """resnet50, resnet18, resnext50_32x4d, seresnext50_32x4d, efficientnet_lite0 or tiny."""
     weights: str = setting("imagenet", PathText())
-    """imagenet (torchvision's file, or timm's where it has none), none, or the path of a state dict."""
+    """imagenet (torchvision's file, or another where it has none), none, or the path of a state dict."""
     weights_sha256: str | None = setting(None, Name())
     """What the content of a file of one's own is known by; found out when planning. Given, it is checked."""
     frozen_stages: int = setting(2, Whole(most=5))
