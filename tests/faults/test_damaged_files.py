@@ -1,7 +1,8 @@
 """Whatever has happened to a file of a run: its run says so in one message, or goes on with what is right; no other
 run is hidden; nothing is a traceback, and nothing that was damaged is taken for a number.
 
-`make test` tries some hundred, the same each time; HYPOTHESIS_PROFILE=thorough tries 10,000 of each kind.
+`make test` tries some hundred, the same each time; HYPOTHESIS_PROFILE=thorough tries 10,000 of each kind. Plans have
+tests/planning/test_properties.py besides, annotation files and images tests/data.
 """
 
 from __future__ import annotations
@@ -24,11 +25,10 @@ from megdet.analysis.frames import load_runs
 from megdet.cli.table import table_of
 from megdet.errors import UserError
 from megdet.launchers.jobs import Jobs
-from megdet.planning.plan import Plan
 from megdet.runs.beats import Beat, write_beat
 from megdet.runs.classes import Classes
 from megdet.runs.failure import Failure
-from megdet.runs.folder import RunFolder, run_folder
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import KINDS, read_journal
 from megdet.runs.status import Stand, Status
 from megdet.runs.sweep_folder import record_sweep
@@ -225,19 +225,3 @@ def test_a_damaged_journal_is_read_as_it_stands_or_its_damaged_line_is_named(dat
             return
         with pytest.raises(UserError, match=r"metrics\.jsonl, line \d+ is damaged; mend or remove it"):
             read_journal(folder)
-
-
-@given(data=st.data())
-def test_a_damaged_plan_is_the_plan_of_what_it_asks_for_or_refused_in_one_message(
-    data: st.DataObject, runs: Runs
-) -> None:
-    original = runs.finished.plan.read_bytes()
-    content = data.draw(damaged_json(original))
-    try:
-        plan = Plan.from_json(content)
-    except UserError as error:
-        assert one_line(str(error)), str(error)
-    else:
-        values, written = json.loads(plan.to_json()), json.loads(content)
-        assert values == json.loads(original) or plan.run_id == written["run_id"]
-        assert run_folder("runs", plan.run_id).name == plan.run_id
