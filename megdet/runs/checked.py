@@ -49,8 +49,8 @@ def _value(kind: Any, value: Any, name: str) -> Any:
             return {key: _value(inner[1], item, name) for key, item in value.items()}
         if origin is None and issubclass(one, StrEnum) and value in list(one):
             return one(value)
-        if one is float and type(value) in (int, float) and math.isfinite(value):
-            return float(value)
+        if one is float and (type(value) is int or (type(value) is float and math.isfinite(value))):
+            return value
         if one in (int, str, bool, NoneType) and type(value) is one:
             return value
     raise ValueError(f"{name!r} is {value!r:.40}, which it cannot be")
