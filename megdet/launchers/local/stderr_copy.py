@@ -24,9 +24,9 @@ class StderrCopy:
     def __init__(self, log: Path) -> None:
         self._log = log
         self._read_end, self.write_end = os.pipe()
-        """`write_end` is the rank's standard error; to be closed here once the rank has it."""
-        self.ours = os.dup(2)
-        """Our own, which the rank gets beside it."""
+        """The rank's standard error; to be closed here once the rank has it."""
+        self.ours = _own_stderr()
+        """What the rank gets beside it."""
         self._thread = threading.Thread(target=self._copy, name="stderr", daemon=True)
         self._thread.start()
 
@@ -51,3 +51,11 @@ class StderrCopy:
                         write(content)
         os.close(self._read_end)
         os.close(self.ours)
+
+
+def _own_stderr() -> int:
+    """A descriptor of our standard error; who was started without one writes to nobody."""
+    try:
+        return os.dup(2)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)

@@ -21,6 +21,7 @@ from megdet.errors import UserError
 from megdet.launchers.local.lock import is_locked
 from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan, make_plan
+from megdet.runs import causes
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.state import RunState
 from tests.launchers.stand_in import is_alive, wait_until, write_program
@@ -164,6 +165,20 @@ def test_rank_0_goes_on_where_nobody_reads_what_it_says(plan: Plan, ranks: Ranks
     assert launcher.communicate(timeout=60)[0].strip() == "finished"
     log = folder_of(plan).log(0).read_text()
     assert log.count("logged") == 2 and "Logging error" not in log and log.count("raw") == 1
+
+
+def test_a_rank_that_its_guard_has_killed_hung_and_was_not_killed_from_outside(plan: Plan, ranks: Ranks) -> None:
+    body = """
+        if rank == 0:
+            run.write_failure(Failure.of_hang(0, "rank 0 has not been heard of for 62 s", stack="", log=()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(100)
+    """
+    plan.config.cluster.max_retries = 0
+    assert run_local(plan, program=ranks(body)) == "failed"
+    failure = folder_of(plan).failure()
+    assert failure is not None and failure.reason == state_of(plan).reason == "rank 0 has not been heard of for 62 s"
+    assert causes.cause_of(failure) is causes.HUNG
 
 
 def test_each_rank_is_told_who_it_is(plan: Plan, ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
