@@ -24,6 +24,8 @@ class RunState:
     ended: str | None = None
     train_s: float = 0.0
     eval_s: float = 0.0
+    shared_s: float = 0.0
+    """Seconds of `train_s` and `eval_s` that another run has spent, in the epochs that were taken over from it."""
     step: int = 0
     """Optimizer steps done."""
     reason: str | None = None
@@ -40,7 +42,8 @@ class RunState:
         if isinstance(values, Mapping) and "state" in values:  # as megdet 0.1 called it
             values = {"status": values["state"], **{key: value for key, value in values.items() if key != "state"}}
         state = checked(cls, values)
-        if state.attempts < 1 or min(state.step, state.train_s, state.eval_s, state.journal_bytes or 0) < 0:
+        numbers = (state.step, state.train_s, state.eval_s, state.shared_s, state.journal_bytes or 0)
+        if state.attempts < 1 or min(numbers) < 0:
             raise ValueError("a number in it is below what it can be")
         for moment in (state.started, state.ended):
             if moment is not None:

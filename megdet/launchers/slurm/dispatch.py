@@ -127,7 +127,7 @@ def parameters_of(array: Array, folder: Path) -> dict[str, Any]:
         "mail_type": cluster.mail_type if cluster.mail_user else None,
         "array_parallelism": cluster.array_parallelism,
         "stderr_to_stdout": True,
-        "additional_parameters": {"requeue": True, **_further_options(cluster)},
+        "additional_parameters": {"requeue": True, **_further_options(cluster), **_dependency(array)},
         "setup": _setup(cluster, folder),
         # --output=all: what ranks say before they have logs of their own comes into the job's log.
         "srun_args": ["--kill-on-bad-exit=1", "--wait=60", "--output=all", *cpus, *cluster.srun_args],
@@ -141,6 +141,12 @@ def _further_options(cluster: ClusterSettings) -> dict[str, str | bool]:
     """`true` is an option that takes no value (`hold`), `false` one that is not given."""
     options = cluster.sbatch_options.items()
     return {key: value.lower() == "true" or value for key, value in options if value.lower() != "false"}
+
+
+def _dependency(array: Array) -> dict[str, str]:
+    """The jobs that it waits for, besides those that the user names."""
+    own = array.resources.cluster.sbatch_options.get("dependency")
+    return {"dependency": ",".join([*filter(None, [own]), ":".join(["afterany", *array.after])])} if array.after else {}
 
 
 def python_of(cluster: ClusterSettings) -> str:

@@ -11,7 +11,8 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import ExitCode, UserError
+from megdet.launchers.interface import Start
 from megdet.launchers.jobs import stands_of
 from megdet.launchers.rank import RANK_PROGRAM
 from megdet.launchers.slurm.client import SlurmClient, SlurmError
@@ -29,12 +31,13 @@ from megdet.launchers.slurm.intents import declare, fulfil, reconcile, submissio
 from megdet.launchers.slurm.job_states import SlurmQueue
 from megdet.launchers.slurm.limits import Limits, read_limits
 from megdet.launchers.slurm.payload import Payload
-from megdet.launchers.slurm.rehearsal import refusal_of
+from megdet.launchers.slurm.rehearsal import Rehearsal, rehearse
 from megdet.launchers.slurm.resources import Array, Resources, arrays_of
+from megdet.launchers.slurm.submission import Submission
 from megdet.launchers.watch import watch
 from megdet.planning.plan import Plan
 from megdet.runs.data_places import portable
-from megdet.runs.folder import folder_of
+from megdet.runs.folder import folder_of, run_folder
 from megdet.runs.prediction import Predictors, predict_all
 
 PAPERS_NODES, PAPERS_GPUS_PER_NODE = 16, 8
@@ -63,7 +66,7 @@ class SlurmLauncher:
         self._queue = SlurmQueue(self._client)
         self._said_papers = False
         self._predictors = Predictors()
-        self._rehearsed: list[tuple[Resources, str | None]] = []
+        self._rehearsed: list[tuple[Resources, Rehearsal]] = []
         """What Slurm has said of each need, asked once."""
 
     def resolve(self, config: Config) -> Config:
@@ -83,21 +86,36 @@ class SlurmLauncher:
 
     def check(self, plan: Plan) -> None:
         """Raises UserError for what Slurm would refuse, or let wait for ever."""
-        predicted = self._predictors.predict(plan)
-        resources = Resources.of(plan, hours=predicted.hours if predicted else None)
+        resources = self._resources_of(plan)
         try:
             found = self._found_within(resources.cluster, gpus_per_node=resources.gpus_per_node)
         except SlurmError:
             return  # submission says what is wrong with Slurm
         check_fits(plan, found, time_min=resources.time_min, partition=os.environ.get("SBATCH_PARTITION"))
-        if resources not in [known for known, _ in self._rehearsed]:
-            self._rehearsed.append((resources, refusal_of(Array(resources, (plan,)), self._client)))
-        said = next(said for known, said in self._rehearsed if known == resources)
+        said = self._rehearsal_of(resources, plan).refusal
         if said:
             raise UserError(
                 f"{resources.describe()}: Slurm would not take such a job (sbatch --test-only): {said}. "
                 "sweep.dry_run=true shows its script, and cluster.* what it asks for"
             )
+
+    def expected_start(self, plan: Plan) -> Start:
+        longest = Resources.of(plan).time_min
+        if isinstance(self._answer, SlurmError):
+            return Start(None, f"Slurm does not answer ({_last_line(self._answer)})", longest)
+        self.check(plan)
+        said = self._rehearsal_of(self._resources_of(plan), plan)
+        return Start(said.start, said.unknown, longest)
+
+    def _resources_of(self, plan: Plan) -> Resources:
+        predicted = self._predictors.predict(plan)
+        return Resources.of(plan, hours=predicted.alone_hours if predicted else None)
+
+    def _rehearsal_of(self, resources: Resources, plan: Plan) -> Rehearsal:
+        """Asked once for equal needs."""
+        if resources not in [known for known, _ in self._rehearsed]:
+            self._rehearsed.append((resources, rehearse(Array(resources, (plan,)), self._client)))
+        return next(said for known, said in self._rehearsed if known == resources)
 
     def _found_within(self, cluster: ClusterSettings, *, gpus_per_node: int | None = None) -> Cluster:
         """What one job may have of it. Raises SlurmError."""
@@ -151,6 +169,8 @@ class SlurmLauncher:
         parts = []
         for number, array in enumerate(_arrays(plans, max_array_size=MANY), start=1):
             runs = ", ".join(plan.run_id for plan in array.plans)
+            sources = [run for run in array.sources if run in {plan.run_id for plan in plans}]
+            runs += f", after {', '.join(sources)}" if sources else ""
             text = script_of(array, submissions_folder(_runs_dir(plans)) / f"megdet-NEW-{number}")
             parts.append(f"--- {array.resources.describe()}: {runs}\n{text}")
         return "\n".join(parts)
@@ -185,6 +205,7 @@ class SlurmLauncher:
         halved. Raises UserError where Slurm does not take one for another reason; what was submitted before stays.
         """
         runs_dir = _runs_dir(plans)
+        submitted: set[str] = set()
         with submitting(runs_dir):
             self._reconcile(runs_dir)
             stamp = f"megdet-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
@@ -193,8 +214,9 @@ class SlurmLauncher:
                 if not left:
                     break
                 array = left.popleft()
+                after = _jobs_of(array.sources, runs_dir, submitted)
                 try:
-                    job = self._submit(array, submissions_folder(runs_dir) / f"{stamp}-{number}")
+                    job = self._submit(replace(array, after=after), submissions_folder(runs_dir) / f"{stamp}-{number}")
                 except SubmitLimit as refused:
                     half = len(array.plans) // 2
                     if not half:
@@ -202,7 +224,9 @@ class SlurmLauncher:
                     left.extendleft(Array(array.resources, part) for part in (array.plans[half:], array.plans[:half]))
                     continue
                 runs = "1 run" if len(array.plans) == 1 else f"{len(array.plans)} runs"
-                say(f"job {job}: {runs} on {array.resources.describe()}")
+                submitted |= {plan.run_id for plan in array.plans}
+                wait = f", after {', '.join(after)}" if after else ""
+                say(f"job {job}: {runs} on {array.resources.describe()}{wait}")
         return [], ""
 
     @property
@@ -259,8 +283,17 @@ class SlurmLauncher:
 
 
 def _arrays(plans: Sequence[Plan], *, max_array_size: int) -> list[Array]:
-    hours = [predicted.hours if predicted else None for predicted in predict_all(plans)]
+    hours = [predicted.alone_hours if predicted else None for predicted in predict_all(plans)]
     return arrays_of(plans, max_array_size=max_array_size, hours=hours)
+
+
+def _jobs_of(runs: Sequence[str], runs_dir: Path, submitted: Set[str]) -> tuple[str, ...]:
+    """The jobs of runs that were `submitted` just now, or are under way."""
+    folders = [run_folder(runs_dir, run) for run in runs]
+    stands = stands_of([folder for folder in folders if folder.name not in submitted])
+    live = [folder for folder in folders if folder.name in submitted or stands[folder].status.is_live]
+    found = [Submission.read(folder) for folder in live]
+    return tuple(submission.job for submission in found if submission)
 
 
 def _not_under_way(plans: Sequence[Plan]) -> list[Plan]:
