@@ -70,7 +70,7 @@ class Plan:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
+    def from_json(cls, text: str | bytes) -> Plan:
         """The plan in the text of a plan.json, which must be what `make_plan` says of the config inside.
 
         Raises UserError, naming what differs, where it is not: it was edited, or written by another version.
@@ -94,7 +94,7 @@ class Plan:
         return plan
 
 
-def config_in(text: str) -> Config:
+def config_in(text: str | bytes) -> Config:
     """What was asked for a plan.json, without holding the rest of the plan to it: for looking into finished runs.
 
     Raises UserError where the file is damaged, or its config is no longer that of its run id.
@@ -201,10 +201,10 @@ def layout_request(config: Config, *, sublinear: bool) -> LayoutRequest:
     )
 
 
-def _values_in(text: str) -> Mapping[str, Any]:
+def _values_in(text: str | bytes) -> Mapping[str, Any]:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"plan.json is damaged ({error}); launch the experiment again") from None
     if not isinstance(values, dict):
         raise UserError(f"plan.json is damaged (it holds {shown(values)}); launch the experiment again")

@@ -59,6 +59,9 @@ STORE = "MEGDET_STORE"
 """Environment variable of ranks on one machine: the file in which they meet."""
 LISTENER = "MEGDET_LISTENER"
 """Environment variable of ranks that meet at MASTER_ADDR: the number of rank 0's open socket there; -1 for others."""
+TERMINAL = "MEGDET_TERMINAL"
+"""Environment variable of a rank whose standard error is copied into its log: the number of a descriptor to write to
+what is not to be copied."""
 
 T = TypeVar("T")
 

@@ -47,8 +47,8 @@ def end(
     state = folder.state() if meeting else None
     if meeting and state and state.attempts <= meeting.attempts_before:
         state = None  # an earlier attempt's
-    if state and state.status.is_result and code == 0:
-        return ExitCode.OK
+    if state and state.status.is_result:
+        return ExitCode.OK  # all is recorded: whatever ended a rank, or srun, after that has cost nothing
     if state and state.status == Status.INTERRUPTED:
         return ExitCode.INTERRUPTED
     code = code or ExitCode.RUN_FAILED

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import megdet
 from megdet.errors import UserError
+from megdet.runs.checked import checked
 from megdet.runs.folder import SUBMISSION, WAYS_OUT, RunFolder
 from megdet.runs.times import now
 
@@ -52,8 +53,8 @@ class Submission:
         if values is None or values.pop("launcher") != LAUNCHER:
             return None
         try:
-            return cls(**{**values, "history": tuple(values["history"])})
-        except (TypeError, KeyError) as error:
+            return checked(cls, values)
+        except ValueError as error:
             raise UserError(f"{folder.submission_file} is damaged ({error}); {WAYS_OUT[SUBMISSION]}") from None
 
     def edits_since(self, folder: RunFolder) -> list[str]:
