@@ -17,7 +17,7 @@ from megdet.errors import UserError
 from megdet.planning.fork import Fork
 from megdet.planning.identity import RECIPE, experiment_id_of, name_of, recipe_of, refuse_old_names, run_id_of
 from megdet.planning.layout import Layout, LayoutRequest, find_layout
-from megdet.planning.memory import memory_gb, most_images
+from megdet.planning.memory import frozen_images, memory_gb, most_images
 from megdet.planning.schedule import Schedule, make_schedule
 from megdet.planning.ways_out import refusal
 from megdet.settings.own_part import TARGET
@@ -196,6 +196,7 @@ def layout_request(config: Config, *, sublinear: bool) -> LayoutRequest:
         max_images_per_gpu=most,
         max_images_by=by,
         max_images_if_sublinear=if_sublinear,
+        frozen_images_per_gpu=frozen_images(config, sublinear=sublinear),
         bn_across_nodes=cluster.bn_across_nodes,
         sublinear=sublinear,
     )
