@@ -6,6 +6,8 @@ The third is `megdet.runs.job_environment.JobEnvironment`: training uses it and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +20,17 @@ from megdet.runs.job_environment import JobEnvironment
 from megdet.runs.status import Stand
 
 
+@dataclass(frozen=True)
+class Start:
+    """When a run would begin if it were launched now."""
+
+    at: datetime | None
+    why_unknown: str = ""
+    """Why nobody knows it, where that is so."""
+    longest_job_min: int | None = None
+    """A run that takes longer goes on in another job, and waits for that one too; None: as long as it takes."""
+
+
 class Launcher(Protocol):
     """Starts planned runs."""
 
@@ -26,6 +39,9 @@ class Launcher(Protocol):
 
     def check(self, plan: Plan) -> None:
         """Raises UserError if a plan does not fit."""
+
+    def expected_start(self, plan: Plan) -> Start:
+        """When the run would begin. Raises UserError where a plan does not fit."""
 
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         """What a reader of the plans should know of the place; a line each."""

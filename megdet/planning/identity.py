@@ -26,7 +26,12 @@ of fixed strides, images grouped by aspect ratio, 16 of frozen or small BN batch
 """
 PLACES = ("data.root", "data.train", "data.val", "data.workers", "model.init_from")
 """Within them, what says only where and how."""
-LATER: dict[str, Any] = {"model.backbone.atrous": False, "model.roi_heads.sampler": "balanced"}
+LATER: dict[str, Any] = {
+    "model.backbone.atrous": False,
+    "model.roi_heads.sampler": "balanced",
+    "model.mask.layers": 4,
+    "model.mask.resolution": 14,
+}
 """Settings that came when there were runs already, with the value at which nothing changes: there they are left out,
 and ids stay what they were."""
 UNORDERED = ("model.bn_in",)

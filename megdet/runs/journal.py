@@ -24,10 +24,14 @@ COCO_METRICS = (
 )  # fmt: skip
 """In the order of pycocotools' `stats`; mmAP is AP and mmAR is AR@100 at IoU .50:.05:.95."""
 
+MASK_METRICS = tuple(f"mask_{name}" for name in COCO_METRICS)
+"""The same of masks, where the detector has them: `mask_mmAP` is COCO's mask AP."""
+SCORES = (*COCO_METRICS, *MASK_METRICS)
+
 OWN_COLUMNS = frozenset(
     (
         "kind", "time", "event", "step", "epoch", "lr", "loss", "grad_norm", "images_per_s", "train_s", "eval_s",
-        "peak_memory_gb", "bad_images", *COCO_METRICS,
+        "peak_memory_gb", "bad_images", *SCORES,
     )
 )  # fmt: skip
 """What lines on steps and epochs have besides what the detector reports, whose names must be others."""

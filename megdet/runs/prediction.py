@@ -21,7 +21,7 @@ from megdet.runs.status import Status
 
 TAKING_TIME = (
     "model.backbone.atrous", "model.large_kernel.size", "model.context.scale", "model.segmentation.weight",
-    "model.roi_pool", "model.roi_heads.sampler", "data.train_scales",
+    "model.mask", "model.roi_pool", "model.roi_heads.sampler", "data.train_scales",
 )  # fmt: skip
 """Settings of the enhanced detector's modules (docs/enhanced.md)."""
 

@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode, UserError
-from megdet.launchers.interface import Job, JobFinder, Launcher
+from megdet.launchers.interface import Job, JobFinder, Launcher, Start
 from megdet.launchers.rank import RANK_PROGRAM, rank_environment
 from megdet.launchers.settle import settle
 from megdet.planning.plan import Plan
@@ -56,6 +57,10 @@ class ToyLauncher:
     def check(self, plan: Plan) -> None:
         if plan.layout.nodes > 1:
             raise UserError(f"{plan.run_id} needs {plan.layout.nodes} nodes; hydra/launcher=background has one")
+
+    def expected_start(self, plan: Plan) -> Start:
+        self.check(plan)
+        return Start(datetime.now().astimezone())
 
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         return ()

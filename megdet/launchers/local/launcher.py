@@ -7,6 +7,7 @@ from functools import cached_property
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
+from megdet.launchers.interface import Start
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan
@@ -33,6 +34,9 @@ class LocalLauncher:
 
     def check(self, plan: Plan) -> None:
         self.machine.check(plan)
+
+    def expected_start(self, plan: Plan) -> Start:
+        return self.machine.expected_start(plan)
 
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         return self.machine.remarks(plans)

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
+from megdet.launchers.interface import Start
 from megdet.launchers.local.launcher import how_it_ended
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.one_run import EXIT_CODES
@@ -53,6 +54,9 @@ class ParallelLauncher:
 
     def check(self, plan: Plan) -> None:
         self.machine.check(plan)
+
+    def expected_start(self, plan: Plan) -> Start:
+        return self.machine.expected_start(plan)
 
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         return self.machine.remarks(plans)

@@ -20,6 +20,7 @@ from pathlib import Path
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import ExitCode, UserError
+from megdet.launchers.interface import Start
 from megdet.launchers.jobs import stands_of
 from megdet.launchers.rank import RANK_PROGRAM
 from megdet.launchers.slurm.client import SlurmClient, SlurmError
@@ -30,7 +31,7 @@ from megdet.launchers.slurm.intents import declare, fulfil, reconcile, submissio
 from megdet.launchers.slurm.job_states import SlurmQueue
 from megdet.launchers.slurm.limits import Limits, read_limits
 from megdet.launchers.slurm.payload import Payload
-from megdet.launchers.slurm.rehearsal import refusal_of
+from megdet.launchers.slurm.rehearsal import Rehearsal, rehearse
 from megdet.launchers.slurm.resources import Array, Resources, arrays_of
 from megdet.launchers.slurm.submission import Submission
 from megdet.launchers.watch import watch
@@ -65,7 +66,7 @@ class SlurmLauncher:
         self._queue = SlurmQueue(self._client)
         self._said_papers = False
         self._predictors = Predictors()
-        self._rehearsed: list[tuple[Resources, str | None]] = []
+        self._rehearsed: list[tuple[Resources, Rehearsal]] = []
         """What Slurm has said of each need, asked once."""
 
     def resolve(self, config: Config) -> Config:
@@ -85,21 +86,36 @@ class SlurmLauncher:
 
     def check(self, plan: Plan) -> None:
         """Raises UserError for what Slurm would refuse, or let wait for ever."""
-        predicted = self._predictors.predict(plan)
-        resources = Resources.of(plan, hours=predicted.alone_hours if predicted else None)
+        resources = self._resources_of(plan)
         try:
             found = self._found_within(resources.cluster, gpus_per_node=resources.gpus_per_node)
         except SlurmError:
             return  # submission says what is wrong with Slurm
         check_fits(plan, found, time_min=resources.time_min, partition=os.environ.get("SBATCH_PARTITION"))
-        if resources not in [known for known, _ in self._rehearsed]:
-            self._rehearsed.append((resources, refusal_of(Array(resources, (plan,)), self._client)))
-        said = next(said for known, said in self._rehearsed if known == resources)
+        said = self._rehearsal_of(resources, plan).refusal
         if said:
             raise UserError(
                 f"{resources.describe()}: Slurm would not take such a job (sbatch --test-only): {said}. "
                 "sweep.dry_run=true shows its script, and cluster.* what it asks for"
             )
+
+    def expected_start(self, plan: Plan) -> Start:
+        longest = Resources.of(plan).time_min
+        if isinstance(self._answer, SlurmError):
+            return Start(None, f"Slurm does not answer ({_last_line(self._answer)})", longest)
+        self.check(plan)
+        said = self._rehearsal_of(self._resources_of(plan), plan)
+        return Start(said.start, said.unknown, longest)
+
+    def _resources_of(self, plan: Plan) -> Resources:
+        predicted = self._predictors.predict(plan)
+        return Resources.of(plan, hours=predicted.alone_hours if predicted else None)
+
+    def _rehearsal_of(self, resources: Resources, plan: Plan) -> Rehearsal:
+        """Asked once for equal needs."""
+        if resources not in [known for known, _ in self._rehearsed]:
+            self._rehearsed.append((resources, rehearse(Array(resources, (plan,)), self._client)))
+        return next(said for known, said in self._rehearsed if known == resources)
 
     def _found_within(self, cluster: ClusterSettings, *, gpus_per_node: int | None = None) -> Cluster:
         """What one job may have of it. Raises SlurmError."""
