@@ -17,9 +17,11 @@ from megdet.launchers.interface import Start
 from megdet.launchers.local.launcher import how_it_ended
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.one_run import EXIT_CODES
-from megdet.launchers.local.ranks import DIE_WITH_PARENT, python_path
+from megdet.launchers.local.ranks import DIE_WITH_PARENT
 from megdet.launchers.local.signals import handling_signals
+from megdet.launchers.rank import with_code
 from megdet.planning.plan import Plan
+from megdet.runs.code import frozen_code
 from megdet.runs.folder import folder_of, last_lines, run_folder
 from megdet.runs.status import Status
 
@@ -103,7 +105,7 @@ class ParallelLauncher:
         folder = folder_of(plan)
         folder.path.mkdir(parents=True, exist_ok=True)
         devices = [self._free.pop(0) for _ in range(self._needs(plan))]
-        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": python_path()}
+        environment = {"OMP_NUM_THREADS": "1", **with_code(os.environ, frozen_code(plan))}
         if self.machine.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         with folder.launcher_log.open("ab") as log:

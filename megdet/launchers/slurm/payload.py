@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megdet.launchers.rank import RANK_PROGRAM
-from megdet.launchers.slurm.submission import Submission, code_sha256, plan_sha256
+from megdet.launchers.slurm.submission import Submission, plan_sha256
+from megdet.planning.code_version import code_sha256
 from megdet.runs.files import json_text, replace_file
 from megdet.runs.folder import RunFolder
 from megdet.runs.times import now
