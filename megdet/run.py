@@ -36,6 +36,7 @@ def main() -> int:
         from megdet.planning.plan import Plan
         from megdet.runs.data_places import located
         from megdet.training.attempt import Attempt
+        from megdet.training.canary import CanaryAttempt
         from megdet.training.distributed import Ranks
         from megdet.training.watchdog import Watchdog
 
@@ -50,7 +51,8 @@ def main() -> int:
             Watchdog(folder, rank, timeout_s=0.9 * timeout.total_seconds()) as watchdog,
             replace(ranks, timeout=timeout) as joined,
         ):
-            return Attempt(plan, folder, joined, stop, job_environment_of(folder), watchdog).go()
+            attempt = CanaryAttempt if folder.is_canary else Attempt
+            return attempt(plan, folder, joined, stop, job_environment_of(folder), watchdog).go()
     except LostOwnership as error:
         # Not a word into the folder: it is another attempt's.
         print(error, file=sys.stderr, flush=True)

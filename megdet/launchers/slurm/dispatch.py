@@ -127,7 +127,7 @@ def parameters_of(array: Array, folder: Path) -> dict[str, Any]:
         "mail_type": cluster.mail_type if cluster.mail_user else None,
         "array_parallelism": cluster.array_parallelism,
         "stderr_to_stdout": True,
-        "additional_parameters": {"requeue": True, **_further_options(cluster)},
+        "additional_parameters": {"requeue": True, **_further_options(cluster), **_dependency(array)},
         "setup": _setup(cluster, folder),
         # --output=all: what ranks say before they have logs of their own comes into the job's log.
         "srun_args": ["--kill-on-bad-exit=1", "--wait=60", "--output=all", *cpus, *cluster.srun_args],
@@ -141,6 +141,15 @@ def _further_options(cluster: ClusterSettings) -> dict[str, str | bool]:
     """`true` is an option that takes no value (`hold`), `false` one that is not given."""
     options = cluster.sbatch_options.items()
     return {key: value.lower() == "true" or value for key, value in options if value.lower() != "false"}
+
+
+def _dependency(array: Array) -> dict[str, str]:
+    """On the canaries, beside what the site's options name; Slurm cancels what can never start."""
+    if not array.canary_jobs:
+        return {}
+    further = array.resources.cluster.sbatch_options.get("dependency")
+    all_of = [f"afterok:{':'.join(array.canary_jobs)}", *([further] if further else [])]
+    return {"dependency": ",".join(all_of), "kill_on_invalid_dep": "yes"}
 
 
 def python_of(cluster: ClusterSettings) -> str:

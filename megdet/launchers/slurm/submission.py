@@ -41,6 +41,8 @@ class Submission:
     """When somebody cancelled it, ISO 8601."""
     history: tuple[str, ...] = ()
     """Jobs that the run had before, oldest first."""
+    canaries: tuple[str, ...] = ()
+    """The folders of the canaries that the job waits for."""
 
     def write(self, folder: RunFolder) -> None:
         folder.note_submission(LAUNCHER, asdict(self))
@@ -52,7 +54,8 @@ class Submission:
         if values is None or values.pop("launcher") != LAUNCHER:
             return None
         try:
-            return cls(**{**values, "history": tuple(values["history"])})
+            canaries = tuple(values.get("canaries", ()))  # older files have none
+            return cls(**{**values, "history": tuple(values["history"]), "canaries": canaries})
         except (TypeError, KeyError) as error:
             raise UserError(f"{folder.submission_file} is damaged ({error}); {WAYS_OUT[SUBMISSION]}") from None
 
