@@ -102,16 +102,6 @@ def box_coder() -> None:
     assert_close(coder.decode_single(code, proposal), box)
 
 
-def matcher() -> None:
-    from torchvision.models.detection._utils import Matcher
-
-    overlap = torch.tensor([[0.8, 0.1, 0.4, 0.2], [0.3, 0.2, 0.1, 0.6]])  # two objects, four boxes
-    below, between = Matcher.BELOW_LOW_THRESHOLD, Matcher.BETWEEN_THRESHOLDS
-    assert Matcher(0.7, 0.3)(overlap).tolist() == [0, below, between, between]
-    assert Matcher(0.7, 0.3, allow_low_quality_matches=True)(overlap).tolist() == [0, below, between, 1]
-    assert below < 0 and between < 0
-
-
 def frames_of_threads() -> None:
     frames = sys._current_frames()
     assert frames[threading.get_ident()].f_code.co_name == "frames_of_threads"
@@ -186,8 +176,8 @@ PRIVATE_APIS = (
         "decodes upright or as stored; its public wrapper warns on every image",
         jpeg_decoder,
     ),
-    PrivateApi("torchvision.models.detection._utils", "model/rpn.py", "box coder and matcher", box_coder),
-    PrivateApi("torchvision.models.detection._utils", "model/roi_heads.py", "box coder and matcher", matcher),
+    PrivateApi("torchvision.models.detection._utils", "model/rpn.py", "box coder", box_coder),
+    PrivateApi("torchvision.models.detection._utils", "model/roi_heads.py", "box coder", box_coder),
 )
 
 
@@ -245,7 +235,7 @@ def test_no_other_private_name_is_in_use() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "from torchvision.models.detection._utils import Matcher",
+        "from torchvision.models.detection._utils import BoxCoder",
         "from torch.nn import _reduction",
         "import torch._dynamo",
         "torch.ops.aten.add(x, y)",

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from megdet.data.batch import ImageBatch
 from megdet.data.size import Size
 from megdet.model.context import ContextExtractor
 from megdet.model.hard_examples import hardest
 from megdet.model.linear import linear
-from megdet.model.output import Detections, SampledRegions
+from megdet.model.matching import Matches, filled_up, is_box, match
+from megdet.model.output import Detections, MatchedRegions, SampledRegions
 from megdet.model.roi_pool import build_roi_pool
 from megdet.model.rpn import SMOOTH_L1_BETA
 from megdet.model.sampling import IGNORED, Samples, Stream, sample_balanced, samples_of
@@ -36,6 +37,7 @@ class RoILosses:
     classes: Tensor
     box: Tensor
     regions: SampledRegions
+    matched: MatchedRegions
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class RoIHeads(nn.Module):
         self.pool = build_roi_pool(pool, strides)
         self.context = context
         self.box_coder = BoxCoder(_BOX_WEIGHTS)
-        self.matcher = Matcher(settings.positive_iou, settings.positive_iou)
+        self.positive_iou = settings.positive_iou
         self.sampler = settings.sampler
         self.num_samples, self.positive_fraction = settings.samples, settings.positive_fraction
         self.nms = settings.nms
@@ -99,7 +101,9 @@ class RoIHeads(nn.Module):
         """
         pyramid = self._pyramid(features, table)
         candidates = [torch.cat(pair) for pair in zip(proposals, batch.boxes, strict=True)]
-        labels, matched = self._assign(candidates, batch)
+        boxes, objects = filled_up(candidates), filled_up(batch.boxes)
+        matches = match(objects, boxes)
+        labels, matched = self._labels(matches, boxes, batch), matches.object
         if self.sampler == "ohem":
             samples = self._hardest(pyramid, candidates, labels, matched, batch)
         else:
@@ -110,16 +114,18 @@ class RoIHeads(nn.Module):
                 num_samples=self.num_samples,
                 positive_fraction=self.positive_fraction,
             )
-        boxes = pad_sequence(candidates, batch_first=True)[samples.image, samples.candidate]
+        boxes = boxes[samples.image, samples.candidate]
         classes = labels[samples.image, samples.candidate]
         positive = samples.positive
         image, candidate = samples.image[positive], samples.candidate[positive]
-        objects = pad_sequence(batch.boxes, batch_first=True)[image, matched[image, candidate]]
-        class_loss, box_loss = self._region_losses(pyramid, _Regions(boxes, samples.image), classes, positive, objects)
+        own = matched[image, candidate]
+        regions, targets = _Regions(boxes, samples.image), objects[image, own]
+        class_loss, box_loss = self._region_losses(pyramid, regions, classes, positive, targets)
         return RoILosses(
             classes=(class_loss * samples.weight).sum(),
             box=(box_loss * samples.weight[positive]).sum(),
             regions=SampledRegions(boxes, samples.image, positive),
+            matched=MatchedRegions(boxes[positive], image, own, classes[positive]),
         )
 
     @torch.no_grad()
@@ -129,9 +135,8 @@ class RoIHeads(nn.Module):
         table: Tensor,
         proposals: Sequence[Tensor],
         sizes: Sequence[Size],
-        original_sizes: Sequence[Size],
     ) -> list[Detections]:
-        """The detections of each image, in pixels of the original image."""
+        """The detections of each image, in pixels of the resized images."""
         counts = [len(p) for p in proposals]
         images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(table.device)
         pyramid = self._pyramid(features, table)
@@ -139,22 +144,17 @@ class RoIHeads(nn.Module):
         scores = logits.softmax(dim=1)
         return [
             self._select(*image)
-            for image in zip(proposals, scores.split(counts), deltas.split(counts), sizes, original_sizes, strict=True)
+            for image in zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)
         ]
 
-    def _assign(self, candidates: Sequence[Tensor], batch: ImageBatch) -> tuple[Tensor, Tensor]:
-        """[N, candidates] each, padded: the class, 0 or ignored; and the index of the matched object."""
-        labels, matched = [], []
-        for boxes, objects, classes in zip(candidates, batch.boxes, batch.labels, strict=True):
-            if len(objects):
-                match = self.matcher(box_iou(objects, boxes))
-                labels.append(torch.where(match >= 0, classes[match.clamp(min=0)], 0))
-                matched.append(match.clamp(min=0))
-            else:
-                nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-                labels.append(nothing)
-                matched.append(nothing)
-        return pad_sequence(labels, batch_first=True, padding_value=IGNORED), pad_sequence(matched, batch_first=True)
+    def _labels(self, matches: Matches, boxes: Tensor, batch: ImageBatch) -> Tensor:
+        """[N, candidates]: the class of each box, 0 for background, or ignored where there is no box."""
+        classes = pad_sequence(batch.labels, batch_first=True)
+        if classes.shape[1] == 0:
+            labels = torch.zeros_like(matches.object)
+        else:
+            labels = torch.where(matches.overlap >= self.positive_iou, classes.gather(1, matches.object), 0)
+        return torch.where(is_box(boxes), labels, IGNORED)
 
     def _region_losses(
         self,
@@ -211,7 +211,7 @@ class RoIHeads(nn.Module):
         logits, deltas = self.box_predictor(hidden)
         return wide(logits), wide(deltas).unflatten(1, (-1, 4))
 
-    def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size, original_size: Size) -> Detections:
+    def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size) -> Detections:
         region, label = (scores[:, 1:] > self.score_threshold).nonzero(as_tuple=True)
         label = label + 1
         boxes = self.box_coder.decode_single(deltas[region, label], proposals[region])
@@ -220,6 +220,4 @@ class RoIHeads(nn.Module):
         boxes, region, label = boxes[keep], region[keep], label[keep]
         score = scores[region, label]
         best = batched_nms(boxes, score, label, self.nms)[: self.detections_per_image]
-        scale_y, scale_x = original_size[0] / size[0], original_size[1] / size[1]
-        scale = boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))
-        return Detections(boxes=boxes[best] * scale, scores=score[best], labels=label[best])
+        return Detections(boxes=boxes[best], scores=score[best], labels=label[best])

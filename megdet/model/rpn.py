@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import batched_nms
 
 from megdet.data.batch import ImageBatch
 from megdet.data.size import Size
+from megdet.model.matching import Matches, filled_up, match
 from megdet.model.rows import RowSums, sum_rows
 from megdet.model.sampling import IGNORED, Samples, Stream, sample_balanced
 from megdet.model.settings import PYRAMID_STRIDES, AnchorSettings, RPNSettings
@@ -50,7 +51,6 @@ class RPN(nn.Module):
         self.anchors = PyramidAnchors(anchors, strides)
         self.head = RPNHead(channels, self.anchors.per_cell)
         self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
-        self.matcher = Matcher(settings.positive_iou, settings.negative_iou, allow_low_quality_matches=True)
         self.settings = settings
 
     @torch.no_grad()
@@ -75,10 +75,10 @@ class RPN(nn.Module):
 
     def losses(self, features: Sequence[Tensor], table: Tensor, batch: ImageBatch) -> RPNLosses:
         """The losses of the batch's sampled anchors; differentiable in `table`, the features' rows."""
-        anchors = torch.cat(self.anchors(features))
-        labels, matched = self._assign(anchors, batch)
+        anchors, objects = torch.cat(self.anchors(features)), filled_up(batch.boxes)
+        matches = match(objects, anchors)
         samples = sample_balanced(
-            labels,
+            self._labels(matches),
             image_keys=batch.sampling_keys,
             stream=Stream.RPN,
             num_samples=self.settings.samples,
@@ -87,9 +87,8 @@ class RPN(nn.Module):
         logits, deltas = self._predict_at(samples, features, table)
         positive = samples.positive
         objectness = F.binary_cross_entropy_with_logits(logits, positive.to(logits), reduction="none")
-        objects = torch.nn.utils.rnn.pad_sequence(batch.boxes, batch_first=True)
         image, candidate = samples.image[positive], samples.candidate[positive]
-        targets = self.box_coder.encode_single(objects[image, matched[image, candidate]], anchors[candidate])
+        targets = self.box_coder.encode_single(objects[image, matches.object[image, candidate]], anchors[candidate])
         box = F.smooth_l1_loss(deltas[positive], targets, beta=SMOOTH_L1_BETA, reduction="none").sum(1)
         return RPNLosses(
             objectness=(objectness * samples.weight).sum(),
@@ -98,19 +97,12 @@ class RPN(nn.Module):
             num_negatives=(~positive).sum(),
         )
 
-    def _assign(self, anchors: Tensor, batch: ImageBatch) -> tuple[Tensor, Tensor]:
-        """[N, anchors] each: 1 positive, 0 negative or ignored; and the index of the matched object."""
-        labels, matched = [], []
-        for objects in batch.boxes:
-            if len(objects):
-                match = self.matcher(box_iou(objects, anchors))
-                labels.append(torch.where(match >= 0, 1, torch.where(match == Matcher.BELOW_LOW_THRESHOLD, 0, IGNORED)))
-                matched.append(match.clamp(min=0))
-            else:
-                nothing = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
-                labels.append(nothing)
-                matched.append(nothing)
-        return torch.stack(labels), torch.stack(matched)
+    def _labels(self, matches: Matches) -> Tensor:
+        """[N, anchors]: 1 positive, 0 negative, or ignored."""
+        # Every object has a positive, however little its nearest anchors overlap it.
+        positive = (matches.overlap >= self.settings.positive_iou) | matches.is_nearest
+        negative = matches.overlap < self.settings.negative_iou
+        return torch.where(positive, 1, torch.where(negative, 0, IGNORED))
 
     def _predict_everywhere(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [N, H*W*A] and deltas [N, H*W*A, 4] of one level, float32 at least, without a graph."""

@@ -78,7 +78,7 @@ def most_images(config: Config, *, sublinear: bool) -> int | None:
 def _has_more_layers(config: Config) -> bool:
     """Whether switches add layers or pixels that are not counted here."""
     model = config.model
-    asked = (model.backbone, model.large_kernel, model.context, model.segmentation)
+    asked = (model.backbone, model.large_kernel, model.context, model.segmentation, model.mask)
     return asked != (replace(model.backbone, atrous=False), *(type(part)() for part in asked[1:])) or bool(
         config.data.train_scales
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,6 +118,10 @@ class RunFolder:
     def previous_checkpoint(self) -> Path:
         """The one before the last; gone once the run has finished."""
         return self.path / PREVIOUS_CHECKPOINT
+
+    def kept_checkpoint(self, epoch: int) -> Path:
+        """The one that ended an epoch, kept for runs that go on from there."""
+        return self.path / f"checkpoint-epoch{epoch:02}.pt"
 
     @property
     def lock(self) -> Path:
@@ -332,6 +337,24 @@ class RunFolder:
         except OSError:  # a file system without links
             self.checkpoint.replace(kept)
         kept.replace(self.previous_checkpoint)
+
+    def keep_checkpoint_of(self, epoch: int) -> None:
+        """The last checkpoint has ended an epoch that other runs go on from: it stays under a name of its own."""
+        self.check_owner()
+        kept = self.kept_checkpoint(epoch)
+        unfinished = self.path / f".{kept.name}.{secrets.token_hex(4)}"
+        try:
+            os.link(self.checkpoint, unfinished)
+        except OSError:  # a file system without links
+            shutil.copyfile(self.checkpoint, unfinished)
+        unfinished.replace(kept)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the run has made steps, or taken over those of another: it goes on from a checkpoint of its own."""
+        state = self.state()
+        there = self.checkpoint.exists() or self.previous_checkpoint.exists()
+        return there or (state is not None and state.step > 0)
 
     def check_checkpoint_is_there(self) -> None:
         """Raises UserError where the run has made steps and none of its checkpoints is left: it would begin anew."""

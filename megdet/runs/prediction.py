@@ -22,7 +22,7 @@ from megdet.runs.status import Status
 
 TAKING_TIME = (
     "model.backbone.atrous", "model.large_kernel.size", "model.context.scale", "model.segmentation.weight",
-    "model.roi_pool", "model.roi_heads.sampler", "data.train_scales",
+    "model.mask", "model.roi_pool", "model.roi_heads.sampler", "data.train_scales",
 )  # fmt: skip
 """Settings of the enhanced detector's modules (docs/enhanced.md)."""
 
@@ -40,6 +40,13 @@ class Prediction:
     gpu_hours: float
     source: str
     """`runs`, `canary` or `Table 3`."""
+    shared_hours: float = 0.0
+    """More, where the run has to train the epochs that it is to take over from another one; not part of the others."""
+
+    @property
+    def alone_hours(self) -> float:
+        """The hours that the run takes at the most: without those of another run."""
+        return self.hours + self.shared_hours
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,13 @@ class Predictor:
         for run in (*_finished(runs), *_canaries(runs)):
             self._by_kind.setdefault(run.kind, []).append(run)
 
-    def predict(self, plan: Plan, *, steps_done: int = 0) -> Prediction | None:
-        """The cost of the remaining steps; None without anything to predict from."""
-        left = 1 - min(steps_done / plan.schedule.steps, 1.0)
+    def predict(self, plan: Plan, *, steps_done: int = 0, steps_shared: int = 0) -> Prediction | None:
+        """The cost of the remaining steps; None without anything to predict from.
+
+        `steps_shared`: those after `steps_done` that another run trains.
+        """
+        shared = steps_shared / plan.schedule.steps
+        left = 1 - min(steps_done / plan.schedule.steps, 1.0) - shared
         runs = self._by_kind.get(_kind_of(asdict(plan.config)), [])
         if runs:
             hours, source = _hours_by(runs, plan)
@@ -78,7 +89,7 @@ class Predictor:
             hours, source = TABLE3.hours(plan), "Table 3"
         else:
             return None
-        return Prediction(hours * left, hours * left * plan.layout.gpus, source)
+        return Prediction(hours * left, hours * left * plan.layout.gpus, source, shared_hours=hours * shared)
 
 
 def check_budget(plans: Sequence[Plan], limit: float | None, *, measured_later: bool = False) -> None:
@@ -125,7 +136,9 @@ class Predictors:
             self._by_folder[runs] = Predictor(Path(runs))
         state = run_folder(runs, plan.run_id).state()
         goes_on = state is not None and plan.config.sweep.on_existing != "force"
-        return self._by_folder[runs].predict(plan, steps_done=state.step if state and goes_on else 0)
+        done = state.step if state and goes_on else 0
+        shared = plan.fork.epoch * plan.schedule.steps_per_epoch if plan.fork and not done else 0
+        return self._by_folder[runs].predict(plan, steps_done=done, steps_shared=shared)
 
 
 def predict_all(plans: Iterable[Plan]) -> list[Prediction | None]:

@@ -60,9 +60,8 @@ def data_recorded(folder: RunFolder) -> str:
 
 def check_same_data(folder: RunFolder, fingerprint: str) -> None:
     """Raises UserError where the run of a folder has made steps with other data than that of this fingerprint."""
-    recorded, state = data_recorded(folder), folder.state()
-    has_trained = folder.checkpoint.exists() or (state is not None and state.step > 0)
-    if has_trained and recorded not in ("", fingerprint):
+    recorded = data_recorded(folder)
+    if folder.has_begun and recorded not in ("", fingerprint):
         raise UserError(
             f"{folder.path} was trained on other data of this name until now: its journal says data_sha256 {recorded}, "
             f"and the data there is now has {fingerprint}. Put the first one back; or tell the two apart with another "

@@ -22,6 +22,8 @@ class RunState:
     ended: str | None = None
     train_s: float = 0.0
     eval_s: float = 0.0
+    shared_s: float = 0.0
+    """Seconds of `train_s` and `eval_s` that another run has spent, in the epochs that were taken over from it."""
     step: int = 0
     """Optimizer steps done."""
     reason: str | None = None
@@ -39,7 +41,7 @@ class RunState:
             values = {**values, "status": values["state"]}
             del values["state"]
         state = cls(**{**values, "status": Status(values["status"])})
-        numbers = (state.attempts, state.train_s, state.eval_s, state.step, state.journal_bytes or 0)
+        numbers = (state.attempts, state.train_s, state.eval_s, state.shared_s, state.step, state.journal_bytes or 0)
         if not all(isinstance(number, int | float) for number in numbers):
             raise ValueError("a number in it is none")
         if not all(isinstance(text, str) for text in (state.started, state.ended or "", state.reason or "")):

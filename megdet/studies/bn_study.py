@@ -87,7 +87,7 @@ class BNStudy:
             return self._score(_GroupNormalised(self.detector), loader, f"groups of {size}")
 
     def _score(self, model: torch.nn.Module, batches: EvalLoader, name: str) -> dict[str, float | None]:
-        rows = detect(
+        found = detect(
             model,
             track(batches, name, total=len(batches), console=ERRORS, transient=True),
             category_ids=self.eval_loader.split.category_ids,
@@ -95,7 +95,7 @@ class BNStudy:
             bf16=self.bf16,
             on_batch=lambda: None,
         )
-        return coco_metrics(self.eval_loader.split.annotations, rows)
+        return coco_metrics(self.eval_loader.split.annotations, found.rows)
 
     @contextmanager
     def _statistics_kept(self) -> Iterator[None]:

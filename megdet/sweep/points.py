@@ -90,7 +90,7 @@ def plan_points(
             is_there = stand.status != Status.NEW and not stand.status.is_live
             try:
                 if is_there and one.config.sweep.on_existing != "force":
-                    if facts := data.facts(planned.config.data):
+                    if facts := data.facts(planned.config.data, masks=planned.config.model.reads_masks):
                         check_same_data(folder_of(planned), facts.fingerprint)
                     if not stand.status.is_result:
                         folder_of(planned).check_checkpoint_is_there()
@@ -120,7 +120,7 @@ def _resolved(config: Config, launcher: Launcher, data: DataResolver) -> Config:
     """The config with absolute paths and numbers of this machine, so that a plan runs from anywhere."""
     config = copy.deepcopy(launcher.resolve(config))
     config.runs_dir = _usable(config.runs_dir)
-    config.data = data.resolve(config.data)
+    config.data = data.resolve(config.data, masks=config.model.reads_masks)
     config.model.backbone = identify_weights(config.model.backbone)
     config.model = resolve_start(config.model, Path(config.runs_dir))
     if config.tracking.enabled:

@@ -20,6 +20,7 @@ from megdet.runs.canary import Canary, canaries_of
 from megdet.runs.folder import folder_of
 from megdet.runs.prediction import check_budget
 from megdet.runs.status import Status
+from megdet.sweep.forks import with_forks
 from megdet.sweep.points import Point, plan_points, to_start
 from megdet.sweep.ready import make_ready
 from megdet.sweep.record import conclude_sweep, put_on_record
@@ -46,7 +47,7 @@ def run_points(
     except UserError as error:
         return report(error)
     data = DataResolver()
-    points = plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher, data=data)
+    points = with_forks(plan_points(asked, to_run_here=not sweep.dry_run, launcher=launcher, data=data))
     for repair in data.repairs:
         print(repair, file=sys.stderr, flush=True)
     _show(points, as_json=sweep.dry_run == "json")

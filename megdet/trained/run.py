@@ -90,6 +90,11 @@ class TrainedRun:
         epochs = self.plan.schedule.epochs
         return self.name + (f", epoch {self.epoch:g} of {epochs}" if self.epoch < epochs else "")
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether its detector finds masks too."""
+        return self.plan.config.model.mask.name is not None
+
     @cached_property
     def classes(self) -> Classes:
         """What its detector tells apart. Raises UserError where an older megdet trained it."""

@@ -72,7 +72,7 @@ class RunProgress:
             self._bar.remove_task(self._evaluation)
             self._evaluation = None
         if self._enabled:
-            values = {name: metrics[name] for name in ("mmAP", "AP50", "mmAR")}
+            values = {name: metrics[name] for name in ("mmAP", "AP50", "mmAR", "mask_mmAP") if name in metrics}
             text = "  ".join(f"{name} {value:.1f}" for name, value in values.items() if value is not None)
             log.info("%s epoch %d done  loss %.3f  %s", self._name, epoch, loss, text)
 

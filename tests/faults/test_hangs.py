@@ -178,7 +178,7 @@ def test_an_attempt_that_lost_its_folder_ends_though_it_writes_nothing(tmp_path:
         watchdog.doing("evaluating")
         folder.claim("another")
         before = {path.name for path in tmp_path.iterdir()}
-        wait_for(lambda: bool(ends), timeout_s=20)
+        wait_for(lambda: bool(ends), timeout_s=60)
     assert ends[0] == 3 and {path.name for path in tmp_path.iterdir()} == before
 
 

@@ -22,7 +22,7 @@ from megdet.launchers.local.ranks import DIE_WITH_PARENT, python_path
 from megdet.launchers.local.signals import handling_signals
 from megdet.planning.plan import Plan
 from megdet.runs.canary import Canary
-from megdet.runs.folder import folder_of, last_lines
+from megdet.runs.folder import folder_of, last_lines, run_folder
 from megdet.runs.status import Status
 
 ONE_RUN = (sys.executable, "-m", "megdet.launchers.local.one_run")
@@ -79,9 +79,9 @@ class ParallelLauncher:
         codes = set()
         with handling_signals(self._stop):
             while self._running or (waiting and not self._times_stopped):
-                # In their order: a large run is not kept waiting by small ones.
-                while waiting and not self._times_stopped and self._needs(waiting[0]) <= len(self._free):
-                    self._start(waiting.pop(0))
+                while not self._times_stopped and (plan := self._next(waiting)):
+                    waiting.remove(plan)
+                    self._start(plan)
                 for process in [process for process in self._running if process.poll() is not None]:
                     plan, devices = self._running.pop(process)
                     self._free += devices
@@ -94,6 +94,17 @@ class ParallelLauncher:
         if self._times_stopped:
             return ExitCode.INTERRUPTED
         return ExitCode.RUN_FAILED if codes - {ExitCode.OK} else ExitCode.OK
+
+    def _next(self, waiting: Sequence[Plan]) -> Plan | None:
+        """The run to start now; None where there is none, or no room for it.
+
+        In their order: a large run is not kept waiting by small ones. But one that goes on from a checkpoint of another
+        lets the others pass until that is there, or will not be.
+        """
+        to_come = {plan.run_id for plan in (*waiting, *(plan for plan, _ in self._running.values()))}
+        ready = (plan for plan in waiting if not (plan.fork and plan.fork.run_id in to_come) or _has_its_fork(plan))
+        plan = next(ready, None)
+        return plan if plan and self._needs(plan) <= len(self._free) else None
 
     def _needs(self, plan: Plan) -> int:
         """Where CPU ranks outnumber the cores, they have all of them to themselves."""
@@ -131,6 +142,12 @@ class ParallelLauncher:
             print("stopping: the runs write checkpoints (once more: at once)", file=sys.stderr, flush=True)
         for process in self._running:
             process.send_signal(signal.SIGTERM)
+
+
+def _has_its_fork(plan: Plan) -> bool:
+    assert plan.fork is not None
+    source = run_folder(plan.config.runs_dir, plan.fork.run_id)
+    return folder_of(plan).has_begun or source.kept_checkpoint(plan.fork.epoch).exists()
 
 
 def _how(plan: Plan, code: int) -> str:

@@ -144,12 +144,12 @@ def _further_options(cluster: ClusterSettings) -> dict[str, str | bool]:
 
 
 def _dependency(array: Array) -> dict[str, str]:
-    """On the canaries, beside what the site's options name; Slurm cancels what can never start."""
-    if not array.canary_jobs:
-        return {}
-    further = array.resources.cluster.sbatch_options.get("dependency")
-    all_of = [f"afterok:{':'.join(array.canary_jobs)}", *([further] if further else [])]
-    return {"dependency": ",".join(all_of), "kill_on_invalid_dep": "yes"}
+    """What it waits for, besides the jobs that the user names; Slurm cancels what a failed canary keeps for ever."""
+    own = array.resources.cluster.sbatch_options.get("dependency")
+    after = ":".join(["afterany", *array.after]) if array.after else None
+    canaries = ":".join(["afterok", *array.canary_jobs]) if array.canary_jobs else None
+    all_of = [*filter(None, [own, after, canaries])] if after or canaries else []
+    return ({"dependency": ",".join(all_of)} if all_of else {}) | ({"kill_on_invalid_dep": "yes"} if canaries else {})
 
 
 def python_of(cluster: ClusterSettings) -> str:

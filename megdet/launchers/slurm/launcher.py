@@ -11,7 +11,7 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from itertools import count
@@ -40,7 +40,7 @@ from megdet.launchers.watch import watch
 from megdet.planning.plan import Plan
 from megdet.runs.canary import Canary
 from megdet.runs.data_places import portable
-from megdet.runs.folder import folder_of
+from megdet.runs.folder import folder_of, run_folder
 from megdet.runs.prediction import Predictors, predict_all
 from megdet.runs.status import Status
 
@@ -113,7 +113,7 @@ class SlurmLauncher:
 
     def _resources_of(self, plan: Plan) -> Resources:
         predicted = self._predictors.predict(plan)
-        return Resources.of(plan, hours=predicted.hours if predicted else None)
+        return Resources.of(plan, hours=predicted.alone_hours if predicted else None)
 
     def _rehearsal_of(self, resources: Resources, plan: Plan) -> Rehearsal:
         """Asked once for equal needs."""
@@ -178,6 +178,8 @@ class SlurmLauncher:
         ]
         for number, array in enumerate([*first, *behind], start=1):
             runs = ", ".join(plan.run_id for plan in array.plans)
+            sources = [run for run in array.sources if run in {plan.run_id for plan in plans}]
+            runs += f", after {', '.join(sources)}" if sources else ""
             text = script_of(array, submissions_folder(_runs_dir(plans)) / f"megdet-NEW-{number}")
             parts.append(f"--- {array.resources.describe()}: {runs}\n{text}")
         return "\n".join(parts)
@@ -234,6 +236,7 @@ class SlurmLauncher:
         halved. Raises UserError where Slurm does not take one for another reason; what was submitted before stays.
         """
         runs_dir = _runs_dir(plans)
+        submitted: set[str] = set()
         with submitting(runs_dir):
             self._reconcile(runs_dir)
             stamp = f"megdet-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
@@ -242,15 +245,19 @@ class SlurmLauncher:
                 if not left:
                     break
                 array = left.popleft()
+                after = _jobs_of(array.sources, runs_dir, submitted)
                 try:
-                    job = self._submit(array, submissions_folder(runs_dir) / f"{stamp}-{number}")
+                    job = self._submit(replace(array, after=after), submissions_folder(runs_dir) / f"{stamp}-{number}")
                 except SubmitLimit as refused:
                     half = len(array.plans) // 2
                     if not half:
                         return [plan for one in (array, *left) for plan in one.plans], str(refused)
                     left.extendleft(replace(array, plans=part) for part in (array.plans[half:], array.plans[:half]))
                     continue
-                say(f"job {job}: {_counted(array)} on {array.resources.describe()}{_after(array)}")
+                submitted |= {plan.run_id for plan in array.plans}
+                awaited = [*after, *(f"canary {job}" for job in array.canary_jobs)]
+                wait = f", after {', '.join(awaited)}" if awaited else ""
+                say(f"job {job}: {_counted(array)} on {array.resources.describe()}{wait}")
         return [], ""
 
     @property
@@ -307,7 +314,7 @@ class SlurmLauncher:
 
 
 def _arrays(plans: Sequence[Plan], *, max_array_size: int) -> list[Array]:
-    hours = [predicted.hours if predicted else None for predicted in predict_all(plans)]
+    hours = [predicted.alone_hours if predicted else None for predicted in predict_all(plans)]
     return arrays_of(plans, max_array_size=max_array_size, hours=hours)
 
 
@@ -329,11 +336,8 @@ def _arrays_behind(plans: Sequence[Plan], canaries: Sequence[Canary], *, max_arr
         jobs = [Submission.read(folder_of(one.plan)) for one in awaited if not one.has_passed]
         running = tuple(submission.job for submission in jobs if submission)
         # The end of the canary lowers the longest time limit to what is needed (`let_go`).
-        found = (
-            arrays_of(members, max_array_size=max_array_size)
-            if jobs
-            else _arrays(members, max_array_size=max_array_size)
-        )
+        group = arrays_of if jobs else _arrays
+        found = group(members, max_array_size=max_array_size)
         arrays += [replace(array, canaries=folders, canary_jobs=running) for array in found]
     return arrays
 
@@ -345,8 +349,13 @@ def _counted(array: Array) -> str:
     return f"{len(array.plans)} {'canaries' if kind == 'canary' else 'runs'}"
 
 
-def _after(array: Array) -> str:
-    return f", after canary {', '.join(array.canary_jobs)}" if array.canary_jobs else ""
+def _jobs_of(runs: Sequence[str], runs_dir: Path, submitted: Set[str]) -> tuple[str, ...]:
+    """The jobs of runs that were `submitted` just now, or are under way."""
+    folders = [run_folder(runs_dir, run) for run in runs]
+    stands = stands_of([folder for folder in folders if folder.name not in submitted])
+    live = [folder for folder in folders if folder.name in submitted or stands[folder].status.is_live]
+    found = [Submission.read(folder) for folder in live]
+    return tuple(submission.job for submission in found if submission)
 
 
 def _not_under_way(plans: Sequence[Plan]) -> list[Plan]:

@@ -62,7 +62,7 @@ def _limit_time(plans: Sequence[Plan], predicted: Sequence[Prediction | None], c
         if submission is None or prediction is None:
             continue  # not handed over yet: the launcher that does so knows what was measured
         array, most = submission.array, Resources.of(plan).time_min
-        needed[array] = max(needed.get(array, 0), min(most, generous_min(prediction.hours)))
+        needed[array] = max(needed.get(array, 0), min(most, generous_min(prediction.alone_hours)))
         longest[array] = most
     for array, minutes in needed.items():
         if minutes < longest[array]:

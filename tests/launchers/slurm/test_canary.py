@@ -76,7 +76,7 @@ def test_with_a_budget_all_runs_wait_for_all_canaries(handed: Command, plan_for:
 
 def test_a_dependency_of_the_users_own_stays(handed: Command, plan_for: PlanFor, tmp_path: Path) -> None:
     hand_over([plan_for(16, 16, sbatch_options={"dependency": "singleton"})])
-    assert "#SBATCH --dependency=afterok:1,singleton" in script(tmp_path, 2)
+    assert "#SBATCH --dependency=singleton,afterok:1" in script(tmp_path, 2)
 
 
 def test_a_dry_run_shows_both_scripts(plan_for: PlanFor) -> None:
