@@ -15,7 +15,7 @@ from megdet.training.attempt import Attempt
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import any_over_ranks
 from megdet.training.divergence import Diverged
-from megdet.training.evaluate import detect, gather_rows
+from megdet.training.evaluate import detect, gather_found
 from megdet.training.loop import Interrupted, train_epoch
 from megdet.training.memory import peak_memory_gb
 from megdet.training.metrics import coco_metrics
@@ -92,7 +92,7 @@ class CanaryAttempt(Attempt):
         split = self.eval_loader.split
         for _ in range(2):  # the first time, libraries warm up
             began = time.perf_counter()
-            rows = detect(
+            found = detect(
                 self.detector,
                 batches,
                 category_ids=split.category_ids,
@@ -101,10 +101,10 @@ class CanaryAttempt(Attempt):
                 on_batch=self.progress.evaluated,
             )
             seconds = time.perf_counter() - began
-        rows = gather_rows(rows, self.ranks.device)
+        found = gather_found(found, self.ranks.device)
         if self.recorder:
             self.watchdog.doing("scoring")
-            coco_metrics(split.annotations, rows)
+            coco_metrics(split.annotations, found.rows, found.masks)
         images = sum(len(batch.image_ids) for batch in batches)
         return seconds / images * len(split) if images else 0.0
 
