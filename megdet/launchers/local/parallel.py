@@ -13,6 +13,7 @@ from functools import cached_property
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
+from megdet.launchers.canaries import run_after_canaries
 from megdet.launchers.interface import Start
 from megdet.launchers.local.launcher import how_it_ended
 from megdet.launchers.local.machine import Machine
@@ -21,6 +22,7 @@ from megdet.launchers.local.ranks import DIE_WITH_PARENT
 from megdet.launchers.local.signals import handling_signals
 from megdet.launchers.rank import with_code
 from megdet.planning.plan import Plan
+from megdet.runs.canary import Canary
 from megdet.runs.code import frozen_code
 from megdet.runs.folder import folder_of, last_lines, run_folder
 from megdet.runs.status import Status
@@ -61,11 +63,20 @@ class ParallelLauncher:
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         return self.machine.remarks(plans)
 
-    def preview(self, plans: Sequence[Plan]) -> str:
+    def preview(self, plans: Sequence[Plan], *, canaries: Sequence[Canary] = ()) -> str:
         return ""
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+    def run(
+        self,
+        plans: Sequence[Plan],
+        under_way: Sequence[Plan],
+        *,
+        mirror: Callable[[Plan], None],
+        canaries: Sequence[Canary] = (),
+    ) -> ExitCode:
         """What is under way is another launcher's. Only for the main thread."""
+        if canaries:
+            return run_after_canaries(plans, canaries, lambda some: self.run(some, (), mirror=mirror))
         waiting, ended = list(plans), 0
         codes = set()
         with handling_signals(self._stop):

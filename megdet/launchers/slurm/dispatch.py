@@ -146,9 +146,12 @@ def _further_options(cluster: ClusterSettings) -> dict[str, str | bool]:
 
 
 def _dependency(array: Array) -> dict[str, str]:
-    """The jobs that it waits for, besides those that the user names."""
+    """What it waits for, besides the jobs that the user names; Slurm cancels what a failed canary keeps for ever."""
     own = array.resources.cluster.sbatch_options.get("dependency")
-    return {"dependency": ",".join([*filter(None, [own]), ":".join(["afterany", *array.after])])} if array.after else {}
+    after = ":".join(["afterany", *array.after]) if array.after else None
+    canaries = ":".join(["afterok", *array.canary_jobs]) if array.canary_jobs else None
+    all_of = [*filter(None, [own, after, canaries])] if after or canaries else []
+    return ({"dependency": ",".join(all_of)} if all_of else {}) | ({"kill_on_invalid_dep": "yes"} if canaries else {})
 
 
 def python_of(cluster: ClusterSettings) -> str:

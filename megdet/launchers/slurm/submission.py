@@ -40,6 +40,8 @@ class Submission:
     """When somebody cancelled it, ISO 8601."""
     history: tuple[str, ...] = ()
     """Jobs that the run had before, oldest first."""
+    canaries: tuple[str, ...] = ()
+    """The folders of the canaries that the job waits for."""
 
     def write(self, folder: RunFolder) -> None:
         folder.note_submission(LAUNCHER, asdict(self))
