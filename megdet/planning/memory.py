@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from megdet.config.schema import Config
+from megdet.data.size import PADDED_TOGETHER
 from megdet.model.settings import PYRAMID_STRIDES, ModelSettings
 
 GB = 2**30
@@ -22,6 +23,8 @@ FLOAT = 4
 """Bytes of float32."""
 SIZE_DIVISOR = 32
 """Images are padded to multiples of it."""
+SMALL_GPU_GB = 4
+"""Taken for the memory of a GPU, or of a process on a CPU, where `cluster.gpu_memory_gb` is not known."""
 USED_SHARE = 0.9
 """Of a GPU's memory: the rest is for CUDA itself, for libraries and for gaps between tensors."""
 
@@ -68,11 +71,25 @@ def memory_gb(config: Config, *, images: int, sublinear: bool) -> float | None:
 
 def most_images(config: Config, *, sublinear: bool) -> int | None:
     """How many images in a pass fit into `cluster.gpu_memory_gb`; None where one of the two is not known."""
-    one, two = (memory_gb(config, images=images, sublinear=sublinear) for images in (1, 2))
-    if one is None or two is None or config.cluster.gpu_memory_gb is None:
+    if config.cluster.gpu_memory_gb is None:
         return None
-    room_gb = USED_SHARE * config.cluster.gpu_memory_gb - one
-    return max(0, 1 + int(room_gb // (two - one)))
+    return _images_in(USED_SHARE * config.cluster.gpu_memory_gb, config, sublinear=sublinear)
+
+
+def frozen_images(config: Config, *, sublinear: bool) -> int:
+    """How many images to have in a pass at once where BN is frozen: what is padded together, if it fits.
+
+    Two, the paper's number, where memory cannot be predicted or a GPU of unknown size may be too small for more.
+    """
+    room_gb = USED_SHARE * (config.cluster.gpu_memory_gb or SMALL_GPU_GB)
+    return max(2, min(PADDED_TOGETHER, _images_in(room_gb, config, sublinear=sublinear) or 0))
+
+
+def _images_in(room_gb: float, config: Config, *, sublinear: bool) -> int | None:
+    one, two = (memory_gb(config, images=images, sublinear=sublinear) for images in (1, 2))
+    if one is None or two is None:
+        return None
+    return max(0, 1 + int((room_gb - one) // (two - one)))
 
 
 def _has_more_layers(config: Config) -> bool:

@@ -135,12 +135,36 @@ def read_journal(folder: RunFolder, *, kinds: Sequence[str] = KINDS) -> list[dic
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
             if line.startswith(wanted):
-                lines.append(json.loads(line))
+                lines.append(_parsed(line))
             elif not line.startswith(known):
                 raise ValueError
-        except ValueError:
+        except (ValueError, KeyError, RecursionError):
             raise UserError(f"{path}, line {number} is damaged; mend or remove it") from None
     return lines
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse).decode
+_NUMBERS = {int, float, type(None), str}
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A line of a known kind. Raises ValueError or KeyError where it is not as `Journal` writes one."""
+    line: dict[str, Any] = _decode(text)
+    kind, kinds = line["kind"], [type(value) for value in line.values()]
+    right = kind in KINDS and type(line["step"]) is int and line["step"] >= 0 and type(line["time"]) in (int, float)
+    if kind == "event":
+        begins = line["event"] in ("started", "resumed")
+        right &= type(line["event"]) is str and dict not in kinds and (not begins or type(line["attempt"]) is int)
+    else:
+        right &= kinds.count(str) == 1 and _NUMBERS.issuperset(kinds)  # the one text is `kind`
+        right &= kind != "epoch" or type(line["epoch"]) is int
+    if not right:
+        raise ValueError
+    return line
 
 
 def state_by_journal(lines: Sequence[Mapping[str, Any]]) -> RunState | None:

@@ -16,7 +16,7 @@ from megdet.launchers.interface import Launcher
 from megdet.launchers.jobs import stands_of
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.model.weights import identify_weights
-from megdet.planning.code_version import code_version
+from megdet.planning.code_version import code_of_checkout, code_version
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import folder_of
 from megdet.runs.provenance import check_same_data
@@ -64,12 +64,12 @@ def plan_points(
     `to_run_here`: plans that do not fit the launcher are invalid. `data` keeps the data sets that were read.
     """
     launcher, data = launcher or LocalLauncher(), data or DataResolver()
-    commit, dirty = code_version()
+    (commit, dirty), code = code_version(), code_of_checkout()
     plans: list[Plan | UserError] = []
     for one in asked:
         try:
             one.config.check()
-            plan = make_plan(_resolved(one.config, launcher, data), commit=commit, dirty=dirty)
+            plan = make_plan(_resolved(one.config, launcher, data), commit=commit, dirty=dirty, code=code)
             if to_run_here:
                 launcher.check(plan)
             plans.append(plan)

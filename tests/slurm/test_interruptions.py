@@ -112,6 +112,17 @@ def test_a_run_with_a_killed_rank_goes_on_by_itself(slurm: SlurmCluster, tmp_pat
     assert wait_for(slurm, job_of(run)) == "COMPLETED"
 
 
+def test_a_run_of_one_rank_that_is_stopped_goes_on_by_itself(slurm: SlurmCluster, tmp_path: Path) -> None:
+    one_rank = ["batch=2", "bn_size=0", "gpus=1", "cluster.timeout_min=0.5", on_nodes("node11")]
+    (run,) = submit_runs(slurm, tmp_path, *one_rank, *LONG)
+    wait_for_steps(run)
+    os.kill(ranks_of(run)[0], signal.SIGSTOP)
+    state = wait_for_run(run, "finished", attempts=2, timeout_s=240)
+    assert state["attempts"] == 2 and wait_for(slurm, job_of(run)) == "COMPLETED"
+    said = [str(line["reason"]) for line in _journal(run) if line.get("event") == "resumed"]
+    assert "rank 0 has not been heard of for" in "".join(said) + (run / "log-rank0.txt").read_text()
+
+
 def test_a_run_whose_node_dies_goes_on_on_what_is_left(slurm: SlurmCluster, tmp_path: Path) -> None:
     (run,) = submit_runs(slurm, tmp_path, *TWO_NODES, *LONG, '+cluster.sbatch_options.exclude="node[1-12]"')
     wait_for_steps(run)
