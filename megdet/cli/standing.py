@@ -54,12 +54,16 @@ def standing_of(folder: RunFolder, stand: Stand) -> Standing:
 
 def _standing(folder: RunFolder, stand: Stand) -> Standing:
     plan, state = folder.read_plan(), folder.state()
+    try:
+        plan_sha256 = plan_sha256_of(plan)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder.plan} is damaged ({error}); move the run folder away") from None
     config, schedule = plan["config"], plan["schedule"]
     known = {
         "epochs": schedule["epochs"],
         "model": config["model"]["name"],
         "data": config["data"]["name"],
-        "plan_sha256": plan_sha256_of(plan),
+        "plan_sha256": plan_sha256,
     }
     if state is None:
         return Standing(folder.name, stand.status, stand.why, epoch=0, **known)

@@ -405,16 +405,24 @@ class RunFolder:
         self.submission_file.unlink(missing_ok=True)
 
 
+_IN_A_PLAN: dict[str, tuple[type, ...]] = {
+    "run_id": (str,), "experiment_id": (str,), "name": (str,), "commit": (str,), "dirty": (bool,), "notes": (list,),
+    "layout gpus": (int,), "schedule epochs": (int,), "schedule steps_per_epoch": (int,), "config seed": (int,),
+    "config batch": (int,), "config model name": (str,), "config data name": (str,),
+    "config tracking experiment": (str,), "config tracking enabled": (bool,), "config tracking uri": (str, type(None)),
+    "config cluster max_retries": (int,),
+}  # fmt: skip
+"""What readers of run folders count on, and its kinds."""
+
+
 def _plan_with_all(values: Any) -> dict[str, Any]:
-    """A plan's values. Raises KeyError or TypeError where one is missing that readers of run folders count on."""
-    for place in (
-        "run_id", "experiment_id", "name", "commit", "dirty", "notes", "layout gpus", "schedule epochs",
-        "schedule steps_per_epoch", "config seed", "config batch", "config tracking experiment",
-        "config tracking enabled", "config tracking uri", "config cluster max_retries",
-    ):  # fmt: skip
+    """A plan's values. Raises KeyError, TypeError or ValueError where one is missing or none that readers count on."""
+    for place, kinds in _IN_A_PLAN.items():
         found = values
         for key in place.split():
             found = found[key]
+        if type(found) not in kinds:
+            raise ValueError(f"'{place.replace(' ', '.')}' is {found!r:.40}, which it cannot be")
     return dict(values)
 
 

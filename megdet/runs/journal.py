@@ -157,8 +157,7 @@ def _parsed(text: str) -> dict[str, Any]:
     kind, kinds = line["kind"], [type(value) for value in line.values()]
     right = kind in KINDS and type(line["step"]) is int and line["step"] >= 0 and type(line["time"]) in (int, float)
     if kind == "event":
-        begins = line["event"] in ("started", "resumed")
-        right &= type(line["event"]) is str and dict not in kinds and (not begins or type(line["attempt"]) is int)
+        right &= type(line["event"]) is str and dict not in kinds and type(line.get("attempt", 1)) is int
     else:
         right &= kinds.count(str) == 1 and _NUMBERS.issuperset(kinds)  # the one text is `kind`
         right &= kind != "epoch" or type(line["epoch"]) is int
@@ -176,7 +175,7 @@ def state_by_journal(lines: Sequence[Mapping[str, Any]]) -> RunState | None:
         return None
     return RunState(
         Status.INTERRUPTED,
-        attempts=max(start["attempt"] for start in starts),
+        attempts=max(start.get("attempt", 1) for start in starts),
         started=datetime.fromtimestamp(starts[0]["time"], UTC).isoformat(timespec="seconds"),
         step=lines[-1]["step"],
     )

@@ -206,7 +206,7 @@ def journal_says(content: bytes) -> list[dict[str, Any]] | None:
         right &= type(line.get("time")) in (int, float)
         if line["kind"] == "event":
             right &= isinstance(line.get("event"), str) and not any(isinstance(value, dict) for value in values)
-            right &= line.get("event") not in ("started", "resumed") or is_a(line.get("attempt"), int)
+            right &= is_a(line.get("attempt", 1), int)
         else:
             right &= all(value is None or type(value) in (int, float) for value in values)
             right &= line["kind"] != "epoch" or is_a(line.get("epoch"), int)
