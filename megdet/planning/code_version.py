@@ -30,11 +30,6 @@ def code_version(checkout: Path | None = CHECKOUT) -> tuple[str, bool]:
         return "unknown", False
 
 
-def code_of_checkout() -> str:
-    """12 digits of the hash over the source files of a checkout; empty for an installed release."""
-    return code_sha256()[:12] if CHECKOUT else ""
-
-
 @cache
 def code_sha256() -> str:
     """Of all source files of this package, as they were when it was asked first."""

@@ -14,7 +14,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from megdet.config.locations import PACKAGE
+from megdet.config.locations import CHECKOUT, PACKAGE
 from megdet.errors import UserError
 from megdet.planning.code_version import sha256_of_sources, source_files
 from megdet.planning.plan import Plan
@@ -25,6 +25,17 @@ LOCK = ".lock"
 
 _held: dict[Path, int] = {}
 """The open locks on copies that this process starts runs with."""
+
+
+def code_to_run(runs_dir: str | Path) -> str:
+    """The state of the code that runs of a folder are to be started with, by 12 digits; empty for an installed release.
+
+    That is the one with which this process has started some already, so that a sweep is of one code, else that of now.
+    """
+    if CHECKOUT is None:
+        return ""
+    before = [place.name for place in _held if place == frozen_folder(runs_dir, place.name)]
+    return before[-1] if before else sha256_of_sources(PACKAGE)[:12]
 
 
 def frozen_code(plan: Plan) -> Path | None:

@@ -15,15 +15,15 @@ import pytest
 from megdet.config.locations import PACKAGE
 from megdet.errors import UserError
 from megdet.launchers.rank import with_code
-from megdet.planning.code_version import code_sha256, sha256_of_sources
+from megdet.planning.code_version import sha256_of_sources
 from megdet.planning.plan import Plan
 from megdet.runs import code
-from megdet.runs.code import forget_unused_code, freeze_code, frozen_code
+from megdet.runs.code import code_to_run, forget_unused_code, freeze_code, frozen_code, frozen_folder
 from megdet.runs.folder import folder_of
 from tests.runs.fabricate import plan_of
 from tests.runs.folders import owned
 
-NOW = code_sha256()[:12]
+NOW = sha256_of_sources(PACKAGE)[:12]
 
 
 @pytest.fixture
@@ -49,11 +49,18 @@ def release(held: dict[Path, int]) -> None:
 def test_the_copy_is_the_code_once_for_each_state(plan: Plan) -> None:
     freeze_code(plan)
     place = frozen_code(plan)
-    assert place is not None and sha256_of_sources(place / "megdet") == code_sha256()
+    assert place is not None and sha256_of_sources(place / "megdet") == sha256_of_sources(PACKAGE)
     before = place.stat().st_ino
     release(code._held)
     freeze_code(plan)
     assert place.stat().st_ino == before and [path.name for path in place.parent.iterdir()] == [NOW]
+
+
+def test_a_process_goes_on_with_the_code_that_it_began_a_sweep_with(plan: Plan, tmp_path: Path) -> None:
+    assert code_to_run(plan.config.runs_dir) == NOW
+    code._held[frozen_folder(plan.config.runs_dir, "0123456789ab")] = os.open(os.devnull, os.O_RDONLY)
+    assert code_to_run(plan.config.runs_dir) == "0123456789ab"
+    assert code_to_run(tmp_path / "others") == NOW
 
 
 def test_an_installed_release_needs_no_copy(plan: Plan) -> None:

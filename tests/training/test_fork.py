@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from megdet.config.compose import Asked
 from megdet.errors import ExitCode
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.fork import Fork
-from megdet.planning.plan import Plan, make_plan
+from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.journal import read_journal
 from megdet.runs.provenance import data_recorded
+from megdet.sweep.points import plan_points
 from megdet.sweep.sweep import run_points
 from megdet.training.fork import take_over
 from tests.training.test_run import STEPS_PER_EPOCH, config_of, start
@@ -115,7 +117,9 @@ def source(shared: list[RunFolder], tmp_path: Path) -> RunFolder:
 
 def planned(source: RunFolder, tmp_path: Path, shapes_root: Path) -> Plan:
     """The long run's plan, to go on from the checkpoint of the last shared epoch."""
-    return make_plan(long(tmp_path, shapes_root).config, fork=Fork(source.name, 2))
+    [point] = plan_points([long(tmp_path, shapes_root)], to_run_here=True)
+    assert point.plan is not None
+    return replace(point.plan, fork=Fork(source.name, 2))
 
 
 def test_runs_that_share_epochs_are_those_from_scratch_to_the_last_bit(
