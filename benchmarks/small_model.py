@@ -53,7 +53,7 @@ def step_seconds(size: int, bn_size: int, steps: int, folder: Path) -> list[floa
     seconds: list[float] = []
     with Ranks(0, 0, 1, torch.device("cpu")) as ranks:
         detector = detector_of(plan, ranks)
-        loader, _ = loaders_of(plan, ranks, read_data(plan.config.data))
+        loader, _ = loaders_of(plan, ranks, read_data(plan.config.data, masks=plan.config.model.reads_masks))
         train_epoch(
             data_parallel(detector),
             list(loader.epoch(0)),

@@ -35,9 +35,9 @@ WARM_UP_STEPS = 2
 VARIANTS = ("torchvision", "fp32", "fp32_sublinear", "bf16")
 
 
-def batch_of(images: int, size: int) -> ImageBatch:
+def batch_of(images: int, size: int, *, masks: bool = False) -> ImageBatch:
     """4:3, as most of COCO."""
-    return sample(images, size, -(-size * 4 // 3 // 32) * 32)
+    return sample(images, size, -(-size * 4 // 3 // 32) * 32, masks=masks)
 
 
 def torchvision_steps(backbone: str, size: int, images: int, steps: int) -> list[float]:
@@ -92,7 +92,7 @@ def our_steps(
     from megdet.training.totals import EpochTotals
 
     seconds: list[float] = []
-    batch = batch_of(images, size)
+    batch = batch_of(images, size, masks=model.reads_masks)
     with Ranks.from_environment() as ranks:
         detector = build_detector(
             model,

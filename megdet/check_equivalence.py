@@ -251,7 +251,7 @@ def _joined(rank: int, world_size: int, folder: Path) -> Iterator[Ranks]:
 
 
 def _two_steps(plan: Plan, case: Case, ranks: Ranks, folder: Path) -> tuple[State, State]:
-    loader, _ = loaders_of(plan, ranks, read_data(plan.config.data))
+    loader, _ = loaders_of(plan, ranks, read_data(plan.config.data, masks=plan.config.model.reads_masks))
     learning_rate = learning_rate_of(plan)
     detector = detector_of(plan, ranks, pretrained=False).double()
     optimizer = optimizer_of(plan, detector)

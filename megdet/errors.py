@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from enum import IntEnum
-from typing import Any
+from typing import Any, TextIO
 
 
 class UserError(ValueError):
@@ -44,19 +44,22 @@ def outlive_closed_pipes() -> None:
 
     Makes standard output and standard error take, and drop, what is written after their reader has gone."""
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        try:
-            descriptor = stream.fileno()
-        except (AttributeError, OSError, ValueError):  # captured by a test or a notebook
-            continue
-        if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
-            continue
-        stream.flush()
-        raw = _Forgiving(descriptor, "w", closefd=False)
-        wrapped = io.TextIOWrapper(
-            io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=stream.line_buffering
-        )
-        setattr(sys, name, wrapped)
+        setattr(sys, name, outliving_its_pipe(getattr(sys, name)))
+
+
+def outliving_its_pipe(stream: TextIO) -> TextIO:
+    """The same stream, but that it takes, and drops, what is written after its reader has gone."""
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, OSError, ValueError):  # captured by a test or a notebook
+        return stream
+    if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
+        return stream
+    stream.flush()
+    raw = _Forgiving(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=stream.line_buffering
+    )
 
 
 class _Forgiving(io.FileIO):

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from megdet.errors import ExitCode
 from megdet.runs.folder import ATTEMPT, LostOwnership, RunFolder
+from megdet.runs.guard import guarded
 from megdet.training.ending import record_failure, start_log
 from megdet.training.stop_signals import StopSignals
 
@@ -31,32 +33,39 @@ def main() -> int:
     try:
         if ATTEMPT not in os.environ and rank == 0:
             folder.claim(_attempt())
-        # Imported here, with the log open: a node whose torch or driver is broken says so in failure.json.
-        from megdet.launchers.jobs import job_environment_of
-        from megdet.planning.plan import Plan
-        from megdet.runs.data_places import located
-        from megdet.training.attempt import Attempt
-        from megdet.training.distributed import Ranks
-        from megdet.training.watchdog import Watchdog
-
-        ranks = Ranks.from_environment()
-        plan = Plan.from_json(path.read_text())
-        plan = replace(plan, config=located(plan.config, folder))
-        plan.check_ranks(ranks.world_size)
-        ranks.check_device()
-        timeout = timedelta(minutes=plan.config.cluster.timeout_min)
-        # It speaks before a collective's own time-out, which knows no rank and no place.
-        with (
-            Watchdog(folder, rank, timeout_s=0.9 * timeout.total_seconds()) as watchdog,
-            replace(ranks, timeout=timeout) as joined,
-        ):
-            return Attempt(plan, folder, joined, stop, job_environment_of(folder), watchdog).go()
+        with guarded(folder) if rank == 0 else nullcontext():
+            return _run(path, folder, rank, stop)
     except LostOwnership as error:
         # Not a word into the folder: it is another attempt's.
         print(error, file=sys.stderr, flush=True)
         return ExitCode.INTERRUPTED
     except Exception as error:
         return record_failure(folder, rank, error)
+
+
+def _run(path: Path, folder: RunFolder, rank: int, stop: StopSignals) -> ExitCode:
+    # Imported here, with the log open: a node whose torch or driver is broken says so in failure.json.
+    from megdet.launchers.jobs import job_environment_of
+    from megdet.planning.plan import Plan
+    from megdet.runs.data_places import located
+    from megdet.training.attempt import Attempt
+    from megdet.training.canary import CanaryAttempt
+    from megdet.training.distributed import Ranks
+    from megdet.training.watchdog import Watchdog
+
+    ranks = Ranks.from_environment()
+    plan = Plan.from_json(path.read_bytes())
+    plan = replace(plan, config=located(plan.config, folder))
+    plan.check_ranks(ranks.world_size)
+    ranks.check_device()
+    timeout = timedelta(minutes=plan.config.cluster.timeout_min)
+    # It speaks before a collective's own time-out, which knows no rank and no place.
+    with (
+        Watchdog(folder, rank, timeout_s=0.9 * timeout.total_seconds()) as watchdog,
+        replace(ranks, timeout=timeout) as joined,
+    ):
+        attempt = CanaryAttempt if folder.is_canary else Attempt
+        return attempt(plan, folder, joined, stop, job_environment_of(folder), watchdog).go()
 
 
 def _attempt() -> str:

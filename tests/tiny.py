@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from megdet.data.annotations import read_annotations
 from megdet.data.coco import CocoSplit
 from megdet.data.files import coco_files
 from megdet.data.loader import TrainLoader
@@ -63,11 +64,12 @@ def tiny_loader(
     images_per_gpu: int,
     accumulation: int,
     train_scales: Sequence[float] = (),
+    masks: bool = False,
 ) -> TrainLoader:
     """This rank's share of the generated training images."""
     files = coco_files(root)
     return TrainLoader(
-        CocoSplit(files.train_images, files.train_annotations),
+        CocoSplit(files.train_images, read_annotations(files.train_annotations, masks=masks)),
         batch=batch,
         bn_size=bn_size,
         images_per_gpu=images_per_gpu,
@@ -83,4 +85,5 @@ def tiny_loader(
         workers=0,
         pin_memory=False,
         train_scales=train_scales,
+        masks=masks,
     )

@@ -13,8 +13,8 @@ from megdet.analysis.paper_settings import paper_settings
 from megdet.analysis.rows import KEY
 from megdet.analysis.setting_values import NOT_SET, numbers_in, setting_text
 
-CONTENTS = {"annotations": "data_sha256", "weights": "weights_sha256"}
-"""Files that runs learn from, and the columns that tell their content."""
+CONTENTS = {"annotations": "data_sha256", "masks": "data.masks_fingerprint", "weights": "weights_sha256"}
+"""What runs learn from, and the columns that tell its content; runs with boxes alone have no masks."""
 NAMED = 4
 """Settings that a heading names; more are counted."""
 
@@ -74,7 +74,8 @@ class Group:
     @cached_property
     def contents(self) -> dict[str, str]:
         """The SHA-256 of the files that they learned from, as far as recorded: of `annotations`, `weights`."""
-        recorded = {name: max(self.runs[column]) for name, column in CONTENTS.items()}  # the others agree, or have none
+        # The others agree, or have none.
+        recorded = {name: max(_contents_in(self.runs, column)) for name, column in CONTENTS.items()}
         return {name: sha256 for name, sha256 in recorded.items() if sha256}
 
     @cached_property
@@ -112,7 +113,7 @@ def comparable_groups(frames: RunFrames, varied: Sequence[str] = KEY) -> list[Gr
         return []
     part = runs.groupby(_constant(frames.settings, varied), dropna=False, sort=False).ngroup()
     for column in CONTENTS.values():
-        part = _split(part, _known_contents(runs[column], part))
+        part = _split(part, _known_contents(_contents_in(runs, column), part))
     part = _split(part, _rare_variants(frames, varied, part))
     groups = [Group("", found, tuple(varied)) for found in frames.split(part)]
     groups.sort(key=lambda group: (_distance(group), -len(group.runs), group.runs["run_id"].iloc[0]))
@@ -120,7 +121,13 @@ def comparable_groups(frames: RunFrames, varied: Sequence[str] = KEY) -> list[Gr
 
 
 def _constant(settings: Iterable[str], varied: Sequence[str]) -> list[str]:
-    return [key for key in settings if not any(f"{key}.".startswith(f"{name}.") for name in varied)]
+    not_compared = (*varied, *CONTENTS.values())
+    return [key for key in settings if not any(f"{key}.".startswith(f"{name}.") for name in not_compared)]
+
+
+def _contents_in(runs: pd.DataFrame, column: str) -> pd.Series:
+    """Of each run, empty where it is not known."""
+    return runs[column].fillna("") if column in runs else pd.Series("", runs.index)
 
 
 def _split(part: pd.Series, by: pd.Series) -> pd.Series:

@@ -22,7 +22,7 @@ from megdet.analysis.records import Files, Records
 from megdet.analysis.run_folders import from_run_folders
 from megdet.analysis.setting_values import setting_text, typed
 from megdet.errors import UserError
-from megdet.runs.journal import COCO_METRICS
+from megdet.runs.journal import SCORES
 from megdet.settings.paths import expanded, fault_of_path
 from megdet.settings.rules import shown
 from megdet.tracking.uri import default_uri
@@ -55,6 +55,7 @@ class RunFrames:
     commit            str     of the code of the last attempt
     commits           tuple   of the code that trained it, one after the other
     dirty             bool    whether the code differed from its commit, in any attempt
+    code_sha256       str     of its source files, as `runs/.code` has them, `a → b` where they changed; may be empty
     data_sha256       str     the fingerprint of the data, `a → b` where it changed; may be empty
     weights_sha256    str     first 12 hex digits of the SHA-256 of the file that training began from
     sweeps            tuple   the names of the sweeps that asked for it
@@ -142,7 +143,7 @@ def frames_of(records: Records, *, epochs: Iterable[str] = EPOCHS, steps: Iterab
     settings = _with(pd.DataFrame([run.settings for run in records.runs]), [LR_SCALE]).apply(typed)
     settings[LR_SCALE] = settings[LR_SCALE].fillna(1.0).astype(float)
     final = pd.DataFrame([run.final for run in records.runs], index=facts.index)
-    final = _with(final, COCO_METRICS).drop(columns=[*facts, "epoch", "step", "kind", "time"], errors="ignore")
+    final = _with(final, SCORES).drop(columns=[*facts, "epoch", "step", "kind", "time"], errors="ignore")
     tags = pd.DataFrame([run.tags for run in records.runs], index=facts.index).add_prefix("tags.")
     runs = pd.concat([facts, settings, final.astype(float), tags], axis=1).rename_axis("run")
     return RunFrames(

@@ -18,7 +18,7 @@ import pandas as pd
 from megdet.analysis.records import Record, Records
 from megdet.errors import UserError
 from megdet.planning.identity import WITH_OLD_NAMES
-from megdet.runs.journal import COCO_METRICS
+from megdet.runs.journal import SCORES
 from megdet.runs.provenance import ARROW
 from megdet.tracking.client import client_of
 from megdet.tracking.payload import REPLACED
@@ -135,6 +135,7 @@ def _record(run: Run, experiment: str) -> Record:
         "train_s": _train_s(run),
         "commits": tuple(tags.get("commits", commit).split(ARROW)),
         "dirty": tags.get("dirty") == "True",
+        "code_sha256": tags.get("code_sha256", ""),
         "data_sha256": tags.get("data_sha256", ""),
         "weights_sha256": tags.get("weights_sha256", ""),
         "plan_sha256": tags.get("plan_sha256", ""),
@@ -145,7 +146,7 @@ def _record(run: Run, experiment: str) -> Record:
     settings = {key: value for key, value in run.data.params.items() if key != "seed"}
     final: dict[str, float | None] = {}
     if facts["status"] == "finished":
-        final = {name: metrics.get(FINAL + name) for name in COCO_METRICS}
+        final = {name: metrics.get(FINAL + name) for name in SCORES}
     if any(value is not None for value in final.values()):  # the last epoch is there: each curve's newest value is its
         final = {**{name: value for name, value in metrics.items() if "/" not in name}, **final}
     return Record(facts, settings, final, tags)

@@ -16,7 +16,7 @@ from megdet.analysis.asked import Asked, asked_settings, implied_settings
 from megdet.analysis.cells import Format, decimals, hours, three_digits
 from megdet.config.sweep_file import read_sweep_file
 from megdet.errors import UserError
-from megdet.runs.journal import COCO_METRICS
+from megdet.runs.journal import SCORES
 from megdet.settings.rules import shown
 
 LABEL = "label"
@@ -128,7 +128,7 @@ def _measure(heading: str, given: Any, file: str) -> Measure:
         raise UserError(f"{place}: digits={digits!r}; write how many to show after the point, or leave it out")
     found = re.fullmatch(r"(.*\S) \(([^()]+)\)", heading)
     name, unit = (found[1], found[2]) if found else (heading, "")
-    is_score = number in COCO_METRICS
+    is_score = number in SCORES
     return Measure(
         name, number, unit, better or ("up" if is_score else None), 1 if is_score and digits is None else digits
     )

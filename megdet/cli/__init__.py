@@ -10,7 +10,22 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from megdet import __version__
-from megdet.cli import cancel, cluster, du, ensemble, evaluate, export, logs, predict, rm, status, sync, wait, why
+from megdet.cli import (
+    cancel,
+    cluster,
+    du,
+    ensemble,
+    evaluate,
+    export,
+    logs,
+    predict,
+    rm,
+    shapes,
+    status,
+    sync,
+    wait,
+    why,
+)
 from megdet.cli.doors import DOORS, complete
 from megdet.errors import UserError, outlive_closed_pipes
 
@@ -20,6 +35,7 @@ RUN is a run's name, its beginning or a pattern (of ./runs), a run folder, or a 
 EPILOG = """\
   megdet data check data=custom ...    look into your own images before you train on them
   megdet launch -m batch=16,64,256 bn_size=16,32 cluster=mine hydra/launcher=submitit_slurm sweep.wait=false
+  megdet shapes batch=64 bn_size=16    each layout of an experiment: hours, memory, when it would end
   megdet status --watch        the runs as they go; Ctrl-C stops watching, not the runs
   megdet logs b256-bn16 -f     what a run says
   megdet why                   what went wrong, by cause, and what to do
@@ -59,6 +75,7 @@ COMMANDS: dict[str, Command] = {
     "rm": rm,
     "sync": sync,
     "cluster": cluster,
+    "shapes": shapes,
 }
 
 

@@ -24,7 +24,8 @@ Read a data set as training and evaluation would, and report on it:
   megdet data check data=custom data.train.annotations=all.json data.val_fraction=0.1 --pixels
   megdet data check data.root=/data/coco
 
-Overrides are those of `megdet launch`. The headers of all images are read; --pixels decodes them too.
+Overrides are those of `megdet launch`; with model.mask.name=head the objects' masks are read and checked too. The
+headers of all images are read; --pixels decodes them too.
 Exit code: 0 all is well, or was repaired; 1 some images cannot be used; 2 the data is refused.
 """
 SHOWN = 10
@@ -46,12 +47,13 @@ def main(arguments: Sequence[str]) -> int:
     # Imported here: --help should not wait for it.
     from megdet.config.compose import compose
 
-    data = compose(parsed.overrides).data
+    config = compose(parsed.overrides)
+    data, masks = config.data, config.model.reads_masks
     data.check("data.")
     if data.name in GENERATED and not Path(data.root).exists():
         raise UserError(f"data.root={data.root} is not there yet: data={data.name} is drawn when a run first needs it")
     files = check_files(data)
-    found = _read(data, files)
+    found = _read(data, files, masks=masks)
     splits = {"training": found.train, "validation": found.val}
     if parsed.json:
         bad = {use: _problems(split, use, pixels=parsed.pixels) for use, split in splits.items()}
@@ -99,7 +101,7 @@ def _as_json(
     }
 
 
-def _read(data: DataSettings, files: DataFiles) -> DataSet:
+def _read(data: DataSettings, files: DataFiles, *, masks: bool) -> DataSet:
     """Read both annotation files; if both are refused, both messages are raised together."""
     from megdet.data.annotation_cache import load_annotations
     from megdet.data.data_set import check_against, read_files
@@ -107,13 +109,13 @@ def _read(data: DataSettings, files: DataFiles) -> DataSet:
     refused = []
     for path in dict.fromkeys((files.train_annotations, files.val_annotations)):
         try:
-            load_annotations(path)
+            load_annotations(path, masks=masks)
         except UserError as error:
             refused.append(str(error))
     if refused:
         raise UserError("\n".join(refused))
     # Missing images are reported, not refused.
-    found = read_files(files, max_bad_images=10**12)
+    found = read_files(files, max_bad_images=10**12, masks=masks)
     check_against(data, files, found.facts)
     return found
 

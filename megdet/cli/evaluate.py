@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 SUMMARY = "score a trained run on annotated images: COCO's numbers, by class and size"
 HELP = """\
 Score the detector of a trained run on any annotated images: COCO's 12 numbers, and AP of each class and size of
-object. Classes go by their names; the file may list fewer than the run knows. The training data is not needed.
+object; of masks too, where both the run and the file have them. Classes go by their names; the file may list fewer
+than the run knows. The training data is not needed.
 Images that cannot be read count as images in which nothing was found.
 
   megdet eval b16-bn16 --annotations annotations/instances_val2017.json --images val2017
@@ -69,12 +70,13 @@ def _print(scores: Scores, *, title: str) -> None:
     for left, right in zip(numbers[:half], numbers[half:], strict=True):
         table.add_row(left[0], _cell(left[1]), right[0], _cell(right[1]))
     console.print(table)
-    by_class = Table("class", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for name in BY_CLASS:
-        by_class.add_column(name.removeprefix("AP_"), justify="right")
-    for name, own in scores.by_class.items():
-        by_class.add_row(name, *(_cell(own[column]) for column in BY_CLASS))
-    console.print(by_class)
+    for kind in ("", "mask_") if "mask_mmAP" in scores.metrics else ("",):
+        by_class = Table("class", box=box.SIMPLE, padding=(0, 1, 0, 0))
+        for name in BY_CLASS:
+            by_class.add_column((kind if name == "mmAP" else "") + name.removeprefix("AP_"), justify="right")
+        for name, own in scores.by_class.items():
+            by_class.add_row(name, *(_cell(own[kind + column]) for column in BY_CLASS))
+        console.print(by_class)
 
 
 def _cell(value: float | None) -> str:

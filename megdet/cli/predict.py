@@ -22,6 +22,7 @@ HELP = """\
 Find objects in images with the detector of a trained run. The training data is not needed. Leaves in --out:
 
   detections.json   COCO's results format: image_id, category_id, bbox, score
+  masks.json        the same of masks, where the run has them: segmentation in place of bbox
   images.json       which image has which id, and the classes; COCO's format too
   pictures/         the first images with what was found in them
 
@@ -31,6 +32,7 @@ Find objects in images with the detector of a trained run. The training data is 
 Image ids are those of --annotations; else the number that each file's name is (000000000139.jpg); else 1, 2, 3, ...
 Exit code: 0 all is well, 1 some images cannot be read, 2 a mistake in what was asked.
 """
+DETECTIONS, MASKS = "detections.json", "masks.json"
 PICTURES = 16
 
 
@@ -66,7 +68,11 @@ def run(parsed: argparse.Namespace) -> int:
         found = detect_in(trained, asked, score=parsed.score, views=views, advance=advance)
     _write(found, out, pictures=parsed.pictures, score=parsed.score)
     boxes = sum(map(len, found))
-    print(f"{len(found)} images, {boxes} boxes: {out / 'detections.json'}")
+    print(f"{len(found)} images, {boxes} boxes: {out / DETECTIONS}")
+    if found.have_masks:
+        print(f"their masks: {out / MASKS}")
+    elif trained.has_masks and boxes:
+        print("no masks: boxes of several views are fused, and a mask is that of one box in one view")
     if parsed.pictures and len(found):
         print(f"pictures: {out / 'pictures'}")
     return say_unreadable(found.unreadable, len(found) + len(found.unreadable))
@@ -86,7 +92,9 @@ def _write(found: Predictions, out: Path, *, pictures: int, score: float | None)
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "detections.json").write_text(json.dumps(found.to_coco()))
+        (out / DETECTIONS).write_text(json.dumps(found.to_coco()))
+        if found.have_masks:
+            (out / MASKS).write_text(json.dumps(found.masks_to_coco()))
         (out / "images.json").write_text(json.dumps(found.to_image_list()))
         for image in found[: max(0, pictures)]:
             picture = image.picture() if score is None else image.picture(min_score=score)

@@ -81,6 +81,11 @@ def compose(overrides: Sequence[str], *, folders: Sequence[str] = ()) -> Config:
     `folders` have further options, as those of --config-dir do.
     A running Hydra is left as it was.
     """
+    return compose_with_launcher(overrides, folders=folders)[0]
+
+
+def compose_with_launcher(overrides: Sequence[str], *, folders: Sequence[str] = ()) -> tuple[Config, str]:
+    """The experiment as `compose` gives it, and what `hydra/launcher` it is for."""
     register()
     own = own_conf()
     places = [*map(str, filter(None, [own])), *(str(Path(folder).resolve()) for folder in folders)]
@@ -88,7 +93,8 @@ def compose(overrides: Sequence[str], *, folders: Sequence[str] = ()) -> Config:
     at_work, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with composing(overrides), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return to_config(hydra.compose("config", [*search, *overrides]))
+            composed = hydra.compose("config", [*search, *overrides], return_hydra_config=True)
+            return to_config(composed), str(composed.hydra.runtime.choices["hydra/launcher"])
     finally:
         GlobalHydra.instance().hydra = at_work
 

@@ -1,4 +1,4 @@
-"""The three lists of a COCO annotation file, with only the keys that boxes need."""
+"""The three lists of a COCO annotation file, with only the keys that boxes need, and segmentations where asked."""
 
 from __future__ import annotations
 
@@ -40,6 +40,13 @@ class AnnotationEntry(msgspec.Struct, gc=False):
     iscrowd: Any = MISSING
 
 
+class MaskedEntry(AnnotationEntry, gc=False):
+    """An annotation with its mask."""
+
+    segmentation: msgspec.Raw | msgspec.UnsetType = MISSING
+    """As written."""
+
+
 class ImageList(msgspec.Struct):
     """Of a file that may have no annotations, as COCO has them for its test images."""
 
@@ -50,6 +57,12 @@ class AnnotationLists(msgspec.Struct):
     images: list[ImageEntry]
     categories: list[CategoryEntry]
     annotations: list[AnnotationEntry]
+
+
+class MaskedLists(msgspec.Struct):
+    images: list[ImageEntry]
+    categories: list[CategoryEntry]
+    annotations: list[MaskedEntry]
 
 
 _NOT_JSON = {
@@ -63,7 +76,7 @@ _NOT_JSON = {
 """What files begin with that are something else, and what to do."""
 
 
-def read_lists(path: Path) -> AnnotationLists:
+def read_lists(path: Path, *, masks: bool = False) -> AnnotationLists | MaskedLists:
     """The lists of an annotation file. Raises UserError where it is not one JSON object that has them.
 
     Everything else in the file must be valid JSON and is skipped. A key that an entry has twice counts as last
@@ -71,7 +84,7 @@ def read_lists(path: Path) -> AnnotationLists:
     """
     content = _bytes_of(path)
     try:
-        lists = _decoded(content, AnnotationLists)
+        lists = _decoded(content, MaskedLists) if masks else _decoded(content, AnnotationLists)
         _refuse_repeated_lists(path, content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} {_fault(content, error)}") from error

@@ -2,7 +2,7 @@
 
 What boxes need is checked strictly; what has one meaning only is repaired and said; the rest raises UserError with the
 file, the entry and how many more there are. What boxes do not need (info, licences, segmentation, keypoints,
-annotation ids) decides nothing.
+annotation ids) decides nothing, except that segmentations are read and checked where masks are asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from megdet.data.annotation_json import MISSING, read_image_list, read_lists
 from megdet.data.boxes import fit_boxes, read_boxes
 from megdet.data.entries import MAX_ID, Entries, number, shown
+from megdet.data.masks import Masks
+from megdet.data.segmentations import read_segmentations
 from megdet.errors import UserError
 
 READER_VERSION = 1
@@ -51,6 +53,8 @@ class Annotations:
     """[m], pixels; of the object where the file says, else of the box. Small, medium and large go by it."""
     crowds: NDArray[np.bool_]
     """[m]: regions of many objects, left out of training and ignored in evaluation."""
+    masks: Masks | None = None
+    """Of the boxes, each as large as its image; None where they were not asked for."""
     repairs: tuple[str, ...] = ()
     """What was read otherwise than it is written, a sentence each."""
 
@@ -67,6 +71,7 @@ class Annotations:
             boxes=self.boxes[boxes],
             areas=self.areas[boxes],
             crowds=self.crowds[boxes],
+            masks=None if self.masks is None else self.masks.chosen(boxes),
         )
 
     def with_categories(self, ids: NDArray[np.int64], names: tuple[str, ...]) -> Annotations:
@@ -75,10 +80,13 @@ class Annotations:
         return replace(self, category_ids=ids, category_names=names, labels=labels)
 
 
-def read_annotations(path: Path | str) -> Annotations:
-    """Read and check a file. Raises UserError."""
+def read_annotations(path: Path | str, *, masks: bool = False) -> Annotations:
+    """Read and check a file, with `masks` its segmentations too.
+
+    Raises UserError, or `NoMasks`, where masks are asked for and no annotation has one.
+    """
     with _without_collector():
-        return _read(Path(path))
+        return _read(Path(path), masks=masks)
 
 
 def read_images(path: Path | str) -> Annotations:
@@ -121,8 +129,8 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _read(path: Path) -> Annotations:
-    lists = read_lists(path)
+def _read(path: Path, *, masks: bool) -> Annotations:
+    lists = read_lists(path, masks=masks)
     images = Entries(path, "images", lists.images)
     categories = Entries(path, "categories", lists.categories)
     annotations = Entries(path, "annotations", lists.annotations)
@@ -133,6 +141,7 @@ def _read(path: Path) -> Annotations:
     crowds = _read_crowds(annotations)
     boxes, kept = fit_boxes(annotations, read_boxes(annotations), sizes[owner])
     areas = _read_areas(annotations, boxes)
+    drawn = read_segmentations(annotations, sizes[owner]) if masks else None
     _note_ids(annotations)
     return Annotations(
         path=path,
@@ -146,6 +155,7 @@ def _read(path: Path) -> Annotations:
         boxes=boxes[kept],
         areas=areas[kept],
         crowds=crowds[kept],
+        masks=None if drawn is None else drawn.chosen(kept),
         repairs=(*images.repairs, *categories.repairs, *annotations.repairs),
     )
 

@@ -30,6 +30,8 @@ class ImageBatch:
     """As stored in the annotation file."""
     sampling_keys: list[int]
     """Seeds of what the detector samples for each image: a function of seed, epoch and image id alone."""
+    masks: list[Tensor] | None = None
+    """uint8 [n_i, h_i, w_i], 0 and 1: the objects in each image's own area; None where they were not asked for."""
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -41,6 +43,7 @@ class ImageBatch:
             images=self.images.to(device, non_blocking=True),
             boxes=[b.to(device, non_blocking=True) for b in self.boxes],
             labels=[t.to(device, non_blocking=True) for t in self.labels],
+            masks=None if self.masks is None else [m.to(device, non_blocking=True) for m in self.masks],
         )
 
 

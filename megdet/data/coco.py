@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from megdet.data.annotations import Annotations, read_annotations
+from megdet.data.masks import Masks
 from megdet.data.size import Size
+
+
+@dataclass(frozen=True, eq=False)
+class MasksByImage:
+    """The masks of a split's objects, to be handed to who makes pixels of them."""
+
+    masks: Masks
+    places: NDArray[np.int64]
+    """Of the objects in `masks`, image by image."""
+    first: NDArray[np.int64]
+    """[n + 1]: where each image's begin in `places`."""
+
+    def of(self, index: int) -> Masks:
+        """Those of an image, in the order of its boxes."""
+        return self.masks.chosen(self.places[self.first[index] : self.first[index + 1]])
 
 
 class CocoSplit:
@@ -43,6 +60,12 @@ class CocoSplit:
         """int64 [n], 1..number of categories."""
         return self._labels[self._first[index] : self._first[index + 1]]
 
+    @property
+    def masks(self) -> MasksByImage | None:
+        """The masks of the objects that have boxes here; None where they were not read."""
+        read = self.annotations.masks
+        return None if read is None else MasksByImage(read, self._places, self._first)
+
     def _arrange_boxes(self) -> None:
         objects = ~self.annotations.crowds
         owner, boxes = self.annotations.owner[objects], self.annotations.boxes[objects]
@@ -51,4 +74,5 @@ class CocoSplit:
         by_image = np.argsort(owner, kind="stable")
         self._boxes = corners[by_image].astype(np.float32)
         self._labels = self.annotations.labels[objects][by_image]
+        self._places = np.flatnonzero(objects)[by_image]
         self._first = np.searchsorted(owner[by_image], np.arange(len(self) + 1))

@@ -15,7 +15,7 @@ from megdet.data.annotations import Annotations
 from megdet.data.coco import CocoSplit
 from megdet.data.entries import shown
 from megdet.data.files import DataFiles, check_files
-from megdet.data.fingerprint import fingerprint
+from megdet.data.fingerprint import fingerprint, masks_fingerprint
 from megdet.data.image_folder import ABSENT, file_sizes
 from megdet.data.known import GENERATED
 from megdet.data.settings import DataSettings
@@ -32,6 +32,8 @@ class DataFacts:
     class_names: tuple[str, ...]
     fingerprint: str
     """12 hex digits: the content, see `megdet.data.fingerprint`."""
+    masks_fingerprint: str | None
+    """The same of the masks; None where they were not read."""
     repairs: tuple[str, ...]
     """What was read otherwise than it is written or is worth a look, a sentence each."""
 
@@ -50,34 +52,36 @@ def inspect_data(data: DataSettings) -> DataFacts:
     return read_data(data).facts
 
 
-def read_data(data: DataSettings) -> DataSet:
-    """Read and check the data that a config asks for.
+def read_data(data: DataSettings, *, masks: bool = False) -> DataSet:
+    """Read and check the data that a config asks for, with `masks` the objects' masks too.
 
     Raises:
         UserError: where files are missing or not what they should be, the two do not belong together, or they are not
             what the config says of them (its counts, its fingerprint).
     """
     files = check_files(data)
-    found = read_files(files, max_bad_images=data.max_bad_images)
+    found = read_files(files, max_bad_images=data.max_bad_images, masks=masks)
     check_against(data, files, found.facts)
     return found
 
 
-def read_files(files: DataFiles, *, max_bad_images: int) -> DataSet:
+def read_files(files: DataFiles, *, max_bad_images: int, masks: bool = False) -> DataSet:
     """Read and check files, which are there. Raises UserError where they are not what they should be."""
-    train, val = _read_splits(files)
+    train, val = _read_splits(files, masks=masks)
     parts = [
         _Part(folder, split, file_sizes(folder, split.file_names))
         for folder, split in ((files.train_images, train), (files.val_images, val))
     ]
     missing = _check_images(parts, most=max_bad_images)
     repairs = dict.fromkeys((*train.repairs, *val.repairs, *missing, *_in_both(files, train, val)))
+    masks_read = [part.annotations.masks for part in parts if part.annotations.masks is not None]
     facts = DataFacts(
         train_images=len(train.image_ids),
         val_images=len(val.image_ids),
         num_classes=len(train.category_ids),
         class_names=train.category_names,
         fingerprint=fingerprint([(part.annotations, part.file_sizes) for part in parts]),
+        masks_fingerprint=masks_fingerprint(masks_read) if masks_read else None,
         repairs=tuple(map(printable, repairs)),
     )
     return DataSet(CocoSplit(files.train_images, train), CocoSplit(files.val_images, val), facts)
@@ -90,11 +94,11 @@ class _Part:
     file_sizes: NDArray[np.int64]
 
 
-def _read_splits(files: DataFiles) -> tuple[Annotations, Annotations]:
-    whole = load_annotations(files.train_annotations)
+def _read_splits(files: DataFiles, *, masks: bool) -> tuple[Annotations, Annotations]:
+    whole = load_annotations(files.train_annotations, masks=masks)
     if files.val_fraction is None:
         train = whole
-        val = _labelled_as(train, load_annotations(files.val_annotations))
+        val = _labelled_as(train, load_annotations(files.val_annotations, masks=masks))
     else:
         validates = np.array([_share(name) < files.val_fraction for name in whole.file_names])
         train, val = whole.of_images(~validates), whole.of_images(validates)
@@ -178,6 +182,12 @@ def check_against(data: DataSettings, files: DataFiles, facts: DataFacts) -> Non
                 f"data.{name}={asked}, but {path}{split} has {found} {what}. Set data.{name}={found}, or use "
                 "data=custom, which asks the files"
             )
+    if data.masks_fingerprint is not None and facts.masks_fingerprint not in (None, data.masks_fingerprint):
+        raise UserError(
+            f"data.masks_fingerprint={data.masks_fingerprint}, but that of the masks in {files.train_annotations} and "
+            f"{files.val_annotations} is {facts.masks_fingerprint}: not those of the plan. Put them back, or "
+            "launch again without data.masks_fingerprint: other masks make another run"
+        )
     if data.name not in GENERATED and data.fingerprint not in (None, facts.fingerprint):
         raise UserError(
             f"data.fingerprint={data.fingerprint}, but the content of {files.train_annotations} and "

@@ -1,9 +1,9 @@
 """The fingerprint of a data set: a hash of everything in it that decides a run's result.
 
 Of the annotation files their meaning (what `Annotations` holds, in the file's order, for the order decides which images
-make a batch), so that other words, segmentation or annotation ids change nothing. Of the images their names and sizes
-in bytes, not their pixels: hashing COCO would read 19 GB for every plan. Pixels that change and keep the file's size to
-the byte are therefore not noticed.
+make a batch), so that other words, segmentation or annotation ids change nothing; masks, where they are
+learned, have a fingerprint of their own. Of the images their names and sizes in bytes, not their pixels: hashing COCO
+would read 19 GB for every plan. Pixels that change and keep the file's size to the byte are therefore not noticed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdet.data.annotations import Annotations
+from megdet.data.masks import Masks
 
 FINGERPRINT_VERSION = 1
 DIGITS = 12
@@ -40,6 +41,15 @@ def fingerprint(splits: Sequence[tuple[Annotations, NDArray[np.int64]]]) -> str:
         ):
             # Adding 0 makes -0.0, which means the same, 0.0.
             _add(digest.update, (array.astype(kind) + np.zeros((), kind)).tobytes())
+    return digest.hexdigest()[:DIGITS]
+
+
+def masks_fingerprint(splits: Sequence[Masks]) -> str:
+    """12 hex digits of a SHA-256 over the masks of training and validation images."""
+    digest = hashlib.sha256(f"megdet masks {FINGERPRINT_VERSION}".encode())
+    for masks in splits:
+        _add(digest.update, masks.codes.tobytes())
+        _add(digest.update, masks.ends.astype("<i8").tobytes())
     return digest.hexdigest()[:DIGITS]
 
 

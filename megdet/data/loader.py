@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from megdet.data.batch import ImageBatch, TrainingStep
@@ -53,22 +54,31 @@ class _Pixels:
     """A worker's answer to several requests: pixels only, since boxes need no worker."""
 
     images: list[Tensor]
+    masks: list[list[Tensor]]
+    """Of each image of each request; empty where none are read."""
     unreadable: dict[str, str]
     """File name -> reason."""
 
     def pin_memory(self) -> _Pixels:
-        return replace(self, images=[image.pin_memory() for image in self.images])
+        return replace(
+            self,
+            images=[image.pin_memory() for image in self.images],
+            masks=[[mask.pin_memory() for mask in of_request] for of_request in self.masks],
+        )
 
 
 class _PixelReader(Dataset[_Pixels]):
     """Reads, resizes, mirrors and pads; asked by the list of requests that make one pass."""
 
-    def __init__(self, split: CocoSplit) -> None:
+    def __init__(self, split: CocoSplit, *, masks: bool = False) -> None:
         self.folder, self.file_names, self.sizes = split.folder, split.file_names, split.sizes
+        self.masks = split.masks if masks else None
 
     def __getitem__(self, requests: Sequence[_Request]) -> _Pixels:
         unreadable: dict[str, str] = {}
-        return _Pixels([self._read(request, unreadable) for request in requests], unreadable)
+        images = [self._read(request, unreadable) for request in requests]
+        masks = [] if self.masks is None else [self._masks(request, unreadable) for request in requests]
+        return _Pixels(images, masks, unreadable)
 
     def _read(self, request: _Request, unreadable: dict[str, str]) -> Tensor:
         batch = torch.zeros(len(request.indices), 3, *request.padded, dtype=torch.uint8)
@@ -84,6 +94,27 @@ class _PixelReader(Dataset[_Pixels]):
                 image = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None].expand(3, height, width)
             place[:, : image.shape[1], : image.shape[2]] = image.flip(-1) if flip else image
         return batch
+
+    def _masks(self, request: _Request, unreadable: dict[str, str]) -> list[Tensor]:
+        """uint8 [n, h, w] of each image, resized as it is."""
+        assert self.masks is not None
+        min_size, max_size = request.limits
+        masks = []
+        for index, flip in zip(request.indices, request.flips, strict=True):
+            size = self.sizes[index]
+            pixels = torch.from_numpy(self.masks.of(index).pixels(size))
+            if self.file_names[index] in unreadable:
+                pixels = pixels[:0]
+            resized = _resized_masks(pixels, resized_size(size, min_size=min_size, max_size=max_size))
+            masks.append(resized.flip(-1) if flip else resized)
+        return masks
+
+
+def _resized_masks(masks: Tensor, size: Size) -> Tensor:
+    """Each pixel has the value of the old pixel that its centre lies in."""
+    if not len(masks):
+        return masks.new_zeros((0, *size))
+    return F.interpolate(masks[:, None], size, mode="nearest-exact")[:, 0]
 
 
 def _same(pixels: Any) -> Any:
@@ -184,13 +215,19 @@ class TrainLoader:
         workers: int,
         pin_memory: bool,
         train_scales: Sequence[float] = (),
+        masks: bool = False,
     ) -> None:
-        """`train_scales`: of images, one drawn for each padding group; none: they have the usual size."""
+        """`train_scales`: of images, one drawn for each padding group; none: they have the usual size.
+
+        `masks`: batches have the objects' masks too, which `split` must have.
+        """
         if batch != world_size * images_per_gpu * accumulation:
             raise ValueError(
                 f"batch={batch} is not world_size={world_size} x images_per_gpu={images_per_gpu} "
                 f"x accumulation={accumulation}"
             )
+        if masks and split.masks is None:
+            raise ValueError("masks are asked for, and the split was read without")
         if len(split) < batch:
             raise UserError(
                 f"batch={batch} images, but {split.annotations.path} has {len(split)}: an epoch would have no step; "
@@ -202,7 +239,7 @@ class TrainLoader:
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.flip, self.aspect_grouping, self.max_bad_images = flip, aspect_grouping, max_bad_images
         self.limits = limits_of(min_size, max_size, train_scales)
-        self._workers = _Workers(_PixelReader(split), workers=workers, pin_memory=pin_memory)
+        self._workers = _Workers(_PixelReader(split, masks=masks), workers=workers, pin_memory=pin_memory)
         self.bad_images: dict[str, str] = {}
         self._resized: dict[Limits, list[Size]] = {}
 
@@ -233,10 +270,11 @@ class TrainLoader:
         done: list[list[ImageBatch]] = []
         for requests, loaded in zip(passes, pixels, strict=True):
             _record_bad(loaded.unreadable, self.bad_images, "training", self.max_bad_images, self.split.folder)
+            masks: Sequence[list[Tensor] | None] = loaded.masks or [None] * len(requests)
             done.append(
                 [
-                    self._image_batch(request, images, loaded.unreadable, epoch)
-                    for request, images in zip(requests, loaded.images, strict=True)
+                    self._image_batch(request, images, of_images, loaded.unreadable, epoch)
+                    for request, images, of_images in zip(requests, loaded.images, masks, strict=True)
                 ]
             )
             if len(done) == self.accumulation:
@@ -268,7 +306,14 @@ class TrainLoader:
     def _flips(self, index: int, epoch: int) -> bool:
         return self.flip and is_flipped(self.seed, epoch, self.split.image_ids[index])
 
-    def _image_batch(self, request: _Request, images: Tensor, unreadable: dict[str, str], epoch: int) -> ImageBatch:
+    def _image_batch(
+        self,
+        request: _Request,
+        images: Tensor,
+        masks: list[Tensor] | None,
+        unreadable: dict[str, str],
+        epoch: int,
+    ) -> ImageBatch:
         image_ids = [self.split.image_ids[index] for index in request.indices]
         resized = self._resized_to(request.limits)
         boxes, labels = [], []
@@ -286,6 +331,7 @@ class TrainLoader:
             image_ids=image_ids,
             original_sizes=[self.split.sizes[index] for index in request.indices],
             sampling_keys=[sampling_key(self.seed, epoch, image_id) for image_id in image_ids],
+            masks=masks,
         )
 
     @staticmethod

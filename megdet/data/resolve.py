@@ -20,13 +20,14 @@ class DataResolver:
     """Resolves the data of many experiments; what several of them share is read once."""
 
     def __init__(self) -> None:
-        self._read: dict[tuple[DataFiles, int], DataFacts | UserError] = {}
+        self._read: dict[tuple[DataFiles, int, bool], DataFacts | UserError] = {}
 
-    def resolve(self, data: DataSettings) -> DataSettings:
+    def resolve(self, data: DataSettings, *, masks: bool = False) -> DataSettings:
         """The same with absolute places, and with `train_images`, `val_images`, `num_classes` and `fingerprint` set.
 
         COCO 2017 and generated sets are known by their names and counts, so they can be planned without the files.
-        Where files are there, they are read and checked. Of any other data the fingerprint is part of what is asked.
+        Where files are there, they are read and checked, with `masks` the objects' masks too. Of any other data the
+        fingerprint is part of what is asked.
 
         Raises:
             UserError: where the data is not what it should be, or is not there and not known without.
@@ -42,17 +43,17 @@ class DataResolver:
                 )
             data.fingerprint = drawn
             return data
-        facts = self.facts(data)
+        facts = self.facts(data, masks=masks)
         if facts is None:
             if None in (data.train_images, data.val_images, data.num_classes):
                 check_files(data)  # which says what is missing
             return data
         data.train_images, data.val_images, data.num_classes = facts.train_images, facts.val_images, facts.num_classes
         if not _is_known_by_name(data):
-            data.fingerprint = facts.fingerprint
+            data.fingerprint, data.masks_fingerprint = facts.fingerprint, facts.masks_fingerprint
         return data
 
-    def facts(self, data: DataSettings) -> DataFacts | None:
+    def facts(self, data: DataSettings, *, masks: bool = False) -> DataFacts | None:
         """What the files say; None where they are not there, and of generated ones, which are what was asked.
 
         Raises:
@@ -64,10 +65,10 @@ class DataResolver:
         from megdet.data.data_set import check_against, read_files
 
         files = files_of(data)
-        key = (files, data.max_bad_images)
+        key = (files, data.max_bad_images, masks)
         if key not in self._read:
             try:
-                self._read[key] = read_files(files, max_bad_images=data.max_bad_images).facts
+                self._read[key] = read_files(files, max_bad_images=data.max_bad_images, masks=masks).facts
             except UserError as error:
                 self._read[key] = error
         found = self._read[key]

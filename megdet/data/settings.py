@@ -38,6 +38,8 @@ class DataSettings(Settings):
     num_classes: int | None = setting(80, Whole(least=1, most=100_000))
     fingerprint: str | None = setting(None, Name())
     """What the content is known by, where the name does not say it; found out when planning. Given, it is checked."""
+    masks_fingerprint: str | None = setting(None, Name())
+    """The same of the objects' masks, where the model learns them."""
     min_size: int = setting(800, Whole(least=1, most=MOST_PIXELS))
     """Images are resized so that their shorter side has this many pixels ..."""
     max_size: int = setting(1333, Whole(least=1, most=MOST_PIXELS))

@@ -6,16 +6,30 @@ The third is `megdet.runs.job_environment.JobEnvironment`: training uses it and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
+from megdet.runs.canary import Canary
 from megdet.runs.causes import Cause
 from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment
 from megdet.runs.status import Stand
+
+
+@dataclass(frozen=True)
+class Start:
+    """When a run would begin if it were launched now."""
+
+    at: datetime | None
+    why_unknown: str = ""
+    """Why nobody knows it, where that is so."""
+    longest_job_min: int | None = None
+    """A run that takes longer goes on in another job, and waits for that one too; None: as long as it takes."""
 
 
 class Launcher(Protocol):
@@ -27,16 +41,27 @@ class Launcher(Protocol):
     def check(self, plan: Plan) -> None:
         """Raises UserError if a plan does not fit."""
 
+    def expected_start(self, plan: Plan) -> Start:
+        """When the run would begin. Raises UserError where a plan does not fit."""
+
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         """What a reader of the plans should know of the place; a line each."""
 
-    def preview(self, plans: Sequence[Plan]) -> str:
+    def preview(self, plans: Sequence[Plan], *, canaries: Sequence[Canary] = ()) -> str:
         """What a dry run prints about the jobs; may be empty."""
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+    def run(
+        self,
+        plans: Sequence[Plan],
+        under_way: Sequence[Plan],
+        *,
+        mirror: Callable[[Plan], None],
+        canaries: Sequence[Canary] = (),
+    ) -> ExitCode:
         """Start plans; if asked to, wait for them and for those that are already under way.
 
-        Calls `mirror` for each run whose ranks could not record their end.
+        Calls `mirror` for each run whose ranks could not record their end. A plan that waits for one of `canaries`
+        starts once that has passed, and `sweep.max_gpu_hours` holds by what they have all measured.
         """
 
 

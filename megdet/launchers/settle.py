@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from megdet.errors import ExitCode
 from megdet.runs.causes import NETWORK, cause_of
-from megdet.runs.failure import Failure
+from megdet.runs.failure import NO_PROGRESS, Failure
 from megdet.runs.folder import RunFolder
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
@@ -35,8 +35,8 @@ def settle(
     if state is None or state == before:
         attempts = before.attempts + 1 if before else 1
         state = replace(before or RunState(Status.RUNNING, attempts, started), status=Status.RUNNING, attempts=attempts)
-    if not any(codes) and state.status.is_result:
-        return state.status
+    if state.status.is_result:
+        return state.status  # all is recorded: whatever ended a rank after that has cost nothing
     rank = first_dead or 0
     if stopped or codes[rank] == ExitCode.INTERRUPTED:
         if state.status != Status.INTERRUPTED:
@@ -44,7 +44,7 @@ def settle(
             folder.write_state(replace(state, status=Status.INTERRUPTED, ended=now(), reason=reason))
         return Status.INTERRUPTED
     failure = folder.failure()
-    if codes[rank] <= 0 or failure is None or _is_echo(failure, rank, codes[rank]):
+    if failure is None or not _says_it(failure, rank, codes[rank]):
         reason = _reason(rank, codes[rank], out_of_memory=out_of_memory)
         folder.release_room()
         folder.write_failure(Failure.of_death(rank, reason, log=folder.last_log_lines(rank)))
@@ -58,10 +58,14 @@ def settle(
     return Status.FAILED
 
 
-def _is_echo(failure: Failure, rank: int, code: int) -> bool:
-    """Whether a rank only complains of the connection to one that went before it, without a word."""
+def _says_it(failure: Failure, rank: int, code: int) -> bool:
+    """Whether what is on record tells how `rank` ended, and with it the attempt."""
+    if failure.error == NO_PROGRESS:
+        return True  # who wrote that has killed it
     spoke = code in (ExitCode.RUN_FAILED, ExitCode.USER_ERROR)
-    return failure.rank != rank and not spoke and cause_of(failure) is NETWORK
+    # A rank may only complain of the connection to one that went before it, without a word.
+    is_echo = failure.rank != rank and not spoke and cause_of(failure) is NETWORK
+    return code > 0 and not is_echo
 
 
 def blame(code: int) -> int:

@@ -13,6 +13,8 @@ from torchvision.models.resnet import ResNet
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from megdet.model.efficientnet_lite import CHANNELS as EFFICIENTNET_CHANNELS
+from megdet.model.efficientnet_lite import efficientnet_lite0
 from megdet.model.norms import FusedFrozenBatchNorm2d
 from megdet.model.se_resnext import seresnext50_32x4d
 from megdet.model.settings import STRIDES, BackboneSettings, FPNSettings
@@ -121,6 +123,9 @@ def build_backbone(settings: BackboneSettings, norm: Callable[[int], nn.Module])
         return _own_backbone(settings.custom, norm)
     if settings.name == "tiny":
         return _tiny(norm, atrous=settings.atrous)
+    if settings.name == "efficientnet_lite0":
+        stem, layers = efficientnet_lite0(norm)
+        return Body(stem=stem, layers=layers, channels=EFFICIENTNET_CHANNELS)
     dilated = [False, False, settings.atrous]
     model = _RESNETS[settings.name](norm_layer=norm, replace_stride_with_dilation=dilated)
     return _resnet(model, atrous=settings.atrous)

@@ -6,6 +6,7 @@ loss is its own (a mean over its own samples), samples are seeded per image, and
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -13,10 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from megdet.data.batch import ImageBatch
+from megdet.data.size import Size
 from megdet.errors import UserError
 from megdet.model.backbones import BackboneWithFPN, build_backbone
 from megdet.model.context import ContextExtractor
+from megdet.model.efficientnet_lite import from_published, is_published
 from megdet.model.large_kernel import LargeKernels
+from megdet.model.mask_branch import MaskBranch
+from megdet.model.mask_generator import MaskGenerator
+from megdet.model.mask_head import MaskHead
 from megdet.model.norms import NormLayers
 from megdet.model.output import Detections, TrainingOutput
 from megdet.model.roi_heads import RoIHeads
@@ -38,13 +44,19 @@ class Detector(nn.Module):
     image_std: Tensor
 
     def __init__(
-        self, backbone: BackboneWithFPN, rpn: RPN, roi_heads: RoIHeads, segmentation: SegmentationHead | None = None
+        self,
+        backbone: BackboneWithFPN,
+        rpn: RPN,
+        roi_heads: RoIHeads,
+        segmentation: SegmentationHead | None = None,
+        mask: MaskBranch | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.rpn = rpn
         self.roi_heads = roi_heads
         self.segmentation = segmentation
+        self.mask = mask
         shape = (1, 3, 1, 1)
         self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(shape), persistent=False)
         self.register_buffer("image_std", torch.tensor(IMAGE_STD).view(shape), persistent=False)
@@ -55,7 +67,12 @@ class Detector(nn.Module):
         table = pyramid_rows(features)
         levels = features[: len(STRIDES)]
         if not self.training:
-            return self.roi_heads.detect(levels, table, proposals, batch.sizes, batch.original_sizes)
+            found = self.roi_heads.detect(levels, table, proposals, batch.sizes)
+            masks = [None] * len(found) if self.mask is None else self.mask.detect(levels, table, found)
+            return [
+                _in_original_pixels(*image)
+                for image in zip(found, masks, batch.sizes, batch.original_sizes, strict=True)
+            ]
         rpn = self.rpn.losses(features, table, batch)
         roi = self.roi_heads.losses(levels, table, proposals, batch)
         positive = roi.regions.positive
@@ -67,6 +84,8 @@ class Detector(nn.Module):
         }
         if self.segmentation is not None:
             losses["segmentation"] = self.segmentation.loss(levels, batch)
+        if self.mask is not None:
+            losses["mask"] = self.mask.loss(levels, table, roi.matched, batch)
         return TrainingOutput(
             losses=losses,
             counts={
@@ -87,6 +106,12 @@ class Detector(nn.Module):
             image[:, height:].zero_()
             image[:, :, width:].zero_()
         return images
+
+
+def _in_original_pixels(found: Detections, masks: Tensor | None, size: Size, original: Size) -> Detections:
+    scale_y, scale_x = original[0] / size[0], original[1] / size[1]
+    scale = found.boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))
+    return replace(found, boxes=found.boxes * scale, masks=masks)
 
 
 def build_detector(
@@ -111,6 +136,7 @@ def build_detector(
         torch.default_generator.manual_seed(seed)
         body = build_backbone(model.backbone, norm.backbone)
         large_kernel = context = segmentation = None
+        mask: MaskBranch | None = None
         if model.large_kernel.size is not None:
             levels = len(pyramid_strides(strides))
             large_kernel = LargeKernels(
@@ -120,7 +146,18 @@ def build_detector(
             context = ContextExtractor(channels, model.context, model.roi_pool, strides=strides, norm=norm.context)
         if model.segmentation.weight is not None:
             segmentation = SegmentationHead(
-                len(strides), channels, model.segmentation, num_classes=num_classes, norm=norm.segmentation
+                len(strides),
+                channels,
+                model.segmentation,
+                num_classes=num_classes,
+                norm=norm.segmentation,
+                by_masks=model.segments_by_masks,
+            )
+        if model.mask.name == "head":
+            mask = MaskHead(channels, model.mask, model.roi_pool, strides=strides, num_classes=num_classes)
+        elif model.mask.name == "generator":
+            mask = MaskGenerator(
+                channels, model.mask, model.roi_pool, strides=strides, num_classes=num_classes, norm=norm.mask
             )
         detector = Detector(
             BackboneWithFPN(body, model.fpn, norm=norm.fpn, sublinear=sublinear, large_kernel=large_kernel),
@@ -135,6 +172,7 @@ def build_detector(
                 context=context,
             ),
             segmentation,
+            mask,
         )
     weights = path_of(model.backbone.weights, model.backbone.name)
     if pretrained and weights is not None:
@@ -165,6 +203,8 @@ def _load_weights(detector: Detector, path: Path, *, sha256: str | None) -> None
     module: nn.Module = detector
     if not any(name.startswith("backbone.") for name in state):
         module = detector.get_submodule("backbone.body")
+        if is_published(state):
+            state = from_published(state, IMAGE_MEAN, IMAGE_STD)
         state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     expected = module.state_dict()
     # Layers differ in whether they count batches, which nothing here reads.

@@ -37,10 +37,11 @@ class NormLayers:
 
     backbone: Callable[[int], nn.Module]
     fpn: Callable[[int], nn.Module] | None
-    """None: the pyramid's convolutions have a bias and no norm; so for the next three."""
+    """None: the pyramid's convolutions have a bias and no norm; so for the next four."""
     large_kernel: Callable[[int], nn.Module] | None = None
     context: Callable[[int], nn.Module] | None = None
     segmentation: Callable[[int], nn.Module] | None = None
+    mask: Callable[[int], nn.Module] | None = None
 
 
 class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision has no types

@@ -20,6 +20,20 @@ class SampledRegions:
 
 
 @dataclass(frozen=True)
+class MatchedRegions:
+    """The P positives among the sampled regions, with the objects that they are matched to."""
+
+    boxes: Tensor
+    """float32 [P, 4], as in `SampledRegions`."""
+    image: Tensor
+    """int64 [P]: which image of the pass, ascending."""
+    object: Tensor
+    """int64 [P]: which of the image's objects."""
+    labels: Tensor
+    """int64 [P], from 1 on: the object's class."""
+
+
+@dataclass(frozen=True)
 class TrainingOutput:
     """What the detector says of one forward pass in training.
 
@@ -47,3 +61,5 @@ class Detections:
     """float32 [n]."""
     labels: Tensor
     """int64 [n], 1..num_classes."""
+    masks: Tensor | None = None
+    """float32 [n, m, m], 0..1, where the detector has masks: how likely each part of a box is to be of the object."""

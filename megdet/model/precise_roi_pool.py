@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from megdet.model.level_pool import LevelPool
-from megdet.model.rows import RowSums, sum_rows
+from megdet.model.rows import RowSums, expanded, sum_rows
 
 
 class PreciseRoIPool(LevelPool):
@@ -56,24 +56,17 @@ def _integrals(
     rows = torch.arange(len(boxes) * bins * bins, device=boxes.device)
     row_y, row_x = rows // bins, rows // (bins * bins) * bins + rows % bins
     lines = num_y.flatten()[row_y]
-    row, y = _expanded(lines)
+    row, y = expanded(lines)
     begin = ((starts[levels] + images * height * width)[:, None] + first_y * width[:, None]).flatten()[row_y]
     begin = begin[row] + y * width.repeat_interleave(bins * bins)[row] + first_x.flatten()[row_x][row]
     y_weight = y_weights.flatten()[row_y[row] * y_weights.shape[2] + y]
-    line, x = _expanded(num_x.flatten()[row_x][row])
+    line, x = expanded(num_x.flatten()[row_x][row])
     x_weight = x_weights.flatten()[(row_x[row] * x_weights.shape[2])[line] + x]
     return RowSums(
         columns=(begin[line] + x).to(torch.int32),
         offsets=F.pad((lines * num_x.flatten()[row_x]).cumsum(0), (1, 0)).to(torch.int32),
         weights=(y_weight[line] * x_weight).to(dtype),
     )
-
-
-def _expanded(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """`counts[i]` copies of each i, and the number of each copy: for [2, 3], [0, 0, 1, 1, 1] and [0, 1, 0, 1, 2]."""
-    each = torch.repeat_interleave(counts)
-    before = counts.cumsum(0) - counts
-    return each, torch.arange(len(each), device=counts.device) - before[each]
 
 
 def _axis_integrals(low: Tensor, high: Tensor, size: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,7 +19,7 @@ from megdet.model.context import ContextExtractor
 from megdet.model.hard_examples import hardest
 from megdet.model.linear import linear
 from megdet.model.matching import Matches, filled_up, is_box, match
-from megdet.model.output import Detections, SampledRegions
+from megdet.model.output import Detections, MatchedRegions, SampledRegions
 from megdet.model.roi_pool import build_roi_pool
 from megdet.model.rpn import SMOOTH_L1_BETA
 from megdet.model.sampling import IGNORED, Samples, Stream, sample_balanced, samples_of
@@ -37,6 +37,7 @@ class RoILosses:
     classes: Tensor
     box: Tensor
     regions: SampledRegions
+    matched: MatchedRegions
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,14 @@ class RoIHeads(nn.Module):
         classes = labels[samples.image, samples.candidate]
         positive = samples.positive
         image, candidate = samples.image[positive], samples.candidate[positive]
-        regions, targets = _Regions(boxes, samples.image), objects[image, matched[image, candidate]]
+        own = matched[image, candidate]
+        regions, targets = _Regions(boxes, samples.image), objects[image, own]
         class_loss, box_loss = self._region_losses(pyramid, regions, classes, positive, targets)
         return RoILosses(
             classes=(class_loss * samples.weight).sum(),
             box=(box_loss * samples.weight[positive]).sum(),
             regions=SampledRegions(boxes, samples.image, positive),
+            matched=MatchedRegions(boxes[positive], image, own, classes[positive]),
         )
 
     @torch.no_grad()
@@ -132,9 +135,8 @@ class RoIHeads(nn.Module):
         table: Tensor,
         proposals: Sequence[Tensor],
         sizes: Sequence[Size],
-        original_sizes: Sequence[Size],
     ) -> list[Detections]:
-        """The detections of each image, in pixels of the original image."""
+        """The detections of each image, in pixels of the resized images."""
         counts = [len(p) for p in proposals]
         images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(table.device)
         pyramid = self._pyramid(features, table)
@@ -142,7 +144,7 @@ class RoIHeads(nn.Module):
         scores = logits.softmax(dim=1)
         return [
             self._select(*image)
-            for image in zip(proposals, scores.split(counts), deltas.split(counts), sizes, original_sizes, strict=True)
+            for image in zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)
         ]
 
     def _labels(self, matches: Matches, boxes: Tensor, batch: ImageBatch) -> Tensor:
@@ -209,7 +211,7 @@ class RoIHeads(nn.Module):
         logits, deltas = self.box_predictor(hidden)
         return wide(logits), wide(deltas).unflatten(1, (-1, 4))
 
-    def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size, original_size: Size) -> Detections:
+    def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size) -> Detections:
         region, label = (scores[:, 1:] > self.score_threshold).nonzero(as_tuple=True)
         label = label + 1
         boxes = self.box_coder.decode_single(deltas[region, label], proposals[region])
@@ -218,6 +220,4 @@ class RoIHeads(nn.Module):
         boxes, region, label = boxes[keep], region[keep], label[keep]
         score = scores[region, label]
         best = batched_nms(boxes, score, label, self.nms)[: self.detections_per_image]
-        scale_y, scale_x = original_size[0] / size[0], original_size[1] / size[1]
-        scale = boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))
-        return Detections(boxes=boxes[best] * scale, scores=score[best], labels=label[best])
+        return Detections(boxes=boxes[best], scores=score[best], labels=label[best])

@@ -43,6 +43,13 @@ def sum_rows(table: Tensor, sums: RowSums) -> Tensor:
     return _SumRows.apply(table, sums.columns, sums.offsets, sums.weights.to(table.dtype))  # type: ignore[no-any-return]
 
 
+def expanded(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """`counts[i]` copies of each i, and the number of each copy: for [2, 3], [0, 0, 1, 1, 1] and [0, 1, 0, 1, 2]."""
+    each = torch.repeat_interleave(counts)
+    before = counts.cumsum(0) - counts
+    return each, torch.arange(len(each), device=counts.device) - before[each]
+
+
 class _PyramidRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, *features: Tensor) -> Tensor:

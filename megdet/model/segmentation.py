@@ -1,8 +1,8 @@
 """Segmentation supervision (Mao et al. 2017; Shrivastava and Gupta 2016): a loss on the pyramid beside the others.
 
-A small head says for every place of a map of stride 8 which class is there. Its targets are the boxes: a place is of
-the smallest box that it lies in, else background, as in Zhang et al. 2018 (Detection with Enriched Semantics). The head
-serves training alone; what detects has no part of it.
+A small head says for every place of a map of stride 8 which class is there. A place is of the smallest object that it
+lies in, else background. An object is where its box is, as in Zhang et al. 2018 (Detection with Enriched Semantics), or
+where its mask is. The head serves training alone; what detects has no part of it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ class SegmentationHead(nn.Module):
         *,
         num_classes: int,
         norm: Callable[[int], nn.Module] | None,
+        by_masks: bool = False,
     ) -> None:
-        """`channels` are the pyramid's; `settings.weight` is given."""
+        """`channels` are the pyramid's; `settings.weight` is given. `by_masks`: masks are the targets, not boxes."""
         super().__init__()
         assert settings.weight is not None
-        self.weight = settings.weight
+        self.weight, self.by_masks = settings.weight, by_masks
         inner = narrower(settings.channels, channels)
         self.levels = nn.ModuleList(_layer(channels, inner, norm) for _ in range(levels))
         self.classify = nn.Conv2d(inner, num_classes + 1, 1)
@@ -59,25 +60,45 @@ class SegmentationHead(nn.Module):
         """The weighted sum over images of each one's mean cross-entropy over its own places."""
         logits = wide(self.logits(features))
         grid = (logits.shape[2], logits.shape[3])
-        pairs = zip(batch.boxes, batch.labels, batch.sizes, strict=True)
-        targets = torch.stack([targets_of(boxes, labels, size, grid) for boxes, labels, size in pairs])
+        targets = torch.stack([self._targets(batch, number, grid) for number in range(len(batch))])
         losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=_OUTSIDE).sum((1, 2))
         return self.weight * (losses / (targets != _OUTSIDE).sum((1, 2))).sum()
+
+    def _targets(self, batch: ImageBatch, number: int, grid: Size) -> Tensor:
+        if self.by_masks:
+            assert batch.masks is not None, "as planned"
+            return mask_targets_of(batch.masks[number], batch.labels[number], grid)
+        return targets_of(batch.boxes[number], batch.labels[number], batch.sizes[number], grid)
 
 
 def targets_of(boxes: Tensor, labels: Tensor, size: Size, grid: Size) -> Tensor:
     """int64 [H / 8, W / 8] of an image of `size`: the label of the smallest box around each place, 0, or outside."""
     y, x = ((torch.arange(extent, device=boxes.device) + 0.5) * STRIDE for extent in grid)
-    image = ((y < size[0])[:, None] & (x < size[1])).to(torch.int64)
-    targets = image - 1  # 0 where the image is, below it elsewhere
-    if len(boxes):
-        in_y = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
-        in_x = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
-        area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-        around = torch.where(in_y[:, :, None] & in_x[:, None], area[:, None, None], torch.inf)
-        smallest, box = around.min(dim=0)
-        targets = torch.where((image > 0) & smallest.isfinite(), labels[box], targets)
-    return targets.masked_fill(image == 0, _OUTSIDE)
+    in_image = (y < size[0])[:, None] & (x < size[1])
+    in_y = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
+    in_x = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    return _of_the_smallest(in_y[:, :, None] & in_x[:, None], area, labels, in_image)
+
+
+def mask_targets_of(masks: Tensor, labels: Tensor, grid: Size) -> Tensor:
+    """The same of masks, uint8 [n, h, w] in the image's own area."""
+    half = STRIDE // 2  # a place's centre
+    at_centres = masks[:, half::STRIDE, half::STRIDE]
+    rows, columns = at_centres.shape[1:]
+    padding = (0, grid[1] - columns, 0, grid[0] - rows)
+    in_image = F.pad(masks.new_ones((rows, columns)), padding) > 0
+    area = masks.sum((1, 2), dtype=torch.float32)
+    return _of_the_smallest(F.pad(at_centres, padding) > 0, area, labels, in_image)
+
+
+def _of_the_smallest(there: Tensor, area: Tensor, labels: Tensor, in_image: Tensor) -> Tensor:
+    """Of the objects that are `there` (bool [n, H, W]) the label of the one with the smallest `area` [n]."""
+    targets = torch.zeros_like(in_image, dtype=torch.int64)
+    if len(labels):
+        smallest, which = torch.where(there, area[:, None, None], torch.inf).min(dim=0)
+        targets = torch.where(smallest.isfinite(), labels[which], targets)
+    return targets.masked_fill(~in_image, _OUTSIDE)
 
 
 def _layer(channels: int, outputs: int, norm: Callable[[int], nn.Module] | None) -> nn.Sequential:

@@ -36,13 +36,14 @@ def narrower(asked: int | None, channels: int) -> int:
     return asked or max(1, channels // 4)
 
 
-BACKBONES = ("resnet50", "resnet18", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
+BACKBONES = ("resnet50", "resnet18", "resnext50_32x4d", "seresnext50_32x4d", "efficientnet_lite0", "tiny")
 WITH_ATROUS = ("resnet50", "resnext50_32x4d", "seresnext50_32x4d", "tiny")
-"""Those whose last stage can be atrous; torchvision's block of ResNet-18 knows no dilation."""
+"""Those whose last stage can be atrous; the blocks of the others know no dilation."""
 NORMS = ("cgbn",)
 ROI_POOLS = ("align",)
-BN_PLACES = ("backbone", "fpn", "large_kernel", "context", "segmentation")
+BN_PLACES = ("backbone", "fpn", "large_kernel", "context", "segmentation", "mask")
 SAMPLERS = ("balanced", "ohem")
+MASKS = ("head", "generator")
 
 
 @dataclass
@@ -63,9 +64,9 @@ class BackboneSettings(Settings):
     """The network below the pyramid, and the weights it starts from."""
 
     name: str = setting("resnet50", Name())
-    """resnet50, resnet18, resnext50_32x4d, seresnext50_32x4d or tiny."""
+    """resnet50, resnet18, resnext50_32x4d, seresnext50_32x4d, efficientnet_lite0 or tiny."""
     weights: str = setting("imagenet", PathText())
-    """imagenet (torchvision's file, or timm's where it has none), none, or the path of a state dict."""
+    """imagenet (torchvision's file, or another where it has none), none, or the path of a state dict."""
     weights_sha256: str | None = setting(None, Name())
     """What the content of a file of one's own is known by; found out when planning. Given, it is checked."""
     frozen_stages: int = setting(2, Whole(most=5))
@@ -137,12 +138,28 @@ class ContextSettings(Settings):
 
 @dataclass
 class SegmentationSettings(Settings):
-    """Segmentation supervision: a loss on which object is at every place of the pyramid, by the boxes."""
+    """Segmentation supervision: a loss on which object is at every place of the pyramid."""
 
     weight: float | None = setting(None, Number(above=0, most=1000))
     """Of the loss, such as 0.1; None: there is none."""
     channels: int | None = setting(None, Whole(least=1, most=MOST_CHANNELS))
     """Of the maps between; None: a quarter of the pyramid's."""
+    targets: str | None = setting(None, OneOf(("boxes", "masks")))
+    """What says where an object is: its box, or its mask; None: masks where `model.mask` reads them, else boxes."""
+
+
+@dataclass
+class MaskSettings(Settings):
+    """Instance segmentation: a mask of each object beside its box."""
+
+    name: str | None = setting(None, OneOf(MASKS))
+    """head: Mask R-CNN's (He et al. 2017). generator: that of the authors' talk. None: boxes alone."""
+    layers: int = setting(4, Whole(least=1, most=64))
+    """3 x 3 convolutions over a region."""
+    channels: int | None = setting(None, Whole(least=1, most=MOST_CHANNELS))
+    """Of these; None: the pyramid's, 256 in both papers."""
+    resolution: int = setting(14, Whole(least=1, most=64))
+    """A region is read as resolution x resolution bins."""
 
 
 @dataclass
@@ -252,16 +269,29 @@ class ModelSettings(Settings):
     large_kernel: LargeKernelSettings = field(default_factory=LargeKernelSettings)
     context: ContextSettings = field(default_factory=ContextSettings)
     segmentation: SegmentationSettings = field(default_factory=SegmentationSettings)
+    mask: MaskSettings = field(default_factory=MaskSettings)
     anchors: AnchorSettings = field(default_factory=AnchorSettings)
     rpn: RPNSettings = field(default_factory=RPNSettings)
     roi_pool: RoIPoolSettings = field(default_factory=RoIPoolSettings)
     roi_heads: RoIHeadsSettings = field(default_factory=RoIHeadsSettings)
+
+    @property
+    def segments_by_masks(self) -> bool:
+        """Whether segmentation supervision is by masks rather than boxes."""
+        by_default = "boxes" if self.mask.name is None else "masks"
+        return self.segmentation.weight is not None and (self.segmentation.targets or by_default) == "masks"
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether training needs the objects' masks."""
+        return self.mask.name is not None or self.segments_by_masks
 
     def check_together(self, prefix: str) -> None:
         switches = (
             ("large_kernel", "size", self.large_kernel.size, 15),
             ("context", "scale", self.context.scale, 2),
             ("segmentation", "weight", self.segmentation.weight, 0.1),
+            ("mask", "name", self.mask.name, "generator"),
         )
         for place, key, value, usual in switches:
             if place in self.bn_in and value is None:
@@ -269,6 +299,11 @@ class ModelSettings(Settings):
                     f"{prefix}bn_in has {place}, and {prefix}{place}.{key}=null makes no such layers; set "
                     f"{prefix}{place}.{key}, such as {usual}, or leave {place} out of {prefix}bn_in"
                 )
+        if "mask" in self.bn_in and self.mask.name == "head":
+            raise UserError(
+                f"{prefix}bn_in has mask, and {prefix}mask.name=head has no maps of whole images to normalise, only "
+                f"regions; leave mask out of {prefix}bn_in, or use {prefix}mask.name=generator"
+            )
         if self.norm.name == "gn" and self.backbone.weights == "imagenet":
             raise UserError(
                 f"{prefix}norm.name=gn with {prefix}backbone.weights=imagenet: those weights were trained with batch "

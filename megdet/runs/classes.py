@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from megdet.runs.checked import checked
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -25,6 +27,12 @@ class Classes:
 
     @classmethod
     def from_json(cls, values: Any) -> Classes:
-        """Raises TypeError or KeyError where `values` are no classes."""
-        categories = values["categories"]
-        return cls(tuple(int(one["id"]) for one in categories), tuple(str(one["name"]) for one in categories))
+        """Raises ValueError, TypeError or KeyError where `values` are no classes."""
+        categories = [checked(_Category, one) for one in values["categories"]]
+        return cls(tuple(one.id for one in categories), tuple(one.name for one in categories))
+
+
+@dataclass(frozen=True)
+class _Category:
+    id: int
+    name: str

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from megdet.errors import UserError
+from megdet.runs.checked import checked
 from megdet.runs.times import now
 
 LAST_LOG_LINES = 40
@@ -58,5 +59,5 @@ class Failure:
 
     @classmethod
     def from_json(cls, values: Any) -> Failure:
-        """Raises ValueError, TypeError or KeyError where `values` are no failure."""
-        return cls(**{**values, "log": tuple(values["log"])})
+        """Raises ValueError where `values` are no failure."""
+        return checked(cls, values)

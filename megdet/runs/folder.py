@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from megdet.runs.status import Status
 if TYPE_CHECKING:
     from megdet.planning.plan import Plan
 
+CANARIES = ".canaries"
+"""Beside the run folders: those of canaries (`megdet.runs.canary`), which are no results."""
 PLAN = "plan.json"
 JOURNAL = "metrics.jsonl"
 STATE = "state.json"
@@ -40,6 +43,8 @@ SUBMISSION = "submission.json"
 MEETING = ".meeting.json"
 LAUNCHER_LOG = "log-launcher.txt"
 MLFLOW_NOTE = "mlflow.json"
+CANARY = "canary.json"
+WAITING = "waiting.json"
 BN_STUDY = "bn_study.json"
 GRADIENT_VARIANCE = "gradient_variance.json"
 
@@ -58,6 +63,9 @@ STORE = "MEGDET_STORE"
 """Environment variable of ranks on one machine: the file in which they meet."""
 LISTENER = "MEGDET_LISTENER"
 """Environment variable of ranks that meet at MASTER_ADDR: the number of rank 0's open socket there; -1 for others."""
+TERMINAL = "MEGDET_TERMINAL"
+"""Environment variable of a rank whose standard error is copied into its log: the number of a descriptor to write to
+what is not to be copied."""
 
 T = TypeVar("T")
 
@@ -78,6 +86,11 @@ class RunFolder:
     def name(self) -> str:
         """The run's id."""
         return self.path.name
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it is no run, but a canary of some (`megdet.runs.canary`)."""
+        return self.path.parent.name == CANARIES
 
     @property
     def exists(self) -> bool:
@@ -108,6 +121,10 @@ class RunFolder:
     def previous_checkpoint(self) -> Path:
         """The one before the last; gone once the run has finished."""
         return self.path / PREVIOUS_CHECKPOINT
+
+    def kept_checkpoint(self, epoch: int) -> Path:
+        """The one that ended an epoch, kept for runs that go on from there."""
+        return self.path / f"checkpoint-epoch{epoch:02}.pt"
 
     @property
     def lock(self) -> Path:
@@ -199,6 +216,19 @@ class RunFolder:
 
         return self._read(SUBMISSION, parse)
 
+    def read_canary(self, parse: Callable[[Any], T]) -> T | None:
+        """What a canary measured; None where it has not come so far. Raises UserError where damaged."""
+        return self._read(CANARY, parse)
+
+    def waiting(self) -> dict[str, Any] | None:
+        """What a launcher noted of the runs that wait for a canary. Raises UserError where it is damaged."""
+        return self._read(WAITING, lambda values: dict(values))
+
+    def note_waiting(self, values: Mapping[str, Any]) -> None:
+        """Launchers note it before a canary's job is there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path / WAITING, json_text(values))
+
     def read_meeting(self) -> dict[str, Any] | None:
         """Where the ranks of an attempt meet; None where none has said it."""
         return self._read(MEETING, lambda values: dict(values))
@@ -263,6 +293,10 @@ class RunFolder:
         if self.owner is None or current != self.owner:
             raise LostOwnership(f"{self.path} belongs to attempt {current}, not to {self.owner}")
 
+    def write_canary(self, values: Mapping[str, Any]) -> None:
+        self.check_owner()
+        replace_file(self.path / CANARY, json_text(values))
+
     def write_plan(self, text: str) -> None:
         self.check_owner()
         replace_file(self.plan, text)
@@ -306,6 +340,24 @@ class RunFolder:
         except OSError:  # a file system without links
             self.checkpoint.replace(kept)
         kept.replace(self.previous_checkpoint)
+
+    def keep_checkpoint_of(self, epoch: int) -> None:
+        """The last checkpoint has ended an epoch that other runs go on from: it stays under a name of its own."""
+        self.check_owner()
+        kept = self.kept_checkpoint(epoch)
+        unfinished = self.path / f".{kept.name}.{secrets.token_hex(4)}"
+        try:
+            os.link(self.checkpoint, unfinished)
+        except OSError:  # a file system without links
+            shutil.copyfile(self.checkpoint, unfinished)
+        unfinished.replace(kept)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the run has made steps, or taken over those of another: it goes on from a checkpoint of its own."""
+        state = self.state()
+        there = self.checkpoint.exists() or self.previous_checkpoint.exists()
+        return there or (state is not None and state.step > 0)
 
     def check_checkpoint_is_there(self) -> None:
         """Raises UserError where the run has made steps and none of its checkpoints is left: it would begin anew."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,13 +24,20 @@ COCO_METRICS = (
 )  # fmt: skip
 """In the order of pycocotools' `stats`; mmAP is AP and mmAR is AR@100 at IoU .50:.05:.95."""
 
+MASK_METRICS = tuple(f"mask_{name}" for name in COCO_METRICS)
+"""The same of masks, where the detector has them: `mask_mmAP` is COCO's mask AP."""
+SCORES = (*COCO_METRICS, *MASK_METRICS)
+
 OWN_COLUMNS = frozenset(
     (
         "kind", "time", "event", "step", "epoch", "lr", "loss", "grad_norm", "images_per_s", "train_s", "eval_s",
-        "peak_memory_gb", "bad_images", *COCO_METRICS,
+        "peak_memory_gb", "bad_images", *SCORES,
     )
 )  # fmt: skip
 """What lines on steps and epochs have besides what the detector reports, whose names must be others."""
+
+FORKED = "forked"
+"""The event after the lines that were taken over from another run, which it names."""
 
 KINDS = ("step", "epoch", "event", "system")
 """Of the journal's lines."""
@@ -81,7 +88,7 @@ class Journal:
                 # Each step and each epoch counts once, whatever has happened to the file.
                 kept.setdefault(number if line["kind"] == "event" else (line["kind"], line["step"]), line)
         self._file.close()
-        replace_file(self.path, "".join(json.dumps(line) + "\n" for line in kept.values()))
+        replace_file(self.path, text_of(kept.values()))
         self._file = self.path.open("a", encoding="utf-8")
 
     def sync(self) -> int:
@@ -100,8 +107,16 @@ class Journal:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         self._folder.check_owner()
-        self._file.write(json.dumps(strict({**line, "time": round(time.time(), 3)}), allow_nan=False) + "\n")
+        self._file.write(text_of([line]))
         self._file.flush()
+
+
+def text_of(lines: Iterable[Mapping[str, Any]]) -> str:
+    """Lines as the journal has them; those without a `time` are of now."""
+    now = round(time.time(), 3)
+    return "".join(
+        json.dumps(strict({**line, "time": line.get("time", now)}), allow_nan=False) + "\n" for line in lines
+    )
 
 
 def read_journal(folder: RunFolder, *, kinds: Sequence[str] = KINDS) -> list[dict[str, Any]]:
@@ -120,17 +135,43 @@ def read_journal(folder: RunFolder, *, kinds: Sequence[str] = KINDS) -> list[dic
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
             if line.startswith(wanted):
-                lines.append(json.loads(line))
+                lines.append(_parsed(line))
             elif not line.startswith(known):
                 raise ValueError
-        except ValueError:
+        except (ValueError, KeyError, RecursionError):
             raise UserError(f"{path}, line {number} is damaged; mend or remove it") from None
     return lines
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse).decode
+_NUMBERS = {int, float, type(None), str}
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A line of a known kind. Raises ValueError or KeyError where it is not as `Journal` writes one."""
+    line: dict[str, Any] = _decode(text)
+    kind, kinds = line["kind"], [type(value) for value in line.values()]
+    right = kind in KINDS and type(line["step"]) is int and line["step"] >= 0 and type(line["time"]) in (int, float)
+    if kind == "event":
+        begins = line["event"] in ("started", "resumed")
+        right &= type(line["event"]) is str and dict not in kinds and (not begins or type(line["attempt"]) is int)
+    else:
+        right &= kinds.count(str) == 1 and _NUMBERS.issuperset(kinds)  # the one text is `kind`
+        right &= kind != "epoch" or type(line["epoch"]) is int
+    if not right:
+        raise ValueError
+    return line
+
+
 def state_by_journal(lines: Sequence[Mapping[str, Any]]) -> RunState | None:
     """What can be known of a run whose state.json is lost; None where its journal has no start either."""
-    starts = [line for line in lines if line["kind"] == "event" and line["event"] in ("started", "resumed")]
+    events = [line for line in lines if line["kind"] == "event"]
+    taken_over = max((number for number, line in enumerate(events) if line["event"] == FORKED), default=-1)
+    starts = [line for line in events[taken_over + 1 :] if line["event"] in ("started", "resumed")]
     if not starts:
         return None
     return RunState(

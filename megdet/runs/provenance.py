@@ -23,6 +23,9 @@ class Provenance:
     """Of the code that trained it, one after the other."""
     dirty: bool
     """Whether the code differed from its commit, in any attempt."""
+    code_sha256: str
+    """12 digits of the hash over its source files (`megdet.planning.code_version`), `a → b` where they changed; empty
+    where not recorded."""
     data_sha256: str
     """The data's fingerprint (`megdet.data.fingerprint`), `a → b` where it changed; empty where not recorded."""
     weights_sha256: str
@@ -39,6 +42,7 @@ def provenance_of(journal: Iterable[Mapping[str, Any]], plan: Mapping[str, Any])
     return Provenance(
         _changes(attempt.get("commit", "unknown") for attempt in attempts) if recorded else (plan["commit"],),
         any(attempt.get("dirty", plan["dirty"]) for attempt in attempts),
+        ARROW.join(_changes(attempt["code_sha256"] for attempt in attempts if "code_sha256" in attempt)),
         "" if "" in data else ARROW.join(data),
         weights[-1] if weights else "",
     )
@@ -60,9 +64,8 @@ def data_recorded(folder: RunFolder) -> str:
 
 def check_same_data(folder: RunFolder, fingerprint: str) -> None:
     """Raises UserError where the run of a folder has made steps with other data than that of this fingerprint."""
-    recorded, state = data_recorded(folder), folder.state()
-    has_trained = folder.checkpoint.exists() or (state is not None and state.step > 0)
-    if has_trained and recorded not in ("", fingerprint):
+    recorded = data_recorded(folder)
+    if folder.has_begun and recorded not in ("", fingerprint):
         raise UserError(
             f"{folder.path} was trained on other data of this name until now: its journal says data_sha256 {recorded}, "
             f"and the data there is now has {fingerprint}. Put the first one back; or tell the two apart with another "

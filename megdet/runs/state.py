@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from megdet.runs.checked import checked
 from megdet.runs.status import Status
 
 
@@ -22,6 +24,8 @@ class RunState:
     ended: str | None = None
     train_s: float = 0.0
     eval_s: float = 0.0
+    shared_s: float = 0.0
+    """Seconds of `train_s` and `eval_s` that another run has spent, in the epochs that were taken over from it."""
     step: int = 0
     """Optimizer steps done."""
     reason: str | None = None
@@ -34,15 +38,14 @@ class RunState:
 
     @classmethod
     def from_json(cls, values: Any) -> RunState:
-        """Raises ValueError, TypeError or KeyError where `values` are no state."""
-        if "state" in values:  # as megdet 0.1 called it
-            values = {**values, "status": values["state"]}
-            del values["state"]
-        state = cls(**{**values, "status": Status(values["status"])})
-        numbers = (state.attempts, state.train_s, state.eval_s, state.step, state.journal_bytes or 0)
-        if not all(isinstance(number, int | float) for number in numbers):
-            raise ValueError("a number in it is none")
-        if not all(isinstance(text, str) for text in (state.started, state.ended or "", state.reason or "")):
-            raise ValueError("a text in it is none")
-        datetime.fromisoformat(state.started)
+        """Raises ValueError where `values` are no state."""
+        if isinstance(values, Mapping) and "state" in values:  # as megdet 0.1 called it
+            values = {"status": values["state"], **{key: value for key, value in values.items() if key != "state"}}
+        state = checked(cls, values)
+        numbers = (state.step, state.train_s, state.eval_s, state.shared_s, state.journal_bytes or 0)
+        if state.attempts < 1 or min(numbers) < 0:
+            raise ValueError("a number in it is below what it can be")
+        for moment in (state.started, state.ended):
+            if moment is not None:
+                datetime.fromisoformat(moment)
         return state

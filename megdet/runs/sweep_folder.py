@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from megdet.errors import UserError
+from megdet.runs.checked import checked
 from megdet.runs.files import json_text, replace_file
 from megdet.runs.folder import RunFolder
 
@@ -51,9 +52,8 @@ class Sweep:
 @lru_cache(maxsize=1024)  # each push of each run asks
 def _read(path: Path, mtime_ns: int) -> Sweep:
     try:
-        values = json.loads(path.read_bytes())
-        return Sweep(**{**values, "run_ids": tuple(map(str, values["run_ids"])), "launched": str(values["launched"])})
-    except (ValueError, TypeError, KeyError) as error:
+        return checked(Sweep, json.loads(path.read_bytes()))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it and give the sweep's command again") from None
 
 

@@ -84,10 +84,10 @@ class BNStudy:
         """With statistics of each group of `size` evaluation images (fewer where the padded size changes)."""
         loader = _with_images_per_gpu(self.eval_loader, size, self.plan)
         with self._statistics_kept():
-            return self._score(_GroupNormalised(self.detector), loader, f"groups of {size}")
+            return self._score(GroupNormalised(self.detector), loader, f"groups of {size}")
 
     def _score(self, model: torch.nn.Module, batches: EvalLoader, name: str) -> dict[str, float | None]:
-        rows = detect(
+        found = detect(
             model,
             track(batches, name, total=len(batches), console=ERRORS, transient=True),
             category_ids=self.eval_loader.split.category_ids,
@@ -95,7 +95,7 @@ class BNStudy:
             bf16=self.bf16,
             on_batch=lambda: None,
         )
-        return coco_metrics(self.eval_loader.split.annotations, rows)
+        return coco_metrics(self.eval_loader.split.annotations, found.rows)
 
     @contextmanager
     def _statistics_kept(self) -> Iterator[None]:
@@ -109,7 +109,7 @@ class BNStudy:
                 layer.take_step_statistics()
 
 
-class _GroupNormalised(torch.nn.Module):
+class GroupNormalised(torch.nn.Module):
     """The detector in evaluation, its BN layers normalising each batch by itself."""
 
     def __init__(self, detector: Detector) -> None:
@@ -117,10 +117,14 @@ class _GroupNormalised(torch.nn.Module):
         self.detector = detector
 
     def forward(self, batch: ImageBatch) -> Any:
-        for layer in _bn_layers(self.detector):
+        layers = _bn_layers(self.detector)
+        for layer in layers:
             layer.train()
             layer.bn_size = len(batch)
-        return self.detector(batch)
+        found = self.detector(batch)
+        for layer in layers:  # nobody takes them: those of 5,000 images would fill the memory
+            layer.step_batches.clear()
+        return found
 
 
 @torch.no_grad()

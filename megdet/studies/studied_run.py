@@ -20,7 +20,9 @@ class StudiedRun(TrainedRun):
     def __init__(self, path: Path | str) -> None:
         """Raises UserError where there is no trained run, or its data is not at hand."""
         super().__init__(path)
-        self.train_loader, self.eval_loader = loaders_of(self.plan, self.ranks, read_data(self.plan.config.data))
+        config = self.plan.config
+        data_set = read_data(config.data, masks=config.model.reads_masks)
+        self.train_loader, self.eval_loader = loaders_of(self.plan, self.ranks, data_set)
 
     def record(self, name: str, found: Mapping[str, object]) -> None:
         """Leave what was found in the run folder's file `name`, with the step and epoch of the weights.

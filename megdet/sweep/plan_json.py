@@ -30,6 +30,7 @@ def _point(point: Point, prediction: Prediction | None) -> dict[str, Any]:
         "plan_sha256": plan_sha256_of(plan) if plan else None,
         "hours_left": prediction.hours if prediction and is_known else None,
         "gpu_hours_left": prediction.gpu_hours if prediction and is_known else None,
+        "hours_shared": prediction.shared_hours if prediction and is_known else None,
         "memory_gb_per_gpu": point.plan.memory_gb if point.plan else None,
         "plan": plan,
     }

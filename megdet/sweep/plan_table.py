@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from megdet.errors import printable
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
-from megdet.runs.prediction import Prediction, predict_all
+from megdet.runs.prediction import SOURCES, Prediction, predict_all
 from megdet.runs.times import duration_text
 from megdet.settings.rules import shown
 from megdet.sweep.points import Point
@@ -39,12 +39,17 @@ def print_table(points: Sequence[Point]) -> None:
         headings[4], headings[-4], headings[-2] = "pro-\ncesses", "GB a\nprocess", "process-\nhours"
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("run", "status") else "right", no_wrap=True)
+    number_of = {point.plan.run_id: n for n, point in enumerate(points, start=1) if point.plan and point.status}
+    any_forks = any(point.plan and point.plan.fork for point in points)
+    if any_forks:
+        table.add_column("first epochs\nare those of")
     swept_elsewhere = any(_keys(point) - _IN_THE_TABLE for point in points)
     if swept_elsewhere:
         table.add_column("asked")
     for number, point in enumerate(points, start=1):
         asked = [printable(" ".join(point.asked.overrides))] if swept_elsewhere else []
-        table.add_row(str(number), *_cells(point), *_cost_cells(point, costs.get(number)), point.shown, *asked)
+        forks = [_fork(point.plan, number_of)] if any_forks else []
+        table.add_row(str(number), *_cells(point), *_cost_cells(point, costs.get(number)), point.shown, *forks, *asked)
     Console(width=MAX_WIDTH, highlight=False, markup=False).print(table)
     for why, numbers in _reasons(points).items():
         first = points[numbers[0] - 1]
@@ -56,7 +61,7 @@ def print_table(points: Sequence[Point]) -> None:
         print(f"{which}\n   " + why.replace("\n", "\n   "))
     counts = Counter(point.shown for point in points)
     print(", ".join(f"{count} {shown}" for shown, count in counts.items()))
-    print(_total(points, costs), end="", flush=True)
+    print(_total(points, costs) + _saved(points, costs), end="", flush=True)
 
 
 def describe(point: Point) -> None:
@@ -79,6 +84,9 @@ def describe(point: Point) -> None:
     if memory := _memory(plan):
         one = "GPU" if plan.config.cluster.request_gpus else "process"
         print(f"  about {memory.removeprefix('~')} GB of memory a {one} (predicted)")
+    if plan.fork:
+        saved = f" ({duration_text(3600 * cost.shared_hours)} less)" if cost and cost.shared_hours else ""
+        print(f"  its first {_epochs(plan.fork.epoch)} are taken from {plan.fork.run_id}, to the same bits{saved}")
     for note in plan.notes:
         print(f"  {note}")
     sys.stdout.flush()
@@ -127,7 +135,7 @@ def _cost_cells(point: Point, cost: Prediction | None) -> tuple[str, str]:
     if point.plan is None or state is None or not _is_over(point):
         return "", ""
     seconds = state.train_s + state.eval_s
-    return duration_text(seconds), _short(seconds / 3600 * point.plan.layout.gpus)
+    return duration_text(seconds), _short((seconds - state.shared_s) / 3600 * point.plan.layout.gpus)
 
 
 def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
@@ -137,12 +145,38 @@ def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
     if not to_do:
         return ""
     unknown = f", {len(to_do) - len(known)} not predicted (no run of that model and data is finished)"
-    sources = " and ".join(sorted({"finished runs" if cost.source == "runs" else cost.source for cost in known}))
+    sources = " and ".join(sorted({SOURCES.get(cost.source, cost.source) for cost in known}))
     hours, gpu_hours = sum(cost.hours for cost in known), sum(cost.gpu_hours for cost in known)
     on_gpus = any(point.plan and point.plan.config.cluster.request_gpus for point in points)
     total = f"{_short(gpu_hours)} GPU-hours, " if on_gpus else ""
     predicted = f": ~{total}{duration_text(3600 * hours)} one after the other (from {sources})"
     return f"{len(to_do)} to do{predicted if known else ''}{unknown if len(known) < len(to_do) else ''}\n"
+
+
+def _fork(plan: Plan | None, number_of: Mapping[str, int]) -> str:
+    """`8 of #1`, or `8 of b16-bn16-normal-s0-0123abcd` where that run is not in the table."""
+    if plan is None or plan.fork is None:
+        return ""
+    run_id = plan.fork.run_id
+    return f"{plan.fork.epoch} of " + (f"#{number_of[run_id]}" if run_id in number_of else run_id)
+
+
+def _saved(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
+    """A line on what need not be trained twice; empty where there is nothing."""
+    forked = {n: point.plan for n, point in enumerate(points, start=1) if point.plan and point.plan.fork}
+    if not forked:
+        return ""
+    runs = "1 run takes its first epochs" if len(forked) == 1 else f"{len(forked)} runs take their first epochs"
+    known = [n for n in forked if n in costs]
+    hours = sum(costs[n].shared_hours for n in known)
+    gpu_hours = sum(costs[n].shared_hours * forked[n].layout.gpus for n in known)
+    on_gpus = any(plan.config.cluster.request_gpus for plan in forked.values())
+    amount = f"~{_short(gpu_hours)} GPU-hours" if on_gpus else f"~{duration_text(3600 * hours)}"
+    return f"{runs} from another, to the same bits{f': {amount} less' if known else ''}\n"
+
+
+def _epochs(number: int) -> str:
+    return "epoch" if number == 1 else f"{number} epochs"
 
 
 def _is_to_do(point: Point) -> bool:

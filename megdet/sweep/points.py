@@ -16,7 +16,7 @@ from megdet.launchers.interface import Launcher
 from megdet.launchers.jobs import stands_of
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.model.weights import identify_weights
-from megdet.planning.code_version import code_version
+from megdet.planning.code_version import code_of_checkout, code_version
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import folder_of
 from megdet.runs.provenance import check_same_data
@@ -64,12 +64,12 @@ def plan_points(
     `to_run_here`: plans that do not fit the launcher are invalid. `data` keeps the data sets that were read.
     """
     launcher, data = launcher or LocalLauncher(), data or DataResolver()
-    commit, dirty = code_version()
+    (commit, dirty), code = code_version(), code_of_checkout()
     plans: list[Plan | UserError] = []
     for one in asked:
         try:
             one.config.check()
-            plan = make_plan(_resolved(one.config, launcher, data), commit=commit, dirty=dirty)
+            plan = make_plan(_resolved(one.config, launcher, data), commit=commit, dirty=dirty, code=code)
             if to_run_here:
                 launcher.check(plan)
             plans.append(plan)
@@ -90,7 +90,7 @@ def plan_points(
             is_there = stand.status != Status.NEW and not stand.status.is_live
             try:
                 if is_there and one.config.sweep.on_existing != "force":
-                    if facts := data.facts(planned.config.data):
+                    if facts := data.facts(planned.config.data, masks=planned.config.model.reads_masks):
                         check_same_data(folder_of(planned), facts.fingerprint)
                     if not stand.status.is_result:
                         folder_of(planned).check_checkpoint_is_there()
@@ -120,7 +120,7 @@ def _resolved(config: Config, launcher: Launcher, data: DataResolver) -> Config:
     """The config with absolute paths and numbers of this machine, so that a plan runs from anywhere."""
     config = copy.deepcopy(launcher.resolve(config))
     config.runs_dir = _usable(config.runs_dir)
-    config.data = data.resolve(config.data)
+    config.data = data.resolve(config.data, masks=config.model.reads_masks)
     config.model.backbone = identify_weights(config.model.backbone)
     config.model = resolve_start(config.model, Path(config.runs_dir))
     if config.tracking.enabled:

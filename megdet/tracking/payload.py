@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from megdet.planning.identity import plan_sha256_of
 from megdet.runs.data_places import root_here
 from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE, RunFolder
-from megdet.runs.journal import COCO_METRICS
+from megdet.runs.journal import SCORES
 from megdet.runs.provenance import ARROW, Provenance
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
@@ -97,7 +97,7 @@ def final_points(lines: Sequence[Line], plan: Mapping[str, Any], state: RunState
     epochs = [line for line in lines if line["kind"] == "epoch"]
     if state.status != Status.FINISHED or not epochs or epochs[-1]["epoch"] != plan["schedule"]["epochs"]:
         return []
-    result = {name: epochs[-1].get(name) for name in COCO_METRICS}
+    result = {name: epochs[-1].get(name) for name in SCORES}
     result |= {"train_s": state.train_s, "eval_s": state.eval_s, "time": epochs[-1]["time"]}
     return _points(result, "final/", step=0)
 
@@ -114,6 +114,7 @@ def tags(plan: Mapping[str, Any], state: RunState, made_from: Provenance, folder
         "commit": commit,
         "commits": ARROW.join(made_from.commits),
         "dirty": made_from.dirty,
+        "code_sha256": made_from.code_sha256,
         "data_sha256": made_from.data_sha256,
         "weights_sha256": made_from.weights_sha256,
         "mlflow.source.git.commit": commit,  # where MLflow's own pages look for it

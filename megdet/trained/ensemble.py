@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from megdet.errors import UserError
 from megdet.trained.fusion import METHODS, fuse
 from megdet.trained.run import TrainedRun
-from megdet.trained.scores import Scores, annotations_at, rows_for, scores_of
+from megdet.trained.scores import Scores, annotations_at, found_for, scores_of
 from megdet.trained.views import AS_TRAINED, Advance, View
+from megdet.training.evaluate import Found
 
 NAME = "ensemble"
 
@@ -65,11 +66,11 @@ def score_ensemble(
         classes.setdefault(tuple(sorted(run.classes.names)), run.name)
         if len(classes) > 1:
             raise UserError(f"{' and '.join(classes.values())} tell other classes apart; an ensemble needs the same")
-        rows, unreadable = rows_for(
+        own, unreadable = found_for(
             run, annotations, images, views=views, advance=advance(run.name) if advance else None
         )
-        members.append(scores_of(run.name, annotations, rows, unreadable))
-        found.append(rows)
+        members.append(scores_of(run.name, annotations, own, unreadable))
+        found.append(own.rows)
         most = max(most, run.plan.config.eval.detections_per_image)
     fused = fuse(found, method=method, iou=iou, most=most)
-    return Ensemble(tuple(members), scores_of(NAME, annotations, fused, unreadable), fused)
+    return Ensemble(tuple(members), scores_of(NAME, annotations, Found(fused), unreadable), fused)

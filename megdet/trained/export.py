@@ -1,4 +1,4 @@
-"""A trained run's detector for programs without megdet: torchvision's own Faster R-CNN loads it."""
+"""A trained run's detector for programs without megdet: torchvision's own Faster or Mask R-CNN loads it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BACKBONES = ("resnet50", "resnet18", "resnext50_32x4d")
 """Those that torchvision has too."""
 FC6 = "roi_heads.box_head.fc6.weight"
+MASK_HEAD = {"mask.head.": "roi_heads.mask_head.", "mask.predictor.": "roi_heads.mask_predictor."}
 PROGRAM = "detector.py"
 
 
@@ -46,7 +47,7 @@ def export_torchvision(run: TrainedRun, out: Path) -> Path:
 def torchvision_state(run: TrainedRun) -> dict[str, Tensor]:
     """The weights under torchvision's names, which are ours, and in its layout; on the CPU, float32."""
     state = {
-        name: value.detach().cpu().contiguous()
+        _torchvisions(name): value.detach().cpu().contiguous()
         for name, value in run.detector.state_dict().items()
         if not name.startswith("segmentation.")  # it has no part in detection
     }
@@ -56,6 +57,14 @@ def torchvision_state(run: TrainedRun) -> dict[str, Tensor]:
     by_place = state[FC6].view(-1, resolution, resolution, channels)
     state[FC6] = by_place.permute(0, 3, 1, 2).flatten(1).contiguous()
     return state
+
+
+def _torchvisions(name: str) -> str:
+    """A weight's name there: the mask head is one of its RoI heads."""
+    for ours, theirs in MASK_HEAD.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
 
 
 def numbers_of(run: TrainedRun) -> dict[str, Any]:
@@ -77,6 +86,13 @@ def numbers_of(run: TrainedRun) -> dict[str, Any]:
         "anchor_ratios": model.anchors.ratios,
         "roi_resolution": model.roi_pool.resolution,
         "head_channels": heads.head_channels,
+        "mask_head": {
+            "resolution": model.mask.resolution,
+            "layers": model.mask.layers,
+            "channels": model.mask.channels or model.fpn.channels,
+        }
+        if model.mask.name == "head"
+        else None,
         "faster_rcnn": {
             "rpn_pre_nms_top_n_train": rpn.pre_nms_train,
             "rpn_pre_nms_top_n_test": rpn.pre_nms_test,
@@ -111,6 +127,7 @@ def _refuse_own_parts(plan: Plan) -> None:
         "model.backbone.atrous=true": model.backbone.atrous,
         f"model.large_kernel.size={model.large_kernel.size}": model.large_kernel.size is not None,
         f"model.context.scale={model.context.scale}": model.context.scale is not None,
+        f"model.mask.name={model.mask.name}": model.mask.name == "generator",
     }
     own += [switch for switch, on in switches.items() if on]
     if own:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from megdet.data.images import load_image
+from megdet.data.masks import Masks
 from megdet.data.size import Size
 from megdet.errors import UserError
 from megdet.runs.classes import Classes
 from megdet.trained.images import AskedImages
-from megdet.trained.views import AS_TRAINED, Advance, View, detected_rows
+from megdet.trained.views import AS_TRAINED, Advance, View, detections_in
 from megdet.training.drawing import MIN_SCORE, detections_drawn
+from megdet.training.evaluate import Found
 
 if TYPE_CHECKING:
     from megdet.trained.run import TrainedRun
@@ -44,6 +46,8 @@ class Prediction:
     labels: NDArray[np.int64]
     """[n], from 1 on: places in `classes`."""
     classes: Classes
+    masks: Masks | None = None
+    """Of the boxes, as large as the image; `masks.pixels(size)` has them as 0 and 1. None where the run has none."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -61,6 +65,7 @@ class Prediction:
             labels=self.labels.tolist(),
             scores=self.scores.tolist(),
             names=self.classes.names,
+            masks=None if self.masks is None else self.masks.pixels(self.size),
             min_score=min_score,
         )
 
@@ -113,6 +118,25 @@ class Predictions(Sequence[Prediction]):
             for label, score, (x1, y1, x2, y2) in zip(image.labels, image.scores, image.boxes, strict=True)
         ]
 
+    @property
+    def have_masks(self) -> bool:
+        """Whether there is a mask for each box."""
+        return any(image.masks is not None for image in self.images)
+
+    def masks_to_coco(self) -> list[dict[str, Any]]:
+        """COCO's results of masks: `image_id`, `category_id`, `segmentation` (compressed RLE) and `score` of each."""
+        return [
+            {
+                "image_id": image.image_id,
+                "category_id": image.classes.ids[label - 1],
+                "segmentation": {"size": list(image.size), "counts": image.masks.code(place).decode()},
+                "score": round(float(score), 5),
+            }
+            for image in self.images
+            if image.masks is not None
+            for place, (label, score) in enumerate(zip(image.labels, image.scores, strict=True))
+        ]
+
     def to_image_list(self) -> dict[str, Any]:
         """Which image has which id, as COCO lists its test images; who reads the results needs no other file."""
         first = self.images[0].classes if self.images else Classes((), ())
@@ -135,11 +159,11 @@ def detect_in(
     if score is not None and not 0 <= score <= 1:
         raise UserError(f"score {score:g}: a score is between 0 and 1")
     listed, labels = asked.listed, list(range(1, len(run.classes.ids) + 1))
-    rows, unreadable = detected_rows(run, asked.folder, listed, category_ids=labels, views=views, advance=advance)
-    rows = rows[rows[:, 5] >= (score or 0.0)]
-    by_image = _by_image(rows)
+    found, unreadable = detections_in(run, asked.folder, listed, category_ids=labels, views=views, advance=advance)
+    found = found.chosen(found.rows[:, 5] >= (score or 0.0))
+    places, none = _by_image(found.rows), np.zeros(0, dtype=np.int64)
     images = tuple(
-        _prediction(asked.folder / name, name, image_id, size, by_image.get(image_id, rows[:0]), run.classes)
+        _prediction(asked.folder / name, name, image_id, size, found.chosen(places.get(image_id, none)), run.classes)
         for name, image_id, size in zip(
             listed.file_names, listed.image_ids.tolist(), listed.sizes.tolist(), strict=True
         )
@@ -148,17 +172,18 @@ def detect_in(
     return Predictions(images, {**asked.unreadable, **unreadable})
 
 
-def _by_image(rows: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:
-    """Rows of one image are one after the other."""
+def _by_image(rows: NDArray[np.float64]) -> dict[int, NDArray[np.int64]]:
+    """Where each image's rows are, by its id; rows of one image are one after the other."""
     ids, first = np.unique(rows[:, 0], return_index=True)
     order = np.argsort(first)
-    parts = np.split(rows, np.sort(first)[1:]) if len(ids) else []
+    parts = np.split(np.arange(len(rows)), np.sort(first)[1:]) if len(ids) else []
     return {int(ids[place]): part for place, part in zip(order, parts, strict=True)}
 
 
 def _prediction(
-    file: Path, name: str, image_id: int, size: Sequence[int], rows: NDArray[np.float64], classes: Classes
+    file: Path, name: str, image_id: int, size: Sequence[int], found: Found, classes: Classes
 ) -> Prediction:
+    rows = found.rows
     return Prediction(
         file=file,
         name=name,
@@ -168,4 +193,5 @@ def _prediction(
         scores=rows[:, 5],
         labels=rows[:, 6].astype(np.int64),
         classes=classes,
+        masks=found.masks,
     )

@@ -58,7 +58,7 @@ class TrainedRun:
         folder = RunFolder(Path(path).absolute())
         if not folder.exists:
             raise UserError(f"{path} is no run folder: it has no plan.json; name one of runs/")
-        asked = located(config_in(folder.plan.read_text()), folder)
+        asked = located(config_in(folder.plan.read_bytes()), folder)
         cluster = replace(asked.cluster, nodes=1, gpus_per_node=1, max_images_per_gpu=None, gpu_memory_gb=None)
         self.folder = folder
         images = asked.bn_size or math.gcd(asked.batch, PAIR)
@@ -89,6 +89,11 @@ class TrainedRun:
         """The run's name, and the epoch of its weights where training has not come to its end."""
         epochs = self.plan.schedule.epochs
         return self.name + (f", epoch {self.epoch:g} of {epochs}" if self.epoch < epochs else "")
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether its detector finds masks too."""
+        return self.plan.config.model.mask.name is not None
 
     @cached_property
     def classes(self) -> Classes:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from megdet.data.annotation_cache import load_annotations
 from megdet.data.annotations import Annotations
+from megdet.data.segmentations import NoMasks
 from megdet.errors import UserError
 from megdet.runs.classes import Classes
-from megdet.trained.views import AS_TRAINED, Advance, View, detected_rows
+from megdet.trained.views import AS_TRAINED, Advance, View, detections_in
+from megdet.training.evaluate import Found
 from megdet.training.metrics import coco_metrics, coco_metrics_by_class
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ class Scores:
     annotations: str
     images: int
     metrics: dict[str, float | None]
-    """COCO's 12 numbers."""
+    """COCO's 12 numbers of boxes, and where there are masks those of masks (`mask_mmAP`, ...)."""
     by_class: dict[str, dict[str, float | None]]
-    """By class name: mmAP, AP50, AP75, and AP and AR by size of object."""
+    """By class name: mmAP, AP50, AP75, and AP and AR by size of object, of masks too."""
     unreadable: dict[str, str]
     """File name -> why it could not be read; such an image counts, as one in which nothing was found."""
 
@@ -65,41 +65,48 @@ def score_on(
     advance: Advance | None = None,
 ) -> Scores:
     """COCO's numbers of the run's detector. Raises UserError as `TrainedRun.evaluate` does."""
-    annotations = annotations_at(file, images)
-    rows, unreadable = rows_for(run, annotations, images, views=views, advance=advance)
-    return scores_of(run.name, annotations, rows, unreadable)
+    annotations = annotations_at(file, images, masks=run.has_masks)
+    found, unreadable = found_for(run, annotations, images, views=views, advance=advance)
+    return scores_of(run.name, annotations, found, unreadable)
 
 
-def annotations_at(file: Path, images: Path) -> Annotations:
-    """What a file says of the images in a folder. Raises UserError where either is not what it should be."""
-    annotations = load_annotations(file)
+def annotations_at(file: Path, images: Path, *, masks: bool = False) -> Annotations:
+    """What a file says of the images in a folder, with `masks` of their masks too, where it has any.
+
+    Raises UserError where either is not what it should be.
+    """
+    try:
+        annotations = load_annotations(file, masks=masks)
+    except NoMasks:
+        annotations = load_annotations(file)
     if not images.is_dir():
         raise UserError(f"{images} is no folder; the file names of {file} start from one")
     return annotations
 
 
-def rows_for(
+def found_for(
     run: TrainedRun,
     annotations: Annotations,
     images: Path,
     *,
     views: Sequence[View] = AS_TRAINED,
     advance: Advance | None = None,
-) -> tuple[NDArray[np.float64], dict[str, str]]:
-    """What the run finds of the classes that are annotated, as `detected_rows` has it, under the file's ids."""
+) -> tuple[Found, dict[str, str]]:
+    """What the run finds of the classes that are annotated, as `detections_in` has it, under the file's ids."""
     ids = _ids_in_the_file(run.classes, annotations)
-    rows, unreadable = detected_rows(run, images, annotations, category_ids=ids, views=views, advance=advance)
-    return rows[rows[:, 6] != NOT_THERE], unreadable
+    found, unreadable = detections_in(run, images, annotations, category_ids=ids, views=views, advance=advance)
+    return found.chosen(found.rows[:, 6] != NOT_THERE), unreadable
 
 
-def scores_of(name: str, annotations: Annotations, rows: NDArray[np.float64], unreadable: dict[str, str]) -> Scores:
-    """COCO's numbers of `rows`."""
+def scores_of(name: str, annotations: Annotations, found: Found, unreadable: dict[str, str]) -> Scores:
+    """COCO's numbers, those of masks where both `found` and `annotations` have them."""
+    masks = found.masks if annotations.masks is not None else None
     return Scores(
         run=name,
         annotations=str(annotations.path),
         images=len(annotations.image_ids),
-        metrics=coco_metrics(annotations, rows),
-        by_class=coco_metrics_by_class(annotations, rows),
+        metrics=coco_metrics(annotations, found.rows, masks),
+        by_class=coco_metrics_by_class(annotations, found.rows, masks),
         unreadable=unreadable,
     )
 

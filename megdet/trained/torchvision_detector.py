@@ -1,4 +1,6 @@
-"""A detector that megdet trained, in torchvision's own Faster R-CNN; needs torch and torchvision, and no megdet.
+"""A detector that megdet trained, in torchvision's own Faster R-CNN (Mask R-CNN, where it has a mask head).
+
+Needs torch and torchvision, and no megdet.
 
     python detector.py photo.jpg another.png
 
@@ -8,11 +10,11 @@ In a program, with the folder of this file in reach of its imports:
 
     model = load("exported/RUN")
     [found] = model([read("photo.jpg")])
-    found["boxes"], found["labels"], found["scores"]      # as torchvision's models give them
+    found["boxes"], found["labels"], found["scores"]      # as torchvision's models give them; found["masks"] too
     [model.classes[label] for label in found["labels"]]
 
 `detector.pt` is the state dict alone, which `build` of the numbers in `detector.json` loads strictly; so does any other
-Faster R-CNN of the same structure.
+Faster or Mask R-CNN of the same structure.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.transforms.v2 import functional as transforms
@@ -89,6 +92,11 @@ def build(numbers: dict[str, Any]) -> FasterRCNN:
         box_predictor=FastRCNNPredictor(hidden, len(numbers["classes"])),
         **numbers["faster_rcnn"],
     )
+    if numbers["mask_head"] is not None:  # what torchvision's Mask R-CNN has besides
+        size, inner, layers = (numbers["mask_head"][name] for name in ("resolution", "channels", "layers"))
+        model.roi_heads.mask_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], size, sampling_ratio=2)
+        model.roi_heads.mask_head = MaskRCNNHeads(channels, [inner] * layers, dilation=1)
+        model.roi_heads.mask_predictor = MaskRCNNPredictor(inner, inner, len(numbers["classes"]))
     own = model.transform
     model.transform = ResizedAsTrained(own.min_size, own.max_size, own.image_mean, own.image_std)
     model.classes, model.category_ids = numbers["classes"], numbers["category_ids"]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from megdet.data.annotations import Annotations
 from megdet.data.batch import ImageBatch
@@ -21,7 +20,7 @@ from megdet.data.loader import EvalLoader, limits_of
 from megdet.data.settings import MOST_PIXELS
 from megdet.errors import UserError
 from megdet.trained.fusion import fuse
-from megdet.training.evaluate import detect
+from megdet.training.evaluate import Found, detect
 
 if TYPE_CHECKING:
     from megdet.trained.run import TrainedRun
@@ -57,7 +56,7 @@ def views_of(sizes: Sequence[int] = (), *, flip: bool = False) -> tuple[View, ..
     )
 
 
-def detected_rows(
+def detections_in(
     run: TrainedRun,
     folder: Path,
     listed: Annotations,
@@ -65,15 +64,15 @@ def detected_rows(
     category_ids: Sequence[int],
     views: Sequence[View] = AS_TRAINED,
     advance: Advance | None = None,
-) -> tuple[NDArray[np.float64], dict[str, str]]:
-    """COCO rows of all images, as evaluation while training has them, and the files that could not be read.
+) -> tuple[Found, dict[str, str]]:
+    """What is detected in all images, as evaluation while training has it, and the files that could not be read.
 
-    Rows are float64 [n, 7]: image id, x, y, width, height (pixels of the original image), score, and the entry of
-    `category_ids` for the label; there is none of an image that could not be read. Those of several views are fused.
+    Rows have the entry of `category_ids` for the label as their category; there is none of an image that could not be
+    read. Those of several views are fused, and have no masks: fusion moves boxes, and a mask is that of its box.
     Raises UserError where no image can be read.
     """
     total = len(views) * len(listed.image_ids)
-    found: list[NDArray[np.float64]] = []
+    found: list[Found] = []
     bad: dict[str, str] = {}
     for number, view in enumerate(views):
 
@@ -81,16 +80,17 @@ def detected_rows(
             if advance:
                 advance(before + done, total)
 
-        rows, bad = _rows_of_view(run, folder, listed, category_ids, view, count)
-        found.append(rows)
+        of_view, bad = _found_in_view(run, folder, listed, category_ids, view, count)
+        found.append(of_view)
     if len(views) == 1:
         return found[0], bad
-    return fuse(found, most=run.plan.config.eval.detections_per_image), bad
+    rows = [of_view.rows for of_view in found]
+    return Found(fuse(rows, most=run.plan.config.eval.detections_per_image)), bad
 
 
-def _rows_of_view(
+def _found_in_view(
     run: TrainedRun, folder: Path, listed: Annotations, category_ids: Sequence[int], view: View, advance: Advance
-) -> tuple[NDArray[np.float64], dict[str, str]]:
+) -> tuple[Found, dict[str, str]]:
     data, images = run.plan.config.data, len(listed.image_ids)
     [(min_size, max_size)] = limits_of(data.min_size, data.max_size, [(view.min_size or data.min_size) / data.min_size])
     loader = EvalLoader(
@@ -113,7 +113,7 @@ def _rows_of_view(
             done += len(batch)
             yield mirrored(batch) if view.mirrored else batch
 
-    rows = detect(
+    found = detect(
         run.detector,
         counted(),
         category_ids=list(category_ids),
@@ -126,10 +126,12 @@ def _rows_of_view(
         raise UserError(f"none of the {images} images in {folder} can be read; {name}: {reason}")
     if view.mirrored:
         widths = dict(zip(listed.image_ids.tolist(), listed.sizes[:, 1].tolist(), strict=True))
+        rows = found.rows
         rows[:, 1] = [widths[int(image)] for image in rows[:, 0]] - rows[:, 1] - rows[:, 3]
+        found = Found(rows)
     bad = [image_id for name, image_id in zip(listed.file_names, listed.image_ids, strict=True)
            if name in loader.bad_images]  # fmt: skip
-    return rows[~np.isin(rows[:, 0], bad)], loader.bad_images
+    return found.chosen(~np.isin(found.rows[:, 0], bad)), loader.bad_images
 
 
 def mirrored(batch: ImageBatch) -> ImageBatch:

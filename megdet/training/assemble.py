@@ -44,6 +44,7 @@ def loaders_of(plan: Plan, ranks: Ranks, data_set: DataSet) -> tuple[TrainLoader
         max_bad_images=data.max_bad_images,
         workers=data.workers,
         pin_memory=pin_memory,
+        masks=config.model.reads_masks,
     )
     eval_loader = EvalLoader(
         data_set.val,

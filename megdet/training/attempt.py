@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
 import torch.distributed as dist
-from numpy.typing import NDArray
 
 from megdet.data.data_set import read_data
 from megdet.data.loader import check_bad_images
@@ -22,7 +20,8 @@ from megdet.training.assemble import detector_of, learning_rate_of, loaders_of, 
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import Ranks, any_over_ranks, union_over_ranks
 from megdet.training.divergence import Diverged
-from megdet.training.evaluate import detect, gather_rows
+from megdet.training.evaluate import Found, detect, gather_found
+from megdet.training.fork import take_over
 from megdet.training.loop import Interrupted, data_parallel, train_epoch
 from megdet.training.memory import peak_memory_gb
 from megdet.training.metrics import coco_metrics
@@ -30,6 +29,7 @@ from megdet.training.pictures import LastPass, draw_detections_of, draw_proposal
 from megdet.training.precision import use_precision
 from megdet.training.progress import RunProgress
 from megdet.training.provenance import made_from
+from megdet.training.recorder import Recorder
 from megdet.training.resume import going_on, put_unused_aside
 from megdet.training.starting_point import start_from_run
 from megdet.training.state import TrainingState
@@ -74,11 +74,15 @@ class Attempt:
         # A large file is parsed by one rank of a node; the others then find what is kept of it.
         if ranks.local_rank:
             dist.barrier()
-        self.data = read_data(plan.config.data)
+        self.data = read_data(plan.config.data, masks=plan.config.model.reads_masks)
         if not ranks.local_rank:
             dist.barrier()
         check_same_data(folder, self.data.facts.fingerprint)
         self.train_loader, self.eval_loader = loaders_of(plan, ranks, self.data)
+        self.not_forked = ""
+        """Why the run trains epochs that another one has trained."""
+        if ranks.rank == 0:
+            self.not_forked = take_over(plan, folder, data_sha256=self.data.facts.fingerprint)
         self.going_on = going_on(
             folder, plan.run_id, steps_per_epoch=plan.schedule.steps_per_epoch, device=ranks.device
         )
@@ -116,25 +120,13 @@ class Attempt:
     def go(self) -> ExitCode:
         """Train and evaluate the rest of the run; returns the exit code."""
         if self.recorder:
-            facts = self.data.facts
-            made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
-            self.folder.write_classes(self.classes)
-            self.recorder.started(self.state, made_from=made)
-            for what in self.going_on.found:
-                self.recorder.note("not_as_it_was_left", step=self.state.step, what=what)
-            if self.anew:
-                what = f"{', '.join(self.anew)}: they do not fit those of {self.plan.config.model.init_from}"
-                self.recorder.note("heads_start_anew", step=self.state.step, what=what)
-            for what in facts.repairs:
-                self.recorder.note("data_repaired", step=self.state.step, what=what)
-            for what in self.job.edits_since_submission():
-                self.recorder.note("edited_while_queued", step=self.state.step, what=what)
+            self._record_beginning(self.recorder)
         try:
             with self.progress:
                 for epoch in range(self.epochs_done, self.plan.schedule.epochs):
                     self._train(epoch)
-                    rows = self._evaluate()
-                    self._record(epoch, rows)
+                    found = self._evaluate()
+                    self._record(epoch, found)
                     self.state.end_epoch()
         except Diverged as diverged:
             return self._end(Status.DIVERGED, ExitCode.OK, reason=str(diverged))
@@ -146,6 +138,23 @@ class Attempt:
         if self.recorder:
             self.folder.forget_previous_checkpoint()
         return self._end(Status.FINISHED, ExitCode.OK)
+
+    def _record_beginning(self, recorder: Recorder) -> None:
+        facts = self.data.facts
+        made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
+        self.folder.write_classes(self.classes)
+        recorder.started(self.state, made_from=made)
+        if self.not_forked:
+            recorder.note("not_forked", step=self.state.step, what=self.not_forked)
+        for what in self.going_on.found:
+            recorder.note("not_as_it_was_left", step=self.state.step, what=what)
+        if self.anew:
+            what = f"{', '.join(self.anew)}: they do not fit those of {self.plan.config.model.init_from}"
+            recorder.note("heads_start_anew", step=self.state.step, what=what)
+        for what in facts.repairs:
+            recorder.note("data_repaired", step=self.state.step, what=what)
+        for what in self.job.edits_since_submission():
+            recorder.note("edited_while_queued", step=self.state.step, what=what)
 
     def _train(self, epoch: int) -> None:
         """Train the rest of epoch `epoch` (from 0) and write a checkpoint."""
@@ -169,6 +178,8 @@ class Attempt:
         )
         # Before the evaluation, so that an attempt that ends there has lost no training.
         self._save()
+        if self.recorder and epoch + 1 in self.plan.keep_epochs:
+            self.folder.keep_checkpoint_of(epoch + 1)
         if self.recorder and epoch + 1 in (1, (epochs + 1) // 2, epochs):
             self.folder.check_owner()
             draw_proposals_of(self.last_pass, self.folder, epoch=epoch + 1)
@@ -186,12 +197,12 @@ class Attempt:
         if time.monotonic() - self._saved_at > 60 * self.plan.config.checkpoint_every_min:
             self._save()
 
-    def _evaluate(self) -> NDArray[np.float64]:
-        """The detections of all validation images, as COCO rows, on every rank."""
+    def _evaluate(self) -> Found:
+        """The detections of all validation images, on every rank."""
         began = time.perf_counter()
         self.watchdog.doing(EVALUATING)
         self.progress.evaluating(len(self.eval_loader))
-        rows = detect(
+        found = detect(
             self.detector,
             self.eval_loader,
             category_ids=self.eval_loader.split.category_ids,
@@ -199,9 +210,9 @@ class Attempt:
             bf16=self.bf16,
             on_batch=self._after_evaluation_batch,
         )
-        rows = gather_rows(rows, self.ranks.device)
+        found = gather_found(found, self.ranks.device)
         self.state.eval_s += time.perf_counter() - began
-        return rows
+        return found
 
     def _after_evaluation_batch(self) -> None:
         self.progress.evaluated()
@@ -210,7 +221,7 @@ class Attempt:
             # The last checkpoint holds all that was trained; the other ranks end with this one.
             raise TimeIsUp
 
-    def _record(self, epoch: int, rows: NDArray[np.float64]) -> None:
+    def _record(self, epoch: int, found: Found) -> None:
         """Gather an epoch's results from all ranks, score and record them."""
         self.watchdog.doing("scoring")
         bad_images = union_over_ranks({**self.train_loader.bad_images, **self.eval_loader.bad_images})
@@ -221,7 +232,7 @@ class Attempt:
         if not self.recorder:
             return
         totals = self.state.totals
-        metrics = coco_metrics(self.eval_loader.split.annotations, rows)
+        metrics = coco_metrics(self.eval_loader.split.annotations, found.rows, found.masks)
         self.recorder.epoch(
             epoch + 1,
             self.state,
@@ -234,7 +245,7 @@ class Attempt:
         self.progress.epoch_done(epoch + 1, loss=totals.means()["loss"], metrics=metrics)
         if epoch + 1 == self.plan.schedule.epochs:
             self.folder.check_owner()
-            draw_detections_of(rows, self.folder, self.eval_loader.split)
+            draw_detections_of(found, self.folder, self.eval_loader.split)
 
     def _make_room(self, *, requeue: bool) -> ExitCode:
         """The checkpoint is written; rank 0 sees to it that the run goes on later, if that is wanted."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -15,6 +15,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 POSITIVE, NEGATIVE = "#E69F00", "#0072B2"
 """Of proposals: they differ in lightness and, as drawn, in width too."""
 MAX_NEGATIVES = 24
+MASK_OPACITY = 0.5
 MIN_SCORE = 0.5
 """Of detections that are drawn, unless asked otherwise."""
 SHORTER_SIDE = 480
@@ -30,15 +31,19 @@ def detections_drawn(
     labels: Sequence[int],
     scores: Sequence[float],
     names: Sequence[str],
+    masks: NDArray[np.uint8] | None = None,
     truth_boxes: Boxes | None = None,
     truth_labels: Sequence[int] = (),
     min_score: float = MIN_SCORE,
 ) -> Image.Image:
     """A picture of `image` (uint8 [H, W, 3], RGB) with its detections and, dashed, its ground truth.
 
-    Boxes are [n, 4] as (x1, y1, x2, y2) in pixels of `image`; labels are 1-based places in `names`.
+    Boxes are [n, 4] as (x1, y1, x2, y2) in pixels of `image`; labels are 1-based places in `names`; masks are 0 and 1,
+    [n, H, W], and colour what they cover.
     Detections below `min_score` are left out.
     """
+    if masks is not None:
+        image = _coloured(image, masks, labels, scores, min_score)
     picture, scale = _enlarged(image)
     draw, line, font = _tools(picture)
     for box, label in zip([] if truth_boxes is None else truth_boxes, truth_labels, strict=True):
@@ -51,6 +56,23 @@ def detections_drawn(
             _outline(draw, np.asarray(box) * scale, colour, width=line)
             _text(draw, np.asarray(box) * scale, f"{names[label - 1]} {score:.2f}", font, colour=colour)
     return picture
+
+
+def _coloured(
+    image: NDArray[np.uint8],
+    masks: NDArray[np.uint8],
+    labels: Sequence[int],
+    scores: Sequence[float],
+    min_score: float,
+) -> NDArray[np.uint8]:
+    """The image with masks laid over it, half opaque, the best on top."""
+    coloured = image.astype(np.float32)
+    for mask, label, score in reversed(list(zip(masks, labels, scores, strict=True))):
+        if score >= min_score:
+            colour = np.array(ImageColor.getrgb(COLOURS[(label - 1) % len(COLOURS)]), dtype=np.float32)
+            inside = mask.astype(bool)
+            coloured[inside] += MASK_OPACITY * (colour - coloured[inside])
+    return coloured.round().astype(np.uint8)
 
 
 def draw_proposals(image: NDArray[np.uint8], path: Path, *, positive: Boxes, negative: Boxes) -> None:

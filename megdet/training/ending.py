@@ -5,28 +5,23 @@ from __future__ import annotations
 import faulthandler
 import logging
 import sys
-import time
 from dataclasses import replace
 
 from megdet.errors import ExitCode, UserError
 from megdet.planning.lighter import lighter_ask
 from megdet.planning.plan import Plan
-from megdet.runs.causes import CUDA_MEMORY, NETWORK, cause_of
+from megdet.runs.causes import CUDA_MEMORY, cause_of
 from megdet.runs.failure import Failure
 from megdet.runs.folder import LostOwnership, RunFolder
-from megdet.runs.state import RunState
-from megdet.runs.status import Status
-from megdet.runs.times import now
+from megdet.runs.last_words import write_down
+from megdet.training.terminal import terminal
 
 log = logging.getLogger("megdet")
 
-ECHO_S = 2.0
-"""A rank that fails takes a moment to write down why; the others have lost their connection to it at once."""
-
 
 def start_log(folder: RunFolder, rank: int) -> None:
-    """Log to the rank's file, and to standard error on rank 0 (the others' is that file already)."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    """Log to the rank's file, and on rank 0 to who is watching (the others' standard error is that file already)."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(terminal())]
     if rank == 0:
         handlers.append(logging.FileHandler(folder.log(rank)))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
@@ -58,23 +53,6 @@ def record_failure(folder: RunFolder, rank: int, error: Exception) -> ExitCode:
 
 def _lighter_ask(folder: RunFolder) -> str | None:
     try:
-        return lighter_ask(Plan.from_json(folder.plan.read_text()))
+        return lighter_ask(Plan.from_json(folder.plan.read_bytes()))
     except (OSError, UserError):
         return None
-
-
-def write_down(folder: RunFolder, failure: Failure) -> None:
-    """Leave what ended a run, unless another rank was faster; who only lost its connection lets the other speak first.
-
-    Raises LostOwnership where the folder is another attempt's, and OSError where the disk is full all the same.
-    """
-    folder.release_room()
-    is_echo = cause_of(failure) is NETWORK
-    if is_echo:
-        time.sleep(ECHO_S)
-    before = folder.failure()
-    if before and cause_of(before) is NETWORK and not is_echo:
-        folder.forget_failure()
-    if folder.write_first_failure(failure):
-        state = folder.state() or RunState(Status.FAILED, attempts=1, started=now())
-        folder.write_state(replace(state, status=Status.FAILED, ended=now(), reason=failure.reason))

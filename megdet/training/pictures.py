@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from megdet.data.batch import ImageBatch
 from megdet.data.coco import CocoSplit
@@ -15,6 +14,7 @@ from megdet.model.detector import Detector
 from megdet.model.output import SampledRegions, TrainingOutput
 from megdet.runs.folder import RunFolder
 from megdet.training.drawing import detections_drawn, draw_proposals, save_picture
+from megdet.training.evaluate import Found
 
 PICTURES = 6
 """Of validation images."""
@@ -57,10 +57,10 @@ def draw_proposals_of(last: LastPass, folder: RunFolder, *, epoch: int) -> None:
         )
 
 
-def draw_detections_of(rows: NDArray[np.float64], folder: RunFolder, split: CocoSplit) -> None:
+def draw_detections_of(found: Found, folder: RunFolder, split: CocoSplit) -> None:
     """Draw the split's first images that have objects, with their detections, into the folder's pictures.
 
-    `rows` are COCO rows, float64 [n, 7], of the whole split. The images are the same for every run of a data set.
+    `found` is of the whole split. The images are the same for every run of a data set.
     """
     label_of = {category_id: label for label, category_id in enumerate(split.category_ids, start=1)}
     with_objects = [index for index in range(len(split)) if len(split.labels(index))]
@@ -70,12 +70,13 @@ def draw_detections_of(rows: NDArray[np.float64], folder: RunFolder, split: Coco
             image = load_image(file, split.sizes[index])
         except UnreadableImage:
             continue
-        found = rows[rows[:, 0] == split.image_ids[index]]
+        own = found.chosen(found.rows[:, 0] == split.image_ids[index])
         picture = detections_drawn(
             image.permute(1, 2, 0).numpy(),
-            boxes=np.concatenate([found[:, 1:3], found[:, 1:3] + found[:, 3:5]], axis=1),
-            labels=[label_of[int(category_id)] for category_id in found[:, 6]],
-            scores=found[:, 5].tolist(),
+            boxes=np.concatenate([own.rows[:, 1:3], own.rows[:, 1:3] + own.rows[:, 3:5]], axis=1),
+            labels=[label_of[int(category_id)] for category_id in own.rows[:, 6]],
+            scores=own.rows[:, 5].tolist(),
+            masks=None if own.masks is None else own.masks.pixels(split.sizes[index]),
             names=split.category_names,
             truth_boxes=split.boxes(index),
             truth_labels=split.labels(index).tolist(),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
+
+from megdet.training.terminal import terminal
 
 log = logging.getLogger("megdet")
 
@@ -20,14 +23,14 @@ class RunProgress:
         self._name, self._steps, self._log_every = name, steps, log_every
         self._enabled = enabled
         self._bar: Progress | None = None
-        if enabled and sys.stderr.isatty():
+        if enabled and terminal().isatty():
             self._bar = Progress(
                 TextColumn("{task.description}", table_column=Column(no_wrap=True)),
                 BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
                 MofNCompleteColumn(table_column=Column(no_wrap=True)),
                 TimeRemainingColumn(table_column=Column(no_wrap=True)),
                 TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
-                console=Console(stderr=True),
+                console=Console(file=terminal()),
                 expand=True,
                 transient=True,
             )
@@ -37,7 +40,7 @@ class RunProgress:
     def __enter__(self) -> RunProgress:
         if self._bar:
             self._bar.start()
-            _log_to_current_stderr()  # which is the bar's now: lines go above it
+            _log_to(sys.stderr)  # which is the bar's now: lines go above it
         return self
 
     def __exit__(
@@ -45,7 +48,7 @@ class RunProgress:
     ) -> None:
         if self._bar:
             self._bar.stop()
-            _log_to_current_stderr()
+            _log_to(terminal())
 
     def stepped(self, step: int, *, epoch: float, loss: float, lr: float, images_per_s: float) -> None:
         """One optimizer step is done."""
@@ -72,12 +75,12 @@ class RunProgress:
             self._bar.remove_task(self._evaluation)
             self._evaluation = None
         if self._enabled:
-            values = {name: metrics[name] for name in ("mmAP", "AP50", "mmAR")}
+            values = {name: metrics[name] for name in ("mmAP", "AP50", "mmAR", "mask_mmAP") if name in metrics}
             text = "  ".join(f"{name} {value:.1f}" for name, value in values.items() if value is not None)
             log.info("%s epoch %d done  loss %.3f  %s", self._name, epoch, loss, text)
 
 
-def _log_to_current_stderr() -> None:
+def _log_to(stream: TextIO) -> None:
     for handler in logging.getLogger().handlers:
         if type(handler) is logging.StreamHandler:
-            handler.setStream(sys.stderr)
+            handler.setStream(stream)

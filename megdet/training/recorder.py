@@ -135,6 +135,7 @@ class Recorder:
             ended=ended,
             train_s=round(training.train_s, 3),
             eval_s=round(training.eval_s, 3),
+            shared_s=round(training.shared_s, 3),
             step=training.step,
             reason=reason,
             journal_bytes=journal_bytes,

@@ -18,6 +18,11 @@ from megdet.training.checkpoint import Checkpoint
 HEADS = (
     "backbone.large_kernel",
     "segmentation",
+    "mask.head",
+    "mask.predictor",
+    "mask.grid",
+    "mask.pixels",
+    "mask.classify",
     "rpn.head",
     "roi_heads.context",
     "roi_heads.box_head",
@@ -25,7 +30,8 @@ HEADS = (
 )
 """Parts that may start anew; what is below them must fit."""
 PREDICTOR = HEADS[-1]
-"""Its outputs are classes: it fits only where they are the same."""
+BY_CLASS = (PREDICTOR, "mask.predictor", "mask.classify", "segmentation.classify")
+"""Parts whose outputs are classes: they fit only where these are the same."""
 COUNTER = ".num_batches_tracked"
 
 
@@ -39,8 +45,9 @@ def start_from_run(detector: Detector, model: ModelSettings, classes: Classes) -
     state = _state_of(folder, model.init_sha256)
     expected = detector.state_dict()
     anew = [head for head in HEADS if not _fits(head, state, expected)]
-    if PREDICTOR not in anew and (known := folder.classes()) and known.names != classes.names:
-        anew.append(PREDICTOR)
+    if (known := folder.classes()) and known.names != classes.names:
+        there = [part for part in BY_CLASS if any(name.startswith(f"{part}.") for name in expected)]
+        anew += [part for part in there if not part.startswith(tuple(anew))]
     # Layers differ in whether they count batches, which nothing here reads.
     needed = {
         name: value

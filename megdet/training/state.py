@@ -24,6 +24,9 @@ class TrainingState:
     eval_s: float = 0.0
     """Seconds of evaluation."""
 
+    shared_s: float = 0.0
+    """Seconds of training and evaluation that were spent by the run that this one was forked from."""
+
     @property
     def train_s(self) -> float:
         """Seconds of training, without evaluation."""

@@ -25,7 +25,7 @@ from megdet.errors import ExitCode
 from megdet.runs.beats import Beat, read_beats, write_beat
 from megdet.runs.failure import Failure
 from megdet.runs.folder import LostOwnership, RunFolder
-from megdet.training.ending import write_down
+from megdet.runs.last_words import write_down
 
 log = logging.getLogger("megdet")
 PACKAGE = str(Path(megdet.__file__).parent)
@@ -110,8 +110,13 @@ class Watchdog:
 
     def _run(self) -> None:
         lost_at: float | None = None
+        looked_at = time.monotonic()
         while not self._over.is_set():
-            still_s = time.monotonic() - self._progress_at
+            # Where all of this process was stopped (a suspended job), it has not stood still.
+            stopped_s = max(0.0, time.monotonic() - looked_at - self._silent_s)
+            looked_at = time.monotonic()
+            self._progress_at = min(looked_at, self._progress_at + stopped_s)
+            still_s = looked_at - self._progress_at
             stack = sys._current_frames().get(self._main) if still_s > self.limit_s else None
             try:
                 self._beat(stack)

@@ -53,6 +53,14 @@ def test_runs_on_unrecorded_files_stay_with_those_that_agree(tmp_path: Path) -> 
     assert len(group.runs) == 3 and "annotations" not in group.title and "weights" not in group.title
 
 
+def test_runs_with_masks_stand_beside_those_with_boxes_alone_unless_their_masks_differ(tmp_path: Path) -> None:
+    masks = {"model.mask.name": "head", "data.masks_fingerprint": "ab12"}
+    frames = runs_of(tmp_path, {}, masks, {**masks, "seed": 1, "data.masks_fingerprint": "cd34"})
+    both = comparable_groups(frames.where(frames.runs["seed"] == 0), ("model.mask",))
+    assert [len(group.runs) for group in both] == [2]
+    assert len(comparable_groups(frames, ("model.mask",))) > 1
+
+
 def test_other_files_are_named_only_where_nothing_else_tells_the_groups_apart(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, {"batch": 16}, {"batch": 16, "seed": 1, **OTHER_SIZE})
     groups = comparable_groups(with_files(runs, data_sha256=("aa", "bb")))

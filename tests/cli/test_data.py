@@ -44,6 +44,19 @@ def test_a_good_set_is_reported_and_exits_with_0(tmp_path: Path, capsys: pytest.
     assert "all 12 images have their annotated size (headers read)" in said
 
 
+def test_masks_are_checked_where_the_model_wants_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def masked(train: Content, val: Content) -> None:
+        for entry in (*train["annotations"], *val["annotations"]):
+            entry["segmentation"] = (
+                [[5, 5, 20, 5, 20, 20, 5]] if entry is train["annotations"][2] else [[5, 5, 20, 5, 9, 9]]
+            )
+
+    write_own_set(tmp_path, change=masked)
+    assert cli.main(["data", "check", *OWN]) == 0
+    assert cli.main(["data", "check", *OWN, "model.mask.name=head"]) == 2
+    assert "learn.json: annotations[2] (id 3) has segmentation [[5, 5" in capsys.readouterr().err
+
+
 def test_repairs_are_listed_and_are_no_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_own_set(tmp_path, change=lambda train, val: train["annotations"][3].pop("area") and None)
     assert cli.main(["data", "check", *OWN]) == 0

@@ -109,7 +109,12 @@ def test_every_part_of_the_model_composes_and_plans(override: str) -> None:
 
 def test_a_model_names_the_parts_it_is_made_of() -> None:
     parts = {name: config_of(f"model={name}").model.backbone.name for name in options_of("model")}
-    assert parts == {"r50_fpn": "resnet50", "r18_fpn": "resnet18", "tiny": "tiny"}
+    assert parts == {
+        "r50_fpn": "resnet50",
+        "r18_fpn": "resnet18",
+        "lite0_fpn": "efficientnet_lite0",
+        "tiny": "tiny",
+    }
 
 
 def test_an_own_part_is_a_file_of_ones_own_in_the_groups_folder(tmp_path: Path) -> None:

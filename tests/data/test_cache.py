@@ -43,7 +43,7 @@ def test_a_file_is_read_once_and_is_the_same_from_the_cache(
     path = write(tmp_path / "a.json", changed(("annotations", 1, "bbox"), [-5, 30, 20, 30]))
     first = load_annotations(path)
     assert len(list(kept_in.iterdir())) == 1
-    monkeypatch.setattr(annotation_cache, "read_annotations", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(annotation_cache, "read_annotations", lambda path, masks: pytest.fail("read again"))
     again = load_annotations(path)
     for name, value in vars(first).items():
         other = getattr(again, name)
@@ -69,12 +69,12 @@ def test_a_file_that_is_no_longer_the_same_is_read_again(
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     elif what == "version":
         monkeypatch.setattr(annotation_cache, "READER_VERSION", 10**6)
-        monkeypatch.setattr(annotation_cache, "read_annotations", lambda _: read_annotations(other_file))
+        monkeypatch.setattr(annotation_cache, "read_annotations", lambda _, masks: read_annotations(other_file))
         other_file = write(tmp_path / "other.json", other)
     elif what == "damage":
         [entry] = kept_in.iterdir()
         entry.write_bytes(entry.read_bytes()[:-40])
-        monkeypatch.setattr(annotation_cache, "read_annotations", lambda _: read_annotations(other_file))
+        monkeypatch.setattr(annotation_cache, "read_annotations", lambda _, masks: read_annotations(other_file))
         other_file = write(tmp_path / "other.json", other)
     else:
         [entry] = kept_in.iterdir()

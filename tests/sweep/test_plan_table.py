@@ -75,8 +75,13 @@ def test_a_single_run_says_what_it_will_take(tmp_path: Path, capsys: pytest.Capt
 
 def test_table_3_is_planned_with_its_gpu_hours_and_refused_by_a_smaller_budget(tmp_path: Path) -> None:
     arguments = ("-m", "sweep=table3", "cluster=paper", "sweep.dry_run=true")
-    done = launch(tmp_path, *arguments, "sweep.max_gpu_hours=8600")
+    done = launch(tmp_path, *arguments, "sweep.max_gpu_hours=8600", "sweep.fork=false")
     assert done.returncode == 0 and "20 to do: ~8,500 GPU-hours" in done.stdout, done.stdout + done.stderr
+    shared = launch(tmp_path, *arguments, "sweep.max_gpu_hours=7000")
+    assert shared.returncode == 0, shared.stderr
+    assert "20 to do: ~6,972 GPU-hours" in shared.stdout
+    assert "6 runs take their first epochs from another, to the same bits: ~1,528 GPU-hours less" in shared.stdout
+    assert re.search(r"16  b32-bn32-long-s0-\w+ .* new +8 of #7", shared.stdout)
     refused = launch(tmp_path, *arguments, "sweep.max_gpu_hours=5000")
     assert refused.returncode == 2 and "max_gpu_hours=5000: the 20 runs" in refused.stderr, refused.stderr
     assert "b256-bn16-long" in refused.stderr and "Traceback" not in refused.stderr

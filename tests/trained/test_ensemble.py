@@ -17,7 +17,7 @@ from megdet.errors import UserError
 from megdet.trained.ensemble import score_ensemble
 from megdet.trained.fusion import fuse
 from megdet.trained.images import images_at
-from megdet.trained.views import View, detected_rows, mirrored, views_of
+from megdet.trained.views import View, detections_in, mirrored, views_of
 from megdet.training.checkpoint import Checkpoint
 from tests.model.detectors import random_batch
 from tests.trained.conftest import Trained
@@ -64,12 +64,13 @@ def test_boxes_of_a_mirrored_view_are_those_of_the_mirrored_files(trained: Train
             ImageOps.mirror(picture).save(tmp_path / "mirrored" / file.name)
     files = sorted(tmp_path.glob("*.png"))
     asked = images_at(files)
-    found, _ = detected_rows(run, asked.folder, asked.listed, category_ids=LABELS, views=(View(None, True),))
+    found, _ = detections_in(run, asked.folder, asked.listed, category_ids=LABELS, views=(View(None, True),))
+    rows = found.rows
     compared = 0
     for image, theirs in zip(
         asked.listed.image_ids, run.predict(sorted((tmp_path / "mirrored").iterdir())), strict=True
     ):
-        own = found[found[:, 0] == image]
+        own = rows[rows[:, 0] == image]
         width = theirs.size[1]
         x1, x2 = width - own[:, 1] - own[:, 3], width - own[:, 1]
         boxes = np.column_stack((x1, own[:, 2], x2, own[:, 2] + own[:, 4]))
@@ -82,11 +83,13 @@ def test_several_views_are_fused(trained: Trained) -> None:
     run, asked = megdet.load(trained.folder), images_at(trained.images)
     views = views_of([64, 80], flip=True)
     told: list[tuple[int, int]] = []
-    found, bad = detected_rows(
+    found, bad = detections_in(
         run, asked.folder, asked.listed, category_ids=LABELS, views=views, advance=lambda *done: told.append(done)
     )
-    each = [detected_rows(run, asked.folder, asked.listed, category_ids=LABELS, views=(view,))[0] for view in views]
-    np.testing.assert_allclose(found, fuse(each, most=100), atol=1e-6)
+    each = [
+        detections_in(run, asked.folder, asked.listed, category_ids=LABELS, views=(view,))[0].rows for view in views
+    ]
+    np.testing.assert_allclose(found.rows, fuse(each, most=100), atol=1e-6)
     assert bad == {} and told[-1] == (32, 32)
     scores = run.evaluate(trained.annotations, trained.images, sizes=[64, 80], flip=True)
     assert scores.metrics != run.evaluate(trained.annotations, trained.images).metrics

@@ -22,7 +22,7 @@ import megdet
 from megdet import cli
 from megdet.config.compose import compose
 from megdet.errors import UserError
-from megdet.model.settings import BackboneSettings, FPNSettings
+from megdet.model.settings import BackboneSettings, FPNSettings, MaskSettings
 from megdet.planning.plan import make_plan
 from megdet.runs.classes import Classes
 from megdet.trained.export import numbers_of
@@ -37,13 +37,14 @@ from tests.training.test_run import config_of, folder_of
 NAMES = ("circle", "square", "triangle", "cross", "ring", "star")
 
 
-def resnet_run(tmp_path: Path, *, bn_size: int) -> Path:
+def resnet_run(tmp_path: Path, *, bn_size: int, mask: MaskSettings | None = None) -> Path:
     """A run of ResNet-18 with weights that find things, and with running statistics of their own."""
     config = config_of(tmp_path, tmp_path)
     config.bn_size = bn_size
     config.model.name = "r18_fpn"
     config.model.backbone = BackboneSettings(name="resnet18", weights="none", frozen_stages=0)
     config.model.fpn = FPNSettings(channels=32)
+    config.model.mask = mask or MaskSettings()
     plan = make_plan(config)
     folder = owned(folder_of(plan))
     folder.write_plan(plan.to_json())
@@ -101,6 +102,32 @@ def test_an_exported_detector_finds_the_same_in_image_files(
     assert said.count("\n") == len(found) and found.class_names[0] in said
 
 
+@pytest.mark.slow
+def test_an_exported_mask_head_finds_the_same_masks(trained: Trained, tmp_path: Path) -> None:
+    run = resnet_run(tmp_path, bn_size=4, mask=MaskSettings(name="head", layers=2, channels=24, resolution=8))
+    out = tmp_path / "exported"
+    assert cli.main(["export", str(run), "--out", str(out)]) == 0
+    program = imported(out / "detector.py")
+    model = program.load(out)
+    state = model.state_dict()
+    assert state["roi_heads.mask_predictor.mask_fcn_logits.weight"].shape == (7, 24, 1, 1)
+    files = sorted(trained.images.iterdir())[:3]
+    for file in files:
+        with Image.open(file) as picture:
+            picture.save(tmp_path / f"{file.stem}.png")
+    compared = differing = 0
+    for found in megdet.load(run).predict(sorted(tmp_path.glob("*.png"))):
+        with torch.no_grad():
+            [theirs] = model([program.read(found.file)])
+        assert found.masks is not None and len(found) == len(theirs["masks"])
+        pixels = torch.from_numpy(found.masks.pixels(found.size)) > 0
+        certain = (theirs["masks"][:, 0] - 0.5).abs() > 1e-3  # a last bit decides about the others
+        compared += int((certain & pixels).sum())
+        differing += int((certain & (pixels != (theirs["masks"][:, 0] >= 0.5))).sum())
+    # torchvision pastes at whole pixels, and a box may lie a last bit to the other side of one.
+    assert compared > 1000 and differing < 0.01 * compared
+
+
 def test_the_state_dict_alone_is_that_of_torchvisions_own_constructors(tmp_path: Path) -> None:
     config_run = resnet_run(tmp_path, bn_size=0)
     out = tmp_path / "exported"
@@ -130,7 +157,13 @@ def test_a_structure_that_torchvision_lacks_is_one_message(
 
 
 @pytest.mark.parametrize(
-    "switch", ["model.backbone.atrous=true", "model.large_kernel.size=15", "model.context.scale=2.0"]
+    "switch",
+    [
+        "model.backbone.atrous=true",
+        "model.large_kernel.size=15",
+        "model.context.scale=2.0",
+        "model.mask.name=generator",
+    ],
 )
 def test_a_switch_that_torchvision_lacks_is_refused_by_its_name(switch: str) -> None:
     plan = make_plan(compose([switch, "cluster=paper", "gpus=8", "data=shapes"]))

@@ -95,6 +95,16 @@ def test_heads_of_the_same_classes_come_along_and_others_start_anew(
     assert started(config, same)[1] == ["rpn.head", PREDICTOR]
 
 
+def test_a_mask_branch_can_begin_on_a_run_that_has_boxes_alone(
+    trained: Trained, tmp_path: Path, shapes_root: Path
+) -> None:
+    config = config_from(trained, tmp_path, shapes_root)
+    config.model.mask.name = "generator"
+    same = RunFolder(trained.folder).classes()
+    assert same is not None
+    assert started(config, same)[1] == ["mask.grid", "mask.pixels", "mask.classify"]
+
+
 def test_a_backbone_or_pyramid_that_does_not_fit_is_refused(
     trained: Trained, tmp_path: Path, shapes_root: Path
 ) -> None:

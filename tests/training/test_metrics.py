@@ -6,18 +6,25 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.coco_eval import random_set
 from megdet.data.annotations import read_annotations
-from megdet.runs.journal import COCO_METRICS
+from megdet.data.files import coco_files
+from megdet.data.masks import Masks
+from megdet.runs.journal import COCO_METRICS, MASK_METRICS
 from megdet.training.metrics import coco_metrics, coco_metrics_by_class
 from tests.data.annotation_oracle import meaning_of
+
+# numpy 2 finds fault with pycocotools' own arrays.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def reference(annotation_file: Path, detections: NDArray[np.float64]) -> list[float]:
@@ -30,6 +37,17 @@ def reference(annotation_file: Path, detections: NDArray[np.float64]) -> list[fl
             results.dataset = {k: truth.dataset[k] for k in ("images", "categories")} | {"annotations": []}
             results.createIndex()
         evaluation = COCOeval(truth, results, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats]
+
+
+def masks_reference(annotation_file: Path, results: list[dict[str, Any]]) -> list[float]:
+    """pycocotools' numbers of masks alone, as its server is given them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotation_file))
+        evaluation = COCOeval(truth, truth.loadRes(results), "segm")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -69,6 +87,53 @@ def test_all_12_numbers_are_pycocotools_own(
     expected = reference(annotations, detections)
     assert max(expected) > 0.1
     assert ours_as_stats(annotations, detections) == as_percent(expected)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_numbers_of_masks_are_pycocotools_own(shapes_root: Path, tmp_path: Path, seed: int) -> None:
+    file, content = tmp_path / "truth.json", json.loads(coco_files(shapes_root).train_annotations.read_text())
+    for number, entry in enumerate(content["annotations"]):
+        x, y, w, h = entry["bbox"]
+        entry["iscrowd"] = int(number % 9 == 4)
+        if seed and not entry["iscrowd"]:
+            entry["segmentation"] = [[x, y, x + w, y, x + w / 2, y + h]]
+    file.write_text(json.dumps(content))
+    annotations = read_annotations(file, masks=True)
+    rng = np.random.default_rng(seed)
+    rows, codes, results = [], [], []
+    for place, owner in enumerate(annotations.owner):
+        assert annotations.masks is not None
+        size = (int(annotations.sizes[owner, 0]), int(annotations.sizes[owner, 1]))
+        truth = annotations.masks.chosen(np.array([place])).pixels(size)[0]
+        for _ in range(3):  # moved, with a box that is not the mask's, sometimes of another class
+            moved = np.roll(truth, rng.integers(-3, 4, size=2), axis=(0, 1))
+            category = (
+                rng.choice(annotations.category_ids)
+                if rng.random() < 0.2
+                else annotations.category_ids[annotations.labels[place] - 1]
+            )
+            score, box = round(float(rng.random()), 2), annotations.boxes[place] + rng.uniform(0, 4, size=4)
+            rows.append([annotations.image_ids[owner], *box, score, category])
+            codes.append(rle.encode(np.asfortranarray(moved))["counts"])
+            segmentation = {"size": list(size), "counts": codes[-1].decode()}
+            results.append({"image_id": int(rows[-1][0]), "category_id": int(category), "score": score})
+            results[-1]["segmentation"] = segmentation
+    detections = np.array(rows, dtype=np.float64)
+    metrics = coco_metrics(annotations, detections, Masks.of(codes))
+    expected = masks_reference(file, results)
+    assert max(expected) > 0.3 and annotations.crowds.any()
+    assert [-1.0 if (value := metrics[name]) is None else value for name in MASK_METRICS] == as_percent(expected)
+    assert [-1.0 if (value := metrics[name]) is None else value for name in COCO_METRICS] == as_percent(
+        reference(file, detections)
+    )
+    by_class = coco_metrics_by_class(annotations, detections, Masks.of(codes))
+    assert np.mean([own["mask_mmAP"] for own in by_class.values()]) == pytest.approx(metrics["mask_mmAP"])
+
+
+def test_masks_cannot_be_scored_on_a_file_that_was_read_without(shapes_root: Path) -> None:
+    annotations = read_annotations(coco_files(shapes_root).val_annotations)
+    with pytest.raises(ValueError, match=r"instances_val2017.json was read without masks"):
+        coco_metrics(annotations, np.zeros((0, 7)), Masks.of(()))
 
 
 @pytest.mark.parametrize("seed", range(4))

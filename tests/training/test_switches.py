@@ -30,10 +30,17 @@ SWITCHES = [
     "model.context.scale=2 model.bn_in=[backbone,fpn,context]",
     "model.context.scale=2 model.roi_heads.sampler=ohem model/roi_pool=precise model.bn_in=[backbone,fpn,context]",
     "model.segmentation.weight=0.1 model.bn_in=[backbone,fpn,segmentation]",
+    "model.mask.name=generator model.mask.layers=2 model.mask.resolution=6 model.bn_in=[backbone,fpn,mask]",
     "data.train_scales=[0.75,1.0,1.5]",
-    pytest.param(
-        "model/backbone=seresnext50_32x4d model.backbone.weights=none model.backbone.frozen_stages=0",
-        marks=pytest.mark.slow,
+    *(
+        pytest.param(switch, marks=pytest.mark.slow)
+        for switch in (
+            "model.mask.name=head model.mask.layers=2 model.mask.resolution=6",
+            "model.mask.name=head model.mask.layers=1 data.train_scales=[0.75,1.0,1.5]",
+            "model.mask.name=generator model.mask.layers=1 model.roi_heads.sampler=ohem model/roi_pool=precise",
+            "model.segmentation.weight=0.1 model.segmentation.targets=masks",
+            "model/backbone=seresnext50_32x4d model.backbone.weights=none model.backbone.frozen_stages=0",
+        )
     ),
 ]
 
@@ -41,7 +48,7 @@ SWITCHES = [
 def asked_with(switch: str) -> tuple[ModelSettings, Sequence[float]]:
     """The tiny detector of the tests and the scales of its images, with a switch as on a command line."""
     asked, model = compose(["model=tiny", "data=shapes", *switch.split()]), tiny_model()
-    for part in ("bn_in", "norm", "backbone", "roi_pool", "large_kernel", "context", "segmentation"):
+    for part in ("bn_in", "norm", "backbone", "roi_pool", "large_kernel", "context", "segmentation", "mask"):
         setattr(model, part, getattr(asked.model, part))
     model.roi_heads.sampler = asked.model.roi_heads.sampler
     return model, asked.data.train_scales or ()
@@ -60,9 +67,8 @@ def gradients_in_float64(
 ) -> dict[str, Tensor]:
     (model, scales), bn_group = asked_with(switch), max(1, 4 // images_per_gpu)
     detector = tiny_detector(bn_size=4, bn_group=bn_group, sublinear=sublinear, model=model).double()
-    loader = tiny_loader(
-        root, batch=8, bn_size=4, images_per_gpu=images_per_gpu, accumulation=accumulation, train_scales=scales
-    )
+    shape = {"batch": 8, "bn_size": 4, "images_per_gpu": images_per_gpu, "accumulation": accumulation}
+    loader = tiny_loader(root, **shape, train_scales=scales, masks=model.reads_masks)
     parallel, device = data_parallel(detector), torch.device("cpu")
     accumulate_gradients(parallel, next(iter(loader.epoch(0))), NamedSums(), batch=8, device=device, bf16=False)
     return {name: p.grad.clone() for name, p in detector.named_parameters()}
@@ -94,7 +100,8 @@ def test_a_step_with_a_switch_is_finite_in_bfloat16_and_near_float32(switch: str
 def losses_by_precision(root: Path, switch: str) -> dict[str, float]:
     """Of one step, its gradients taken too."""
     (model, scales), device, found = asked_with(switch), torch.device("cpu"), {}
-    loader = tiny_loader(root, batch=4, bn_size=4, images_per_gpu=4, accumulation=1, train_scales=scales)
+    shape = {"batch": 4, "bn_size": 4, "images_per_gpu": 4, "accumulation": 1}
+    loader = tiny_loader(root, **shape, train_scales=scales, masks=model.reads_masks)
     step = next(iter(loader.epoch(0)))
     for name in ("fp32", "bf16"):
         detector, sums = tiny_detector(bn_size=4, model=model), NamedSums()

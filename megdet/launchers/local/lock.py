@@ -32,7 +32,7 @@ def locked(folder: RunFolder, *, patience_s: float) -> Iterator[int]:
 
     Raises BlockingIOError where another process holds it for longer than `patience_s`.
     """
-    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o666)
     until = time.monotonic() + patience_s
     try:
         while True:

@@ -7,9 +7,11 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from megdet.config.schema import Config
 from megdet.errors import UserError
+from megdet.launchers.interface import Start
 from megdet.planning.plan import Plan
 from megdet.runs.prediction import is_like_the_paper
 
@@ -70,6 +72,15 @@ class Machine:
             f"{len(self.gpus) or none}; use cluster=local for a layout that fits here (the result is the same), or "
             "sweep.dry_run=true"
         )
+
+    def expected_start(self, plan: Plan) -> Start:
+        """At once, for this machine has no queue. Raises UserError where a plan does not fit."""
+        self.check(plan)
+        if plan.config.cluster.request_gpus and plan.layout.gpus > len(self.gpus):
+            return Start(
+                None, f"this machine has {len(self.gpus) or 'no'} GPUs (hydra/launcher=submitit_slurm asks Slurm)"
+            )
+        return Start(datetime.now().astimezone())
 
     def remarks(self, plans: Sequence[Plan]) -> list[str]:
         """What CPU processes in place of GPUs mean for these plans; a line each."""

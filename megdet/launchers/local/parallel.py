@@ -13,13 +13,18 @@ from functools import cached_property
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
+from megdet.launchers.canaries import run_after_canaries
+from megdet.launchers.interface import Start
 from megdet.launchers.local.launcher import how_it_ended
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.one_run import EXIT_CODES
-from megdet.launchers.local.ranks import DIE_WITH_PARENT, python_path
+from megdet.launchers.local.ranks import DIE_WITH_PARENT
 from megdet.launchers.local.signals import handling_signals
+from megdet.launchers.rank import with_code
 from megdet.planning.plan import Plan
-from megdet.runs.folder import folder_of, last_lines
+from megdet.runs.canary import Canary
+from megdet.runs.code import frozen_code
+from megdet.runs.folder import folder_of, last_lines, run_folder
 from megdet.runs.status import Status
 
 ONE_RUN = (sys.executable, "-m", "megdet.launchers.local.one_run")
@@ -52,21 +57,33 @@ class ParallelLauncher:
     def check(self, plan: Plan) -> None:
         self.machine.check(plan)
 
+    def expected_start(self, plan: Plan) -> Start:
+        return self.machine.expected_start(plan)
+
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         return self.machine.remarks(plans)
 
-    def preview(self, plans: Sequence[Plan]) -> str:
+    def preview(self, plans: Sequence[Plan], *, canaries: Sequence[Canary] = ()) -> str:
         return ""
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+    def run(
+        self,
+        plans: Sequence[Plan],
+        under_way: Sequence[Plan],
+        *,
+        mirror: Callable[[Plan], None],
+        canaries: Sequence[Canary] = (),
+    ) -> ExitCode:
         """What is under way is another launcher's. Only for the main thread."""
+        if canaries:
+            return run_after_canaries(plans, canaries, lambda some: self.run(some, (), mirror=mirror))
         waiting, ended = list(plans), 0
         codes = set()
         with handling_signals(self._stop):
             while self._running or (waiting and not self._times_stopped):
-                # In their order: a large run is not kept waiting by small ones.
-                while waiting and not self._times_stopped and self._needs(waiting[0]) <= len(self._free):
-                    self._start(waiting.pop(0))
+                while not self._times_stopped and (plan := self._next(waiting)):
+                    waiting.remove(plan)
+                    self._start(plan)
                 for process in [process for process in self._running if process.poll() is not None]:
                     plan, devices = self._running.pop(process)
                     self._free += devices
@@ -80,6 +97,17 @@ class ParallelLauncher:
             return ExitCode.INTERRUPTED
         return ExitCode.RUN_FAILED if codes - {ExitCode.OK} else ExitCode.OK
 
+    def _next(self, waiting: Sequence[Plan]) -> Plan | None:
+        """The run to start now; None where there is none, or no room for it.
+
+        In their order: a large run is not kept waiting by small ones. But one that goes on from a checkpoint of another
+        lets the others pass until that is there, or will not be.
+        """
+        to_come = {plan.run_id for plan in (*waiting, *(plan for plan, _ in self._running.values()))}
+        ready = (plan for plan in waiting if not (plan.fork and plan.fork.run_id in to_come) or _has_its_fork(plan))
+        plan = next(ready, None)
+        return plan if plan and self._needs(plan) <= len(self._free) else None
+
     def _needs(self, plan: Plan) -> int:
         """Where CPU ranks outnumber the cores, they have all of them to themselves."""
         return min(plan.layout.gpus, len(self.machine.gpus) or self.machine.cores)
@@ -88,7 +116,7 @@ class ParallelLauncher:
         folder = folder_of(plan)
         folder.path.mkdir(parents=True, exist_ok=True)
         devices = [self._free.pop(0) for _ in range(self._needs(plan))]
-        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": python_path()}
+        environment = {"OMP_NUM_THREADS": "1", **with_code(os.environ, frozen_code(plan))}
         if self.machine.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         with folder.launcher_log.open("ab") as log:
@@ -116,6 +144,12 @@ class ParallelLauncher:
             print("stopping: the runs write checkpoints (once more: at once)", file=sys.stderr, flush=True)
         for process in self._running:
             process.send_signal(signal.SIGTERM)
+
+
+def _has_its_fork(plan: Plan) -> bool:
+    assert plan.fork is not None
+    source = run_folder(plan.config.runs_dir, plan.fork.run_id)
+    return folder_of(plan).has_begun or source.kept_checkpoint(plan.fork.epoch).exists()
 
 
 def _how(plan: Plan, code: int) -> str:

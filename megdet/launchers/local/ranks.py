@@ -12,11 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
-import megdet
 from megdet.errors import ExitCode
 from megdet.launchers.local.memory import oom_kills
 from megdet.launchers.local.signals import handling_signals
-from megdet.launchers.rank import rank_environment
+from megdet.launchers.local.stderr_copy import StderrCopy
+from megdet.launchers.rank import rank_environment, with_code
 from megdet.launchers.settle import blame, settle
 from megdet.runs.folder import RunFolder
 from megdet.runs.status import Status
@@ -40,14 +40,19 @@ class RankProcesses:
         program: Sequence[str],
         ranks: int,
         threads: int | None,
+        code: Path | None,
         lock: int,
         stop_grace_s: float,
         failure_grace_s: float,
     ) -> None:
-        """`folder` is the attempt's own; `lock` a file descriptor that the ranks hold open as long as they live."""
+        """`folder` is the attempt's own; `lock` a file descriptor that the ranks hold open as long as they live; `code`
+        the folder with the copy of megdet that they import, or None.
+        """
         self.folder, self.program, self.ranks, self.threads = folder, program, ranks, threads
+        self.code = code
         self.lock, self.stop_grace_s, self.failure_grace_s = lock, stop_grace_s, failure_grace_s
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._stderr: StderrCopy | None = None
         self._signals_received = 0
         self._kill_at: float | None = None
         self._first_dead: int | None = None
@@ -61,6 +66,8 @@ class RankProcesses:
                 self._wait()
             finally:
                 self._kill()
+                if self._stderr:
+                    self._stderr.close()
         return settle(
             self.folder,
             before=before,
@@ -72,22 +79,28 @@ class RankProcesses:
         )
 
     def _start(self, store: Path) -> None:
-        for rank in range(self.ranks):
-            with self.folder.log(rank).open("ab") as log:
-                process = subprocess.Popen(
-                    [*DIE_WITH_PARENT, str(os.getpid()), sys.executable, *self.program, str(self.folder.plan)],
-                    env=self._environment(rank, store),
-                    # Rank 0 has the terminal, for its progress, and writes its own log.
-                    stdout=log if rank else None,
-                    stderr=log if rank else None,
-                    stdin=subprocess.DEVNULL,
-                    # Out of the terminal's reach: Ctrl-C comes to the launcher, which passes on SIGTERM.
-                    start_new_session=True,
-                    pass_fds=(self.lock,),
-                )
-            self._processes.append(process)
+        self._stderr = StderrCopy(self.folder.log(0))
+        try:
+            for rank in range(self.ranks):
+                self._processes.append(self._start_rank(rank, store, self._stderr))
+        finally:
+            self._stderr.started()
         if self._signals_received:
             self._terminate(self.stop_grace_s)
+
+    def _start_rank(self, rank: int, store: Path, stderr: StderrCopy) -> subprocess.Popen[bytes]:
+        with self.folder.log(rank).open("ab") as log:
+            return subprocess.Popen(
+                [*DIE_WITH_PARENT, str(os.getpid()), sys.executable, *self.program, str(self.folder.plan)],
+                env={**self._environment(rank, store), **({} if rank else stderr.environment)},
+                # Rank 0 has the terminal, for its progress, and writes its own log.
+                stdout=log if rank else None,
+                stderr=log if rank else stderr.write_end,
+                stdin=subprocess.DEVNULL,
+                # Out of the terminal's reach: Ctrl-C comes to the launcher, which passes on SIGTERM.
+                start_new_session=True,
+                pass_fds=(self.lock, *(() if rank else (stderr.ours,))),
+            )
 
     def _wait(self) -> None:
         while True:
@@ -129,7 +142,7 @@ class RankProcesses:
 
     def _environment(self, rank: int, store: Path) -> Mapping[str, str]:
         return rank_environment(
-            {**os.environ, "PYTHONPATH": python_path()},
+            with_code(os.environ, self.code),
             attempt=str(self.folder.owner),
             rank=rank,
             local_rank=rank,
@@ -138,8 +151,3 @@ class RankProcesses:
             store=store,
             threads=self.threads,
         )
-
-
-def python_path() -> str:
-    """For a process that is to find this very package, installed or not."""
-    return os.pathsep.join([str(Path(megdet.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])

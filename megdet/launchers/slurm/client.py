@@ -26,8 +26,13 @@ class SlurmClient:
 
     timeout_s: float = CALL_TIMEOUT_S
 
-    def call(self, *words: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> str:
-        """Standard output of a command. Raises SlurmError. `environment`: instead of this one without its job's."""
+    def call(
+        self, *words: str, stdin: str = "", environment: Mapping[str, str] | None = None, with_stderr: bool = False
+    ) -> str:
+        """Standard output of a command, and its standard error if wanted. Raises SlurmError.
+
+        `environment`: instead of this one without its job's.
+        """
         environment = outside_of_jobs(os.environ) if environment is None else environment
         try:
             done = subprocess.run(
@@ -47,7 +52,7 @@ class SlurmClient:
             raise SlurmError(f"{words[0]} timed out: no answer in {self.timeout_s:g} s") from None
         if done.returncode:
             raise SlurmError(done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}")
-        return done.stdout
+        return done.stdout + (done.stderr if with_stderr else "")
 
     def max_array_size(self) -> int:
         """Elements that an array may have at most. Raises SlurmError."""
@@ -58,6 +63,10 @@ class SlurmClient:
     def requeue(self, job: str) -> None:
         """Put a job back into the queue; Slurm ends what is left of it. Raises SlurmError."""
         self.call("scontrol", "requeue", job)
+
+    def limit_time(self, job: str, minutes: int) -> None:
+        """Give a job, or all that wait of an array, another time limit; users may only lower it. Raises SlurmError."""
+        self.call("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
 
     def cancel(self, job: str) -> None:
         """Raises SlurmError."""

@@ -65,7 +65,8 @@ class SlurmQueue:
         try:
             found = self._from_squeue()
         except SlurmError as error:
-            return {job: JobState("unknown", reason=f"Slurm does not answer: {error}") for job in wanted}
+            said = " ".join(str(error).split())
+            return {job: JobState("unknown", reason=f"Slurm does not answer: {said}") for job in wanted}
         states = {job: state for job, state in found.items() if job in wanted}
         missing = wanted - states.keys()
         if missing:

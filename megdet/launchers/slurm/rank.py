@@ -78,6 +78,6 @@ def begin(attempt: SlurmAttempt, payload: Payload, number: int) -> RunFolder:
 
 def write_to(log: Path) -> None:
     """Standard output and error of this process go to `log`."""
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(file, 1)
     os.dup2(file, 2)

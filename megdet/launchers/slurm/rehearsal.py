@@ -1,9 +1,11 @@
-"""Would Slurm take this job? `sbatch --test-only` answers, without a job."""
+"""Would Slurm take this job, and when would it start? `sbatch --test-only` answers both, without a job."""
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from megdet.launchers.slurm.client import SlurmClient, SlurmError, outside_of_jobs
@@ -14,15 +16,33 @@ FOR_NOW = re.compile(
     r"busy|reserved|maintenance|down|drained|not responding|QOSMaxSubmit|AssocMaxSubmit|AssocGrpSubmit"
 )
 """In answers that may be others tomorrow: the job may be submitted, and waits."""
+START = re.compile(r"to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 
-def refusal_of(array: Array, client: SlurmClient) -> str | None:
-    """Slurm's words where it would not take one job of an array; None where it would, or does not say."""
+@dataclass(frozen=True)
+class Rehearsal:
+    """Slurm's answer about a job that is not submitted."""
+
+    start: datetime | None = None
+    """When it would begin; None where Slurm does not say it."""
+    refusal: str | None = None
+    """Slurm's words where it would not take the job."""
+    unknown: str = ""
+    """Slurm's words where it names no time and does not refuse."""
+
+
+def rehearse(array: Array, client: SlurmClient) -> Rehearsal:
+    """Ask about one job of an array."""
     one = Array(array.resources, array.plans[:1])
     environment = outside_of_jobs(os.environ) | defaults_of_sbatch(array.resources.cluster)
+    script = script_of(one, Path("megdet-test"))
     try:
-        client.call("sbatch", "--test-only", stdin=script_of(one, Path("megdet-test")), environment=environment)
+        said = client.call("sbatch", "--test-only", stdin=script, environment=environment, with_stderr=True)
     except SlurmError as error:
-        said = " ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
-        return None if BUSY.search(said) or FOR_NOW.search(said) else said
-    return None
+        words = " ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
+        for_now = BUSY.search(words) or FOR_NOW.search(words)
+        return Rehearsal(unknown=words) if for_now else Rehearsal(refusal=words)
+    found = START.search(said)
+    # Slurm's clock is this machine's: it names no zone.
+    start = datetime.fromisoformat(found.group(1)).astimezone() if found else None
+    return Rehearsal(start, unknown="" if start else "sbatch --test-only names no time")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from megdet.config.cluster import ClusterSettings
 from megdet.planning.plan import Plan
+from megdet.runs.folder import RunFolder
 
 DAY_MIN = 24 * 60
 
@@ -26,7 +27,7 @@ class Resources:
         """`hours`: what the run is predicted to take."""
         cluster = plan.config.cluster
         longest = DAY_MIN if cluster.time_min is None else cluster.time_min
-        time_min = longest if hours is None else min(longest, _generous_min(hours))
+        time_min = longest if hours is None else min(longest, generous_min(hours))
         return cls(plan.layout.nodes, plan.layout.gpus_per_node, time_min, cluster)
 
     def describe(self) -> str:
@@ -41,6 +42,17 @@ class Array:
 
     resources: Resources
     plans: tuple[Plan, ...]
+    canaries: tuple[RunFolder, ...] = ()
+    """Those that the runs wait for."""
+    canary_jobs: tuple[str, ...] = ()
+    """Of those of them that have not ended yet."""
+    after: tuple[str, ...] = ()
+    """Jobs that must have ended before it starts, however they end."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The runs whose checkpoints these go on from."""
+        return tuple(dict.fromkeys(plan.fork.run_id for plan in self.plans if plan.fork))
 
 
 def arrays_of(
@@ -48,21 +60,26 @@ def arrays_of(
 ) -> list[Array]:
     """Runs grouped by equal resources, in their order; no group larger than an array may be.
 
-    `hours`: what each is predicted to take; None where that is not known.
+    Runs that go on from others come in arrays of their own, after those. `hours`: what each is predicted to take; None
+    where that is not known.
     """
-    groups: list[tuple[Resources, list[Plan]]] = []
+    groups: list[tuple[int, Resources, list[Plan]]] = []
+    forks: dict[str, int] = {}
     for plan, predicted in zip(plans, hours or [None] * len(plans), strict=True):
         resources = Resources.of(plan, hours=predicted)
-        for known, members in groups:
-            if known == resources:
+        # The one that it goes on from comes before it, if it is among them.
+        forks[plan.run_id] = forks.get(plan.fork.run_id, -1) + 1 if plan.fork else 0
+        for number, known, members in groups:
+            if (number, known) == (forks[plan.run_id], resources):
                 members.append(plan)
                 break
         else:
-            groups.append((resources, [plan]))
-    return [Array(resources, chunk) for resources, members in groups for chunk in _chunks(members, max_array_size)]
+            groups.append((forks[plan.run_id], resources, [plan]))
+    groups.sort(key=lambda group: group[0])
+    return [Array(resources, chunk) for _, resources, members in groups for chunk in _chunks(members, max_array_size)]
 
 
-def _generous_min(hours: float) -> int:
+def generous_min(hours: float) -> int:
     """Twice the prediction, in steps far enough apart that similar runs share an array."""
     limit = 1
     while limit < 2 * hours:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from megdet.errors import UserError
 from megdet.launchers.local.lock import is_locked
 from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan, make_plan
+from megdet.runs import causes
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.state import RunState
 from tests.launchers.stand_in import is_alive, wait_until, write_program
@@ -53,7 +55,9 @@ def failure_of(plan: Plan) -> dict[str, object]:
     return failure
 
 
-def launcher_process(plan: Plan, program: tuple[str, ...], *, stop_grace_s: float = 20) -> subprocess.Popen[str]:
+def launcher_process(
+    plan: Plan, program: tuple[str, ...], *, stop_grace_s: float = 20, stderr: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     """A launcher of its own, whose exit is the state that it came to."""
     folder = folder_of(plan).path
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +68,7 @@ def launcher_process(plan: Plan, program: tuple[str, ...], *, stop_grace_s: floa
         f"plan = Plan.from_json(Path({str(folder / 'asked.json')!r}).read_text()); "
         f"print(run_local(plan, program={program!r}, stop_grace_s={stop_grace_s}))"
     )
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
 @pytest.mark.parametrize("outcome", ["finished", "diverged"])
@@ -72,6 +76,109 @@ def test_a_run_ends_as_its_ranks_say(outcome: str, plan: Plan, ranks: Ranks) -> 
     assert run_local(plan, program=ranks(f"if rank == 0: state({outcome!r})")) == outcome
     assert Plan.from_json((folder_of(plan).path / "plan.json").read_text()) == plan
     assert not (folder_of(plan).path / "failure.json").exists()
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "sys.exit(1)"])
+def test_a_rank_that_dies_once_the_result_is_recorded_has_cost_nothing(end: str, plan: Plan, ranks: Ranks) -> None:
+    body = f"""
+        if rank == 0:
+            state("finished")
+            (folder / "done").touch()
+        else:
+            wait_for("done")
+            {end}
+    """
+    assert run_local(plan, program=ranks(body)) == "finished"
+    state = folder_of(plan).state()
+    assert state is not None and state.attempts == 1 and not (folder_of(plan).path / "failure.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "how"),
+    [
+        ("raise ImportError('libcudart.so.12: no such file')", "libcudart.so.12: no such file", "exit code 1"),
+        ("os.write(2, b'free(): invalid pointer'); os.abort()", "free(): invalid pointer", "SIGABRT"),
+    ],
+    ids=["before_its_log_begins", "in_native_code"],
+)
+def test_the_last_words_of_rank_0_come_to_the_terminal_and_into_its_failure(
+    body: str, words: str, how: str, plan: Plan, ranks: Ranks, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_local(plan, program=ranks(f"if rank == 0: {body}\ntime.sleep(100)")) == "failed"
+    failure = folder_of(plan).failure()
+    assert failure is not None and failure.rank == 0 and words in failure.log[-1] and how in failure.reason
+    assert words in capfd.readouterr().err
+
+
+LOGGING_RANK = """
+    import logging
+    from megdet.training.ending import start_log
+    from megdet.training.progress import RunProgress
+    if rank == 0:
+        start_log(run, 0)
+        with RunProgress("a-run", steps=3, log_every=1, enabled=True) as progress:
+            progress.stepped(1, epoch=0.5, loss=2.0, lr=0.1, images_per_s=3.0)
+            logging.getLogger("megdet").info("logged")
+        logging.getLogger("megdet").info("logged later")
+        os.write(2, b"raw\\n")
+        state("finished")
+"""
+
+
+def test_what_rank_0_says_comes_once_to_where_people_watch_and_once_into_its_log(
+    plan: Plan, ranks: Ranks, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_local(plan, program=ranks(LOGGING_RANK)) == "finished"
+    log = folder_of(plan).log(0).read_text()
+    for said in (capfd.readouterr().err, log):
+        lines = said.splitlines()
+        assert [line.split(" ", 1)[-1] for line in lines if "logged" in line] == ["logged", "logged later"]
+        assert lines.count("raw") == 1 and said.count("a-run step 1/3") == 1
+
+
+def test_on_a_terminal_rank_0_shows_a_bar(plan: Plan, ranks: Ranks) -> None:
+    ours, theirs = pty.openpty()
+    launcher = launcher_process(plan, ranks(LOGGING_RANK), stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            content = os.read(ours, 1 << 16)
+        except OSError:  # the last one that had it open is gone
+            break
+        shown += content
+        if not content:
+            break
+    os.close(ours)
+    assert launcher.communicate(timeout=60)[0].strip() == "finished"
+    assert b"1/3" in shown and b"a-run step 1/3" not in shown
+    assert shown.count(b"logged") == 2 and shown.count(b"raw") == 1
+    log = folder_of(plan).log(0).read_text()
+    assert log.count("logged") == 2 and log.count("raw") == 1 and "\x1b" not in log
+
+
+def test_rank_0_goes_on_where_nobody_reads_what_it_says(plan: Plan, ranks: Ranks) -> None:
+    launcher = launcher_process(plan, ranks(LOGGING_RANK))
+    assert launcher.stderr is not None
+    launcher.stderr.close()
+    launcher.stderr = None
+    assert launcher.communicate(timeout=60)[0].strip() == "finished"
+    log = folder_of(plan).log(0).read_text()
+    assert log.count("logged") == 2 and "Logging error" not in log and log.count("raw") == 1
+
+
+def test_a_rank_that_its_guard_has_killed_hung_and_was_not_killed_from_outside(plan: Plan, ranks: Ranks) -> None:
+    body = """
+        if rank == 0:
+            run.write_failure(Failure.of_hang(0, "rank 0 has not been heard of for 62 s", stack="", log=()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(100)
+    """
+    plan.config.cluster.max_retries = 0
+    assert run_local(plan, program=ranks(body)) == "failed"
+    failure = folder_of(plan).failure()
+    assert failure is not None and failure.reason == state_of(plan).reason == "rank 0 has not been heard of for 62 s"
+    assert causes.cause_of(failure) is causes.HUNG
 
 
 def test_each_rank_is_told_who_it_is(plan: Plan, ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:

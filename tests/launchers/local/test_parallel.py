@@ -18,6 +18,7 @@ from megdet.config.compose import Asked
 from megdet.errors import UserError
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.parallel import ParallelLauncher
+from megdet.planning.fork import Fork
 from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.journal import Journal
@@ -79,6 +80,24 @@ def test_a_failed_run_does_not_stop_the_others(code: int, plan_for: PlanFor) -> 
     (folder_of(plans[0]).path / "exit").write_text(str(code))
     assert run(plans, "0") == (code, [plans[0]] if code else [])
     assert spoke(plans[1])
+
+
+def test_a_run_that_goes_on_from_another_waits_for_its_checkpoint_and_lets_others_pass(plan_for: PlanFor) -> None:
+    source, other, *forked = (on_gpus(plan_for(16, 16, seed=seed), 1) for seed in range(4))
+    waiting, at_hand = (replace(plan, fork=Fork(source.run_id, 8)) for plan in forked)
+    at_hand = replace(at_hand, fork=Fork("b16-bn16-normal-s9-0123abcd", 8))  # of no run here: it does not wait
+    assert run([source, waiting, at_hand, other], "0", "1", "2") == (0, [])
+    assert spoke(waiting)["began"] > spoke(source)["ended"]  # type: ignore[operator]
+    assert max(spoke(plan)["began"] for plan in (at_hand, other)) < spoke(source)["ended"]  # type: ignore[operator,type-var]
+
+
+def test_a_run_starts_as_soon_as_the_one_that_it_goes_on_from_has_come_so_far(plan_for: PlanFor) -> None:
+    source, forked = (on_gpus(plan_for(16, 16, seed=seed), 1) for seed in (0, 1))
+    forked = replace(forked, fork=Fork(source.run_id, 8))
+    folder_of(source).path.mkdir(parents=True)
+    folder_of(source).kept_checkpoint(8).touch()
+    assert run([source, forked], "0", "1") == (0, [])
+    assert spoke(forked)["began"] < spoke(source)["ended"]  # type: ignore[operator]
 
 
 def test_a_sweep_runs_side_by_side_from_the_command_line(tmp_path: Path) -> None:

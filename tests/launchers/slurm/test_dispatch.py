@@ -181,6 +181,17 @@ def test_the_shell_hands_the_ranks_exit_code_on_and_outlives_a_signal(
     assert done.stdout == f"-u -m megdet.launchers.slurm.end {tmp_path}/runs.json {code}\n", done.stderr
 
 
+@pytest.mark.parametrize("name", ["a b", "it's", "$(touch pwned)", "`touch pwned`", "a;touch pwned", "&& touch pwned"])
+def test_the_name_of_a_folder_is_no_command_to_a_jobs_script(name: str, plan_for: PlanFor, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "5_submitted.pkl").touch()
+    text = script_of(array_of(plan_for(16, 16, python=str(tmp_path / "python"))), folder)
+    done = run_script(f"cd {tmp_path}\n{text}", tmp_path, srun='echo "$@"', python='printf "%s|" "$@"')
+    assert f"|{folder}/runs.json|0|" in done.stdout, done.stdout + done.stderr
+    assert not list(tmp_path.rglob("pwned"))
+
+
 def test_a_job_whose_launcher_was_killed_before_it_gave_it_its_callable_has_it_all_the_same(
     slurm: Command, plan_for: PlanFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

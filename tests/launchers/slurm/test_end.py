@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from megdet.launchers.slurm.end import end
+from megdet.runs.failure import Failure
 from megdet.runs.folder import RunFolder
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
@@ -42,15 +43,28 @@ def state_of(run: RunFolder) -> RunState:
 
 
 @pytest.mark.parametrize("status", [Status.FINISHED, Status.DIVERGED])
-def test_a_result_is_a_job_that_completed(status: Status, submitted: RunFolder) -> None:
+@pytest.mark.parametrize("code", [0, 1, 137])
+def test_a_result_is_a_job_that_completed_whatever_came_after_it(
+    status: Status, code: int, submitted: RunFolder
+) -> None:
     word(begin(submitted), status)
-    assert ends(submitted, 0) == 0
+    assert ends(submitted, code) == 0
+    assert state_of(submitted).status == status and not submitted.failure_file.exists()
 
 
 def test_an_interrupted_run_stays_so_and_its_job_did_not_complete(submitted: RunFolder) -> None:
     word(begin(submitted), Status.INTERRUPTED)
     assert ends(submitted, 143) == 3
     assert state_of(submitted).status == Status.INTERRUPTED and not submitted.failure_file.exists()
+
+
+def test_a_rank_that_its_guard_has_killed_is_started_again_as_one_that_hung(submitted: RunFolder, asked: Path) -> None:
+    owned = begin(submitted)
+    word(owned, Status.FAILED)
+    owned.write_failure(Failure.of_hang(0, "rank 0 has not been heard of for 62 s", stack="", log=()))
+    assert ends(submitted, 137) == 137
+    assert asked.read_text() == "requeue 7\n"
+    assert "to be started again after: rank 0 has not been heard of for 62 s" in str(state_of(submitted).reason)
 
 
 def test_an_error_of_the_code_is_left_as_it_was_said_and_never_retried(submitted: RunFolder, asked: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.slurm.launcher import SlurmLauncher
 from megdet.launchers.slurm.submission import Submission
+from megdet.planning.fork import Fork
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
 from tests.launchers.conftest import Command, PlanFor
@@ -55,6 +57,34 @@ def test_runs_go_in_arrays_that_slurm_takes(slurm: Command, plan_for: PlanFor) -
     ]
     assert [submission_of(plan).job for plan in plans] == ["1_0", "3", "1_1", "2"]
     assert all(Plan.from_json(folder_of(plan).plan.read_text()) == plan for plan in plans)
+
+
+def test_a_run_that_goes_on_from_another_waits_for_the_end_of_its_job(
+    slurm: Command, plan_for: PlanFor, tmp_path: Path
+) -> None:
+    slurm("sbatch", f'echo x >> count; cat $1 > "script$(wc -l < count)"; {OK} "$(wc -l < count)"')
+    first, other, forked = (plan_for(16, 16, seed=seed) for seed in range(3))
+    forked = replace(forked, fork=Fork(first.run_id, 8))
+    assert submit(first, forked, other) == [
+        "job 1: 2 runs on 1 node x 8 GPUs, 1440 min",
+        "job 2: 1 run on 1 node x 8 GPUs, 1440 min, after 1_0",
+    ]
+    assert "#SBATCH --dependency=afterany:1_0\n" in (tmp_path / "script2").read_text()
+    assert "--dependency" not in (tmp_path / "script1").read_text()
+
+
+def test_a_run_whose_source_is_over_waits_for_nothing_but_what_the_user_says(
+    slurm: Command, plan_for: PlanFor, tmp_path: Path
+) -> None:
+    slurm("sbatch", f"cat $1 > script; {OK} 7")
+    over, queued = plan_for(16, 16), plan_for(16, 16, seed=1)
+    submit(queued)
+    own = plan_for(16, 16, seed=2, sbatch_options={"dependency": "singleton"})
+    submit(replace(own, fork=Fork(over.run_id, 8)))
+    assert "#SBATCH --dependency=singleton\n" in (tmp_path / "script").read_text()
+    slurm("squeue", f"echo '7|PENDING|0|{submission_of(queued).name}|Priority|'")
+    submit(replace(own, fork=Fork(queued.run_id, 8)))
+    assert "#SBATCH --dependency=singleton,afterany:7\n" in (tmp_path / "script").read_text()
 
 
 def test_until_its_job_starts_a_run_s_folder_is_its_submission_s(slurm: Command, plan_for: PlanFor) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from megdet.errors import UserError
 from megdet.launchers.slurm.resources import Resources, arrays_of
+from megdet.planning.fork import Fork
 from tests.launchers.conftest import PlanFor
 
 
@@ -28,6 +31,16 @@ def test_a_run_asks_for_the_time_that_it_may_take_and_never_for_more_than_the_lo
     plans = [plan_for(16, 16, seed=seed) for seed in range(6)]
     arrays = arrays_of(plans, max_array_size=1001, hours=[0.2, 3.1, 3.9, 11.0, 40.0, None])
     assert [(array.resources.time_min, len(array.plans)) for array in arrays] == [(60, 1), (480, 2), (1440, 3)]
+
+
+def test_runs_that_go_on_from_others_come_after_these(plan_for: PlanFor) -> None:
+    first, other, second, third = (plan_for(16, 16, seed=seed) for seed in range(4))
+    second = replace(second, fork=Fork(first.run_id, 8))
+    third = replace(third, fork=Fork(second.run_id, 11))
+    plans = [first, second, third, other]
+    arrays = arrays_of(plans, max_array_size=1001)
+    assert [[plans.index(plan) for plan in array.plans] for array in arrays] == [[0, 3], [1], [2]]
+    assert [array.sources for array in arrays] == [(), (first.run_id,), (second.run_id,)]
 
 
 def test_an_array_is_never_larger_than_slurm_takes(plan_for: PlanFor) -> None:
