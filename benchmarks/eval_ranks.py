@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.coco_eval import random_set
 from benchmarks.report import write_report
 from megdet.data.annotations import read_annotations
-from megdet.training.evaluate import gather_rows
+from megdet.training.evaluate import Found, gather_found
 from megdet.training.metrics import coco_metrics
 
 
@@ -52,8 +52,9 @@ def main() -> None:
         annotations = read_annotations(file)
     del truth, detections
 
-    def all_reduce(counts: Tensor) -> None:
-        counts.copy_(torch.tensor([len(rows) for rows in of_rank]))
+    def all_reduce(value: Tensor, op: object = None) -> None:
+        if value.ndim:  # how many rows each rank has; else whether any has masks, which none has
+            value.copy_(torch.tensor([len(rows) for rows in of_rank]))
 
     def all_gather(parts: list[Tensor], own: Tensor) -> None:
         for part, rows in zip(parts, of_rank, strict=True):
@@ -67,23 +68,23 @@ def main() -> None:
     ):  # fmt: skip
         for _ in range(arguments.repeats):
             began = time.perf_counter()
-            rows = gather_rows(of_rank[0].numpy(), torch.device("cpu"))
+            found = gather_found(Found(of_rank[0].numpy()), torch.device("cpu"))
             gathered = time.perf_counter()
-            metrics = coco_metrics(annotations, rows)
+            metrics = coco_metrics(annotations, found.rows)
             gather_s.append(gathered - began)
             score_s.append(time.perf_counter() - gathered)
     numbers = {
         "ranks": arguments.ranks,
         "images": arguments.images,
-        "detections": len(rows),
+        "detections": len(found.rows),
         "gather_s": min(gather_s),
         "score_s": min(score_s),
         "memory_mb": peak_mb() - before_mb,
-        "received_mb": rows.nbytes / 1e6,
+        "received_mb": found.rows.nbytes / 1e6,
         "mmAP": metrics["mmAP"],
     }
     print(
-        f"{arguments.images} images over {arguments.ranks} ranks, {len(rows)} detections "
+        f"{arguments.images} images over {arguments.ranks} ranks, {len(found.rows)} detections "
         f"({numbers['received_mb']:.0f} MB)"
     )
     print(f"rank 0: gather {numbers['gather_s']:.3f} s, score {numbers['score_s']:.3f} s", end="")
