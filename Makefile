@@ -66,11 +66,13 @@ benchmarks: $(INSTALLED) ## ours and its peers, side by side (an hour on two cor
 	$(BIN)/python -m benchmarks.start_up
 	$(BIN)/python -m benchmarks.sweep_planning
 	$(BIN)/python -m benchmarks.coco_eval
+	$(BIN)/python -m benchmarks.eval_ranks
 	$(BIN)/python -m benchmarks.read_data
 	$(BIN)/python -m benchmarks.small_model
 	for ranks in 2 4; do \
 	  $(BIN)/python -m benchmarks.cgbn --ranks $$ranks && $(BIN)/python -m benchmarks.cgbn --ranks $$ranks --channels-last || exit 1; \
 	done
+	$(BIN)/python -m benchmarks.synced_step
 	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 128 --images 4
 	$(BIN)/python -m benchmarks.train_step --model r18_fpn --size 256 --images 4
 	$(BIN)/python -m benchmarks.train_step --model r50_fpn --size 800 --images 1

@@ -6,11 +6,15 @@ Draws an annotation file with polygons (about half a gigabyte) and an image file
 a process each for: `launch.py data=custom ... sweep.dry_run=true` without anything kept, the same again, and
 pycocotools' COCO() of the file. Gives seconds by the clock, seconds of processor time, and the peak of memory. Each
 number is of a whole process, imports included.
+
+Then the same of a rank that trains, which finds the file in the cache as every rank of a node but the first does: from
+after its imports until its loaders are there, and the memory that it then holds for itself because of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -35,6 +39,31 @@ used = resource.getrusage(resource.RUSAGE_SELF)
 print("measured", json.dumps([
     time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e6
 ]))
+"""
+RANK = """
+import json, os, re, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+from megdet.config.compose import compose
+from megdet.data.data_set import read_data
+from megdet.planning.plan import make_plan
+from megdet.training.assemble import loaders_of
+
+def held_gb():
+    # This process's own pages, without files that it shares with others.
+    return int(re.search("Private_Dirty: +([0-9]+)", Path("/proc/self/smaps_rollup").read_text())[1]) / 1e6
+
+config, ranks = compose(sys.argv[1:]), SimpleNamespace(rank=1, world_size=8, device=torch.device("cpu"))
+memory, began, processor = held_gb(), time.perf_counter(), time.process_time()
+data = read_data(config.data)
+config.data.train_images, config.data.num_classes = data.facts.train_images, data.facts.num_classes
+loaders = loaders_of(make_plan(config), ranks, data)
+del data
+steps = loaders[0].epoch(0)
+taken = [time.perf_counter() - began, time.process_time() - processor, held_gb() - memory]
+print("measured", json.dumps(taken), flush=True)
+os._exit(0)
 """
 PEER = "import sys; from pycocotools.coco import COCO; COCO(sys.argv[1])\n"
 
@@ -82,9 +111,8 @@ def measured(folder: Path, *command: str) -> dict[str, float]:
     )
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
-    numbers = done.stdout.rpartition("measured ")[2]
-    clock_s, processor_s, peak_gb = (float(part) for part in numbers.strip("[]\n ").split(","))
-    return {"clock_s": clock_s, "processor_s": processor_s, "peak_gb": peak_gb}
+    clock_s, processor_s, memory_gb = json.loads(done.stdout.rpartition("measured ")[2])
+    return {"clock_s": clock_s, "processor_s": processor_s, "memory_gb": memory_gb}
 
 
 def main() -> None:
@@ -102,21 +130,24 @@ def main() -> None:
         for kept in folder.glob("cache/*"):
             kept.unlink()
         (folder / "peer.py").write_text(PEER)
-        plan = (
-            str(ROOT / "launch.py"), "data=custom", f"data.root={folder}", "data.train.annotations=labels.json",
-            "data.train.images=images", "data.val_fraction=0.05", "gpus=8", "cluster=paper", "sweep.dry_run=true",
+        (folder / "rank.py").write_text(RANK)
+        asked = (
+            "data=custom", f"data.root={folder}", "data.train.annotations=labels.json", "data.train.images=images",
+            "data.val_fraction=0.05", "gpus=8", "cluster=paper",
         )  # fmt: skip
+        plan = (str(ROOT / "launch.py"), *asked, "sweep.dry_run=true")
         found = {
             "first plan": measured(folder, *plan),
             "next plan": measured(folder, *plan),
             "pycocotools": measured(folder, "peer.py", str(folder / "labels.json")),
+            "next rank": measured(folder, "rank.py", *asked),
         }
         megabytes = (folder / "labels.json").stat().st_size / 1e6
     print(f"{arguments.images} images, {arguments.boxes} boxes, {megabytes:.0f} MB of annotations")
     for name, numbers in found.items():
         print(
             f"{name:12} {numbers['clock_s']:6.2f} s   {numbers['processor_s']:6.2f} s of processor time   "
-            f"{numbers['peak_gb']:.2f} GB"
+            f"{numbers['memory_gb']:.2f} GB"
         )
     size = {"images": arguments.images, "boxes": arguments.boxes, "file_mb": megabytes}
     report: dict[str, object] = {**size, **found}

@@ -62,6 +62,13 @@ GOALS = [
         for form in ("contiguous", "channels_last")
         for peer, name, bound in (("batch_norm", "nn.BatchNorm2d", limit), ("naive", "naive all-reduce form", 1.0))
     ),
+    Goal(
+        "synced_step-2ranks-r18_fpn-256px-2",
+        ("ratios", "cgbn/frozen"),
+        "training step over 2 gloo ranks, r18_fpn: CGBN / frozen BN",
+        1.25,
+        True,
+    ),
     Goal("coco_eval", ("ratio",), "COCO evaluation, 5,000 images: pycocotools' time / ours", 60),
     Goal(
         "coco_eval", ("largest_difference_percent",), "COCO evaluation: largest difference of the 12 numbers", 0.0, True

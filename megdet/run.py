@@ -49,6 +49,7 @@ def _run(path: Path, folder: RunFolder, rank: int, stop: StopSignals) -> ExitCod
     from megdet.planning.plan import Plan
     from megdet.runs.data_places import located
     from megdet.training.attempt import Attempt
+    from megdet.training.canary import CanaryAttempt
     from megdet.training.distributed import Ranks
     from megdet.training.watchdog import Watchdog
 
@@ -63,7 +64,8 @@ def _run(path: Path, folder: RunFolder, rank: int, stop: StopSignals) -> ExitCod
         Watchdog(folder, rank, timeout_s=0.9 * timeout.total_seconds()) as watchdog,
         replace(ranks, timeout=timeout) as joined,
     ):
-        return Attempt(plan, folder, joined, stop, job_environment_of(folder), watchdog).go()
+        attempt = CanaryAttempt if folder.is_canary else Attempt
+        return attempt(plan, folder, joined, stop, job_environment_of(folder), watchdog).go()
 
 
 def _attempt() -> str:

@@ -55,6 +55,7 @@ class RunFrames:
     commit            str     of the code of the last attempt
     commits           tuple   of the code that trained it, one after the other
     dirty             bool    whether the code differed from its commit, in any attempt
+    code_sha256       str     of its source files, as `runs/.code` has them, `a → b` where they changed; may be empty
     data_sha256       str     the fingerprint of the data, `a → b` where it changed; may be empty
     weights_sha256    str     first 12 hex digits of the SHA-256 of the file that training began from
     sweeps            tuple   the names of the sweeps that asked for it

@@ -135,6 +135,7 @@ def _record(run: Run, experiment: str) -> Record:
         "train_s": _train_s(run),
         "commits": tuple(tags.get("commits", commit).split(ARROW)),
         "dirty": tags.get("dirty") == "True",
+        "code_sha256": tags.get("code_sha256", ""),
         "data_sha256": tags.get("data_sha256", ""),
         "weights_sha256": tags.get("weights_sha256", ""),
         "plan_sha256": tags.get("plan_sha256", ""),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from megdet.analysis.commits import short_commits
 from megdet.analysis.table import NOT_RUN, Column, Kind, Row, Table, table_of
 
@@ -13,7 +15,7 @@ COLUMNS = (Column("run", Kind.NAMING), *(Column(heading, Kind.FACT) for heading 
 ABOUT = (
     "The run id ends in a hash over all settings that decide the result, with the seed; the experiment hash is over "
     "the same without it, the plan's over settings, layout and steps (plan_sha256). code: whether it was that of the "
-    "commit. data, weights: the first digits of the SHA-256 of "
+    "commit; if not, the name of its copy in runs/.code. data, weights: the first digits of the SHA-256 of "
     f"the data's content and of the file that training began from; {NOT_RUN}: not recorded, or no file. a → b: the "
     "run was resumed with another."
 )
@@ -25,7 +27,7 @@ def provenance_of(table: Table) -> Table | None:
         return None
     # One experiment may have been run with two versions of the code: both are shown.
     runs = table.runs.drop_duplicates(["run_id", "commits", "train_s"])
-    shown = runs.assign(commits=short_commits(runs), code=runs["dirty"].map({True: "changed", False: "as committed"}))
+    shown = runs.assign(commits=short_commits(runs), code=[_code(run) for _, run in runs.iterrows()])
     rows = [
         Row((run["run_id"],), [run["run_id"], *(run[fact] for fact in FACTS.values())]) for _, run in shown.iterrows()
     ]
@@ -34,3 +36,9 @@ def provenance_of(table: Table) -> Table | None:
         f"Provenance of {name}", table.shown.partition(";")[0], COLUMNS, rows, about=ABOUT, legend="",
         label=f"{table.label}-provenance",
     )  # fmt: skip
+
+
+def _code(run: pd.Series) -> str:
+    if not run["dirty"]:
+        return "as committed"
+    return f"changed: {run['code_sha256']}" if run["code_sha256"] else "changed"

@@ -84,6 +84,7 @@ def _read(
         "train_s": state.train_s if state else 0.0,
         "commits": made_from.commits,
         "dirty": made_from.dirty,
+        "code_sha256": made_from.code_sha256,
         "data_sha256": made_from.data_sha256,
         "weights_sha256": made_from.weights_sha256,
         "sweeps": tuple(sweeps.get(plan["run_id"], ())),

@@ -10,12 +10,14 @@ from pathlib import Path
 from megdet.cli.disk import bytes_in, files_in, replaced_runs, size_text, sweeps_folder
 from megdet.cli.runs import DEFAULT, select_runs
 from megdet.runs.as_json import print_json
-from megdet.runs.folder import PICTURES, RunFolder
+from megdet.runs.code import CODE
+from megdet.runs.folder import CANARIES, PICTURES, RunFolder
 
 SUMMARY = "what runs take on disk, the largest first"
 HELP = """\
-List what runs take on disk: checkpoints (weights and momenta, the present one and the one before), pictures, logs and
-records. Below them what sweeps take, and runs that were begun anew (`megdet rm --replaced` removes these).
+List what runs take on disk: checkpoints (weights and momenta: the present one, the one before, and those kept for runs
+that go on from there), pictures, logs and records. Below them what sweeps and canaries take, the copies of the code
+that runs were started with, and runs that were begun anew (`megdet rm --replaced` removes these).
 
   megdet du
   megdet du 'b16-*'
@@ -46,7 +48,12 @@ def _besides(words: Sequence[str]) -> dict[str, int]:
     if len(words) > 1 or (words and RunFolder(runs).exists) or not runs.is_dir():
         return {}
     begun_anew = sum(bytes_in(folder.path) for folder in replaced_runs(runs))
-    return {"sweeps": bytes_in(sweeps_folder(runs)), "begun anew": begun_anew}
+    return {
+        "sweeps": bytes_in(sweeps_folder(runs)),
+        "canaries": bytes_in(runs / CANARIES),
+        "code": bytes_in(runs / CODE),
+        "begun anew": begun_anew,
+    }
 
 
 def _sizes(folder: RunFolder) -> Counter[str]:

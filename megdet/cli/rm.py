@@ -12,6 +12,7 @@ from megdet.cli.disk import bytes_in, replaced_runs, size_text
 from megdet.cli.runs import DEFAULT, select_runs
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.jobs import Jobs
+from megdet.runs.code import forget_unused_code
 from megdet.runs.folder import RunFolder
 from megdet.runs.status import Status
 from megdet.tracking.forget import forget
@@ -19,7 +20,8 @@ from megdet.tracking.forget import forget
 SUMMARY = "remove runs (failed ones, replaced ones, by pattern), here and in MLflow"
 HELP = """\
 Remove run folders, and their runs in MLflow (which keeps deleted runs until `mlflow gc`). Lists them and asks first.
-What is queued or running is never removed. A run that MLflow does not give up stays.
+What is queued or running is never removed. A run that MLflow does not give up stays. Copies of code go with the last
+run that was made with them.
 Exit code: 0 all are gone, 1 some are left, 2 a mistake in what was asked, or the answer was no.
 
   megdet rm 'b16-*-lr0.5x-*'    by pattern (in quotes, or the shell reads it)
@@ -49,6 +51,9 @@ def run(parsed: argparse.Namespace) -> int:
     if not parsed.yes:
         _ask(chosen)
     left = [folder for folder in chosen if not _remove(folder)]
+    for runs in {folder.path.parent for folder in chosen}:
+        for place in forget_unused_code(runs):
+            print(f"{place}  no run was made with this code any more")
     return ExitCode.RUN_FAILED if left else ExitCode.OK
 
 

@@ -13,7 +13,7 @@ from megdet.errors import UserError
 from megdet.planning.plan import Plan
 from megdet.planning.shapes import Shapes, asked_of, shapes_of
 from megdet.runs.as_json import print_json
-from megdet.runs.prediction import Predictors
+from megdet.runs.prediction import SOURCES, Predictors
 
 if TYPE_CHECKING:
     from megdet.launchers.interface import Launcher
@@ -149,7 +149,7 @@ def _print(shapes: Shapes, rows: Sequence[Row]) -> None:
     best = rows[0]
     print(f"first in the table: {asked_of(best.plan)}")
     if sources := sorted({row.source for row in rows if row.source}):
-        names = ["finished runs" if source == "runs" else source for source in sources]
+        names = [SOURCES.get(source, source) for source in sources]
         print(f"hours are predicted from {' and '.join(names)}, memory from the shapes of the layers")
     if any(row.jobs and row.jobs > 1 for row in rows):
         print("a run of several jobs waits for each of them: its end is the earliest that can be")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from megdet.cli.numbers import count
 from megdet.cli.runs import select_runs
-from megdet.errors import printable
+from megdet.errors import UserError, printable
 from megdet.runs.as_json import print_json
+from megdet.runs.code import frozen_folder
+from megdet.runs.folder import RunFolder
 from megdet.runs.status import Stand, Status
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ SUMMARY = "why runs failed, by cause, and what to do"
 HELP = """\
 Group the runs that came to no result (and those that diverged) by cause: CUDA out of memory, out of main memory,
 network between ranks, node failure, time limit, divergence, configuration or data, any other error. With the last
-log lines of one run of each group, and what to do.
+log lines of one run of each group, the code that they ran, and what to do.
 """
 
 
@@ -38,11 +40,12 @@ def run(parsed: argparse.Namespace) -> int:
 
     folders = select_runs(parsed.runs)
     look = Jobs().look_at(folders)
+    named = {folder.name: folder for folder in folders}
     stands = {folder.name: look.stand(folder) for folder in folders}
     found = [look.diagnosis(folder, stands[folder.name]) for folder in folders]
     groups = group([failure for failure in found if failure])
     if parsed.json:
-        print_json({"groups": [_as_json(alike, stands) for alike in groups]})
+        print_json({"groups": [_as_json(alike, stands, named) for alike in groups]})
         return 0
     if not groups:
         print(f"nothing went wrong with {_runs(len(folders))}")
@@ -52,6 +55,8 @@ def run(parsed: argparse.Namespace) -> int:
             print(f"  {printable(reason)}\n    {printable(', '.join(runs))}")
         for line in alike[0].log[-parsed.lines :] if parsed.lines > 0 else ():
             print(f"    | {printable(line)}")
+        for code in sorted({_code(named[one.run]) for one in alike} - {""}):
+            print(f"  Code: {code}")
         print(f"  What to do: {_advice(alike, stands)}\n")
     return 0
 
@@ -78,12 +83,30 @@ def _advice(alike: Sequence[Diagnosis], stands: Mapping[str, Stand]) -> str:
     return f"{advice} Failed runs start again with {RETRY}, added to the command that started them."
 
 
-def _as_json(alike: Sequence[Diagnosis], stands: Mapping[str, Stand]) -> dict[str, Any]:
+def _code(folder: RunFolder) -> str:
+    """`commit c0ffee1234, changed; a copy is in runs/.code/0123456789ab`; empty where the run has no plan to read."""
+    try:
+        plan = folder.read_plan()
+    except UserError:
+        return ""
+    words = f"commit {plan['commit'][:10]}" + (", changed" if plan["dirty"] else "")
+    place = frozen_folder(folder.path.parent, plan["code"]) if plan.get("code") else None
+    return f"{words}; a copy is in {place}" if place and place.exists() else words
+
+
+def _as_json(alike: Sequence[Diagnosis], stands: Mapping[str, Stand], named: Mapping[str, RunFolder]) -> dict[str, Any]:
     return {
         "cause": alike[0].cause.name,
         "advice": _advice(alike, stands),
         "runs": [
-            {"run": one.run, "status": stands[one.run].status, "reason": one.reason, "rank": one.rank, "log": one.log}
+            {
+                "run": one.run,
+                "status": stands[one.run].status,
+                "reason": one.reason,
+                "rank": one.rank,
+                "code": _code(named[one.run]),
+                "log": one.log,
+            }
             for one in alike
         ],
     }

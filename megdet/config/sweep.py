@@ -27,5 +27,9 @@ class SweepSettings(Settings):
     """Watch submitted jobs until they end (Ctrl-C detaches, they go on); false: return after submission."""
     dry_run: bool | str = setting(False, OneOf((False, True, "json")))
     """Stop after the table of plans; json: print them for programs (docs/programs.md)."""
+    canary: bool = setting(False, Flag())
+    """First 20 steps and one evaluation batch of each kind of run (layout, model, data), in short jobs of their own;
+    the runs wait until theirs has passed. What is measured corrects hours, time limits and the check of
+    `max_gpu_hours`."""
     max_gpu_hours: float | None = setting(None, Number(above=0), why="null means no limit")
     """Refuse a sweep whose runs would, as predicted, take more GPU-hours together; None: no limit."""

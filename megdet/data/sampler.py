@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from megdet.data.size import PADDED_TOGETHER
 from megdet.data.splitmix import hash_words
 
-PADDED_TOGETHER = 16
-"""Images, at most, where BN batches are smaller: as many as a GPU takes in one pass of large images."""
 ASPECTS_PER_OCTAVE = 6
 """Kinds of aspect ratio between 1 : 1 and 2 : 1."""
 

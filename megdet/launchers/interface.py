@@ -14,6 +14,7 @@ from typing import Protocol
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
+from megdet.runs.canary import Canary
 from megdet.runs.causes import Cause
 from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment
@@ -46,13 +47,21 @@ class Launcher(Protocol):
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         """What a reader of the plans should know of the place; a line each."""
 
-    def preview(self, plans: Sequence[Plan]) -> str:
+    def preview(self, plans: Sequence[Plan], *, canaries: Sequence[Canary] = ()) -> str:
         """What a dry run prints about the jobs; may be empty."""
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+    def run(
+        self,
+        plans: Sequence[Plan],
+        under_way: Sequence[Plan],
+        *,
+        mirror: Callable[[Plan], None],
+        canaries: Sequence[Canary] = (),
+    ) -> ExitCode:
         """Start plans; if asked to, wait for them and for those that are already under way.
 
-        Calls `mirror` for each run whose ranks could not record their end.
+        Calls `mirror` for each run whose ranks could not record their end. A plan that waits for one of `canaries`
+        starts once that has passed, and `sweep.max_gpu_hours` holds by what they have all measured.
         """
 
 

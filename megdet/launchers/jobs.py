@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megdet.errors import UserError
 from megdet.launchers.interface import Job, JobFinder
 from megdet.launchers.named import LAUNCHERS, launcher_of
+from megdet.runs.canary import failed_canary
 from megdet.runs.causes import Diagnosis, diagnose
 from megdet.runs.folder import SUBMISSION, WAYS_OUT, RunFolder, last_lines
 from megdet.runs.job_environment import JobEnvironment
@@ -53,8 +54,12 @@ class Look:
             job = self.job(folder)
         except UserError:
             job = None  # its stand says it
+        stand = stand or self.stand(folder)
+        if stand.status == Status.CANCELLED and (canary := failed_canary(folder)):
+            found = Jobs().look_at([canary]).diagnosis(canary)
+            return found and replace(found, run=folder.name, reason=f"canary {canary.name} failed: {found.reason}")
         log = last_lines(job.log) if job and job.log else ()
-        return diagnose(folder, stand or self.stand(folder), known=job.cause() if job else None, job_log=log)
+        return diagnose(folder, stand, known=job.cause() if job else None, job_log=log)
 
 
 class Jobs:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from megdet.config.locations import PACKAGE
 from megdet.runs.folder import ATTEMPT, LISTENER, STORE
 
 RANK_PROGRAM = ("-m", "megdet.run")
@@ -21,6 +23,22 @@ NO_TRIM = {
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
 """glibc keeps freed memory for the next step; giving it back and faulting it in again is a quarter of a CPU step."""
+
+
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Python's: modules of the current folder do not come before all others, such as the checkout that was launched in."""
+
+
+def with_code(inherited: Mapping[str, str], frozen: Path | None) -> dict[str, str]:
+    """The environment of a process that imports this very megdet, or its copy in the folder `frozen`.
+
+    Other modules are found as before: in the current folder, then by PYTHONPATH.
+    """
+    before = list(filter(None, [inherited.get("PYTHONPATH")]))
+    if frozen is None:
+        return {**inherited, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *before])}
+    path = os.pathsep.join([str(frozen), str(Path.cwd()), *before, str(PACKAGE.parent)])
+    return {**inherited, "PYTHONPATH": path, SAFE_PATH: "1"}
 
 
 def rank_environment(

@@ -44,9 +44,13 @@ def watch(folders: Sequence[RunFolder], *, mirror: Callable[[int], None], poll_s
     print(", ".join(f"{count} {status}" for status, count in counts.items()), flush=True)
     failed = [number for number, stand in enumerate(stands) if not stand.status.is_result]
     for number in failed:
-        print(f"{folders[number].name}: {stands[number].status} ({stands[number].why})", file=sys.stderr, flush=True)
+        print(f"{_label(folders[number])}: {stands[number].status} ({stands[number].why})", file=sys.stderr, flush=True)
         mirror(number)
     return ExitCode.RUN_FAILED if failed else ExitCode.OK
+
+
+def _label(folder: RunFolder) -> str:
+    return f"canary {folder.name}" if folder.is_canary else folder.name
 
 
 class _Poll:
@@ -87,7 +91,7 @@ def _watch_lines(folders: Sequence[RunFolder], poll_s: float) -> list[Stand]:
     said: list[str] = [""] * len(folders)
     while True:
         for number, (folder, stand) in enumerate(zip(folders, stands, strict=True)):
-            line = f"{folder.name}: {stand.status}" + (f" ({stand.why})" if stand.why else "")
+            line = f"{_label(folder)}: {stand.status}" + (f" ({stand.why})" if stand.why else "")
             if line != said[number]:  # also where it waits for another reason now: it may be one that never goes away
                 said[number] = line
                 print(line, flush=True)
@@ -109,6 +113,6 @@ def _table(folders: Sequence[RunFolder], stands: Sequence[Stand]) -> Table:
     for folder, stand in zip(folders, stands, strict=True):
         state = folder.state()
         numbers = (str(state.attempts), str(state.step), duration_text(state.train_s)) if state else ("", "", "")
-        table.add_row(folder.name, Text(stand.status, STYLES.get(stand.status, "")), *numbers, stand.why)
+        table.add_row(_label(folder), Text(stand.status, STYLES.get(stand.status, "")), *numbers, stand.why)
     table.caption = "Ctrl-C stops watching; the jobs go on"
     return table

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from megdet import __version__
-from megdet.config.locations import CHECKOUT
+from megdet.config.locations import CHECKOUT, PACKAGE
 
 CODE = ("megdet/*.py", "hydra_plugins/*.py")
 """New files that count as changed code; a star reaches into folders. A user's own YAML files (conf/cluster/mine.yaml)
@@ -26,6 +28,25 @@ def code_version(checkout: Path | None = CHECKOUT) -> tuple[str, bool]:
         return commit, bool(changed or _git(checkout, "ls-files", "--others", "--exclude-standard", "--", *CODE))
     except (OSError, subprocess.SubprocessError):
         return "unknown", False
+
+
+@cache
+def code_sha256() -> str:
+    """Of all source files of this package, as they were when it was asked first."""
+    return sha256_of_sources(PACKAGE)
+
+
+def sha256_of_sources(package: Path) -> str:
+    """The SHA-256 over names and content of a package's source files."""
+    digest = hashlib.sha256()
+    for path in source_files(package):
+        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def source_files(package: Path) -> list[Path]:
+    """The source files of a package, in order."""
+    return sorted(package.rglob("*.py"))
 
 
 def _git(checkout: Path, *arguments: str) -> str:

@@ -50,6 +50,8 @@ class LayoutRequest:
     """The setting that says so, with its value."""
     max_images_if_sublinear: int | None
     """What it would be with sublinear memory, where that may be asked for and helps."""
+    frozen_images_per_gpu: int
+    """Images of a pass that are worth having at once where BN is frozen, and need no statistic to share."""
     bn_across_nodes: bool
     sublinear: bool
 
@@ -114,12 +116,16 @@ def _gpus_choices(request: LayoutRequest) -> Iterator[int]:
 
 
 def _images_per_gpu_choices(request: LayoutRequest, gpus: int) -> list[int]:
-    """Best first: what is asked, else with gpus=auto the paper's number, else as many as one BN batch."""
+    """Best first: what is asked, else with gpus=auto the paper's number, else as many as one BN batch.
+
+    Where BN is frozen, as many as are worth it: gpus=auto tries the paper's GPUs, with two images each, before others.
+    """
     if request.images_per_gpu is not None:
         return [request.images_per_gpu]
-    most = min(max(request.bn_size, 2), request.max_images_per_gpu or request.batch)
+    most = max(request.bn_size or request.frozen_images_per_gpu, 2)
+    most = min(most, request.max_images_per_gpu or request.batch)
     choices = [d for d in reversed(divisors(request.batch // gpus)) if d <= most]
-    if request.gpus is None:
+    if request.gpus is None and request.bn_size:
         paper = request.paper_images_per_gpu
         choices = [d for d in choices if d <= paper] + [d for d in reversed(choices) if d > paper]
     return choices

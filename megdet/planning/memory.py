@@ -12,34 +12,40 @@ themselves (cuDNN's workspaces, the CUDA context, about 1 GB) is not in it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from megdet.config.schema import Config
-from megdet.model.settings import PYRAMID_STRIDES, ModelSettings
+from megdet.data.size import PADDED_TOGETHER
+from megdet.model.settings import BackboneSettings, ModelSettings, pyramid_strides
+from megdet.planning.module_memory import FLOAT, module_image_bytes, module_map_bytes, module_weights
 
 GB = 2**30
-FLOAT = 4
-"""Bytes of float32."""
+ONE_PIXEL = 2**20
+"""Stride of a map of one pixel, whatever the image."""
 SIZE_DIVISOR = 32
 """Images are padded to multiples of it."""
+SMALL_GPU_GB = 4
+"""Taken for the memory of a GPU, or of a process on a CPU, where `cluster.gpu_memory_gb` is not known."""
 USED_SHARE = 0.9
 """Of a GPU's memory: the rest is for CUDA itself, for libraries and for gaps between tensors."""
 
 
 @dataclass(frozen=True)
 class _Conv:
-    """A convolution with a norm; `kept`: its activation is an input of what follows."""
+    """A convolution with a norm."""
 
     inputs: int
     outputs: int
     kernel: int
     stride: int
     """Of its output, to the image."""
-    kept: bool = True
+    kept: int = 1
+    """How many maps of its output's size backward needs of what follows: its activation, where that is an input."""
+    groups: int = 1
 
     @property
     def weights(self) -> int:
-        return self.kernel**2 * self.inputs * self.outputs
+        return self.kernel**2 * self.inputs * self.outputs // self.groups
 
     @property
     def numbers(self) -> float:
@@ -54,34 +60,42 @@ Stage = tuple[Block, ...]
 def memory_gb(config: Config, *, images: int, sublinear: bool) -> float | None:
     """The most memory in tensors on a GPU with `images` in a pass, in GB of 2^30 bytes.
 
-    For images of the largest padded size that the config allows. None for parts not counted here.
+    For images of the largest padded size that the config allows. None for parts not counted here: a backbone of one's
+    own, EfficientNet-Lite0, and masks.
     """
-    stages = _stages(config.model)
-    if stages is None or config.data.num_classes is None or _has_more_layers(config):
+    stages = _stages(config.model.backbone)
+    if stages is None or config.data.num_classes is None or config.model.mask.name is not None:
         return None
-    pixels = images * _padded_pixels(config.data.min_size, config.data.max_size)
+    largest = max(config.data.train_scales or [1.0])
+    pixels = images * _padded_pixels(round(largest * config.data.min_size), round(largest * config.data.max_size))
     width = 2 if config.precision == "bf16" else FLOAT
-    saved = pixels * _saved_bytes(config, stages, sublinear=sublinear, width=width)
-    maps = pixels * _pyramid_bytes(config.model, width)
-    return (_static_bytes(config, stages) + saved + maps + images * _head_bytes(config.model, width)) / GB
+    saved = _saved_bytes(config, stages, sublinear=sublinear, width=width)
+    saved += module_map_bytes(config, sublinear=sublinear, width=width) + _pyramid_bytes(config.model, width)
+    of_image = _head_bytes(config.model, width) + module_image_bytes(config, width=width)
+    return (_static_bytes(config, stages) + pixels * saved + images * of_image) / GB
 
 
 def most_images(config: Config, *, sublinear: bool) -> int | None:
     """How many images in a pass fit into `cluster.gpu_memory_gb`; None where one of the two is not known."""
-    one, two = (memory_gb(config, images=images, sublinear=sublinear) for images in (1, 2))
-    if one is None or two is None or config.cluster.gpu_memory_gb is None:
+    if config.cluster.gpu_memory_gb is None:
         return None
-    room_gb = USED_SHARE * config.cluster.gpu_memory_gb - one
-    return max(0, 1 + int(room_gb // (two - one)))
+    return _images_in(USED_SHARE * config.cluster.gpu_memory_gb, config, sublinear=sublinear)
 
 
-def _has_more_layers(config: Config) -> bool:
-    """Whether switches add layers or pixels that are not counted here."""
-    model = config.model
-    asked = (model.backbone, model.large_kernel, model.context, model.segmentation, model.mask)
-    return asked != (replace(model.backbone, atrous=False), *(type(part)() for part in asked[1:])) or bool(
-        config.data.train_scales
-    )
+def frozen_images(config: Config, *, sublinear: bool) -> int:
+    """How many images to have in a pass at once where BN is frozen: what is padded together, if it fits.
+
+    Two, the paper's number, where memory cannot be predicted or a GPU of unknown size may be too small for more.
+    """
+    room_gb = USED_SHARE * (config.cluster.gpu_memory_gb or SMALL_GPU_GB)
+    return max(2, min(PADDED_TOGETHER, _images_in(room_gb, config, sublinear=sublinear) or 0))
+
+
+def _images_in(room_gb: float, config: Config, *, sublinear: bool) -> int | None:
+    one, two = (memory_gb(config, images=images, sublinear=sublinear) for images in (1, 2))
+    if one is None or two is None:
+        return None
+    return max(0, 1 + int((room_gb - one) // (two - one)))
 
 
 def _padded_pixels(min_size: int, max_size: int) -> int:
@@ -96,6 +110,7 @@ def _static_bytes(config: Config, stages: Sequence[Stage]) -> float:
     of_body = [sum(conv.weights + 2 * conv.outputs for block in stage for conv in block) for stage in stages]
     frozen = sum(of_body[: model.backbone.frozen_stages])
     rest = _pyramid_weights(model, stages) + _rpn_weights(model) + _head_weights(config)
+    rest += module_weights(config)
     every = sum(of_body) + rest
     return FLOAT * (every + 2 * (every - frozen)) + (2 * every if config.precision == "bf16" else 0)
 
@@ -124,7 +139,7 @@ def _saved_bytes(config: Config, stages: Sequence[Stage], *, sublinear: bool, wi
     for number, stage in enumerate(stages):
         if number < model.backbone.frozen_stages:
             continue
-        recomputed = sublinear and number < len(stages) - 1
+        recomputed = sublinear and (model.backbone.atrous or number < len(stages) - 1)
         for block in stage:
             inside = sum(conv.numbers * (conv.kept + in_body) for conv in block)
             output = block[-1].numbers
@@ -136,13 +151,13 @@ def _saved_bytes(config: Config, stages: Sequence[Stage], *, sublinear: bool, wi
     channels = model.fpn.channels
     in_pyramid = config.bn_size > 0 and "fpn" in model.bn_in
     # Of each level the sum that its convolution reads, and with a norm both convolutions' outputs.
-    total += sum(channels / stride**2 * (1 + 2 * in_pyramid) for stride in PYRAMID_STRIDES[:-1])
+    total += sum(channels / stride**2 * (1 + 2 * in_pyramid) for stride in model.backbone.strides)
     return width * (total + largest_block)
 
 
 def _pyramid_bytes(model: ModelSettings, width: int) -> float:
     """The pyramid's maps and their float32 rows, which live together, for each pixel of the images."""
-    numbers = model.fpn.channels * sum(1 / stride**2 for stride in PYRAMID_STRIDES)
+    numbers = model.fpn.channels * sum(1 / stride**2 for stride in pyramid_strides(model.backbone.strides))
     return numbers * (width + FLOAT)
 
 
@@ -155,35 +170,48 @@ def _head_bytes(model: ModelSettings, width: int) -> float:
     return model.roi_heads.samples * region + model.rpn.samples * anchor
 
 
-def _stages(model: ModelSettings) -> list[Stage] | None:
+def _stages(backbone: BackboneSettings) -> list[Stage] | None:
     """Stem and four stages of a backbone that comes with megdet."""
-    match model.backbone.name:
+    stem, strides = ((_Conv(3, 64, 7, 2),),), backbone.strides
+    match backbone.name:
         case "resnet50":
-            return [((_Conv(3, 64, 7, 2),),), *_bottlenecks()]
+            return [stem, *_bottlenecks(strides)]
+        case "resnext50_32x4d":
+            return [stem, *_bottlenecks(strides, groups=32)]
+        case "seresnext50_32x4d":
+            return [stem, *_bottlenecks(strides, groups=32, excited=True)]
         case "resnet18":
-            return [((_Conv(3, 64, 7, 2),),), *_basic_blocks()]
+            return [stem, *_basic_blocks()]
         case "tiny":
-            return [((_Conv(3, 16, 3, 2),),), *_tiny_blocks()]
+            return [((_Conv(3, 16, 3, 2),),), *_tiny_blocks(strides)]
     return None
 
 
-def _bottlenecks() -> Iterator[Stage]:
-    inputs = 64
-    for width, blocks, stride in ((64, 3, 4), (128, 4, 8), (256, 6, 16), (512, 3, 32)):
-        stage = []
+def _bottlenecks(strides: Sequence[int], *, groups: int = 1, excited: bool = False) -> Iterator[Stage]:
+    """Of a ResNet-50, or of a ResNeXt-50 32x4d: in `groups`, twice as wide inside; `excited`: with SE-Net's gates."""
+    inputs, before = 64, 4
+    for width, blocks, stride in zip((64, 128, 256, 512), (3, 4, 6, 3), strides, strict=True):
+        stage, inner, outputs = [], width if groups == 1 else 2 * width, 4 * width
         for number in range(blocks):
-            first = number == 0
-            before = stride if not first or stride == 4 else stride // 2
-            own = (_Conv(inputs, width, 1, before), _Conv(width, width, 3, stride), _Conv(width, 4 * width, 1, stride))
-            stage.append((*((_Conv(inputs, 4 * width, 1, stride, kept=False),) if first else ()), *own))
-            inputs = 4 * width
+            shortcut = (_Conv(inputs, outputs, 1, stride, kept=0),) if number == 0 else ()
+            narrow = (_Conv(inputs, inner, 1, before), _Conv(inner, inner, 3, stride, groups=groups))
+            gates = _gates(outputs) if excited else ()
+            # A gate needs what it is multiplied with.
+            stage.append((*shortcut, *narrow, *gates, _Conv(inner, outputs, 1, stride, kept=1 + excited)))
+            inputs, before = outputs, stride
         yield tuple(stage)
+
+
+def _gates(channels: int) -> Block:
+    """The two layers of squeeze and excitation: weights, and one number a channel and image, which is next to none."""
+    narrow = channels // 16
+    return _Conv(channels, narrow, 1, ONE_PIXEL, kept=0), _Conv(narrow, channels, 1, ONE_PIXEL, kept=0)
 
 
 def _basic_blocks() -> Iterator[Stage]:
     inputs = 64
     for width, stride in ((64, 4), (128, 8), (256, 16), (512, 32)):
-        shortcut = (_Conv(inputs, width, 1, stride, kept=False),) if inputs != width else ()
+        shortcut = (_Conv(inputs, width, 1, stride, kept=0),) if inputs != width else ()
         yield (
             (*shortcut, _Conv(inputs, width, 3, stride), _Conv(width, width, 3, stride)),
             (_Conv(width, width, 3, stride), _Conv(width, width, 3, stride)),
@@ -191,8 +219,8 @@ def _basic_blocks() -> Iterator[Stage]:
         inputs = width
 
 
-def _tiny_blocks() -> Iterator[Stage]:
+def _tiny_blocks(strides: Sequence[int]) -> Iterator[Stage]:
     inputs = 16
-    for width, stride in ((16, 4), (32, 8), (64, 16), (64, 32)):
+    for width, stride in zip((16, 32, 64, 64), strides, strict=True):
         yield ((_Conv(inputs, width, 3, stride),), (_Conv(width, width, 3, stride),))
         inputs = width

@@ -17,7 +17,7 @@ from megdet.errors import UserError
 from megdet.planning.fork import Fork
 from megdet.planning.identity import RECIPE, experiment_id_of, name_of, recipe_of, refuse_old_names, run_id_of
 from megdet.planning.layout import Layout, LayoutRequest, find_layout
-from megdet.planning.memory import memory_gb, most_images
+from megdet.planning.memory import frozen_images, memory_gb, most_images
 from megdet.planning.schedule import Schedule, make_schedule
 from megdet.planning.ways_out import refusal
 from megdet.settings.own_part import TARGET
@@ -51,6 +51,8 @@ class Plan:
     """The run that its first epochs are taken from, where that has come so far; None: it trains all by itself."""
     keep_epochs: tuple[int, ...] = ()
     """The epochs at whose ends a checkpoint is kept, for the runs that go on from there."""
+    code: str = ""
+    """The hash by which the copy of the code is known that its ranks run (`megdet.runs.code`); empty: a release."""
 
     @property
     def memory_gb(self) -> float | None:
@@ -82,6 +84,7 @@ class Plan:
             dirty=values.get("dirty") is True,
             fork=_fork_in(values),
             keep_epochs=_epochs_in(values),
+            code=str(values["code"]),
         )
         differing = list(_differences(values, json.loads(plan.to_json())))
         if differing:
@@ -132,6 +135,7 @@ def make_plan(
     dirty: bool = False,
     fork: Fork | None = None,
     keep_epochs: Sequence[int] = (),
+    code: str = "",
 ) -> Plan:
     """The plan of an experiment; `config.cluster.gpus_per_node` must be a number by now.
 
@@ -168,6 +172,7 @@ def make_plan(
         notes=tuple(_notes(config, layout, schedule, dirty=dirty)),
         fork=fork,
         keep_epochs=tuple(keep_epochs),
+        code=code,
     )
 
 
@@ -196,6 +201,7 @@ def layout_request(config: Config, *, sublinear: bool) -> LayoutRequest:
         max_images_per_gpu=most,
         max_images_by=by,
         max_images_if_sublinear=if_sublinear,
+        frozen_images_per_gpu=frozen_images(config, sublinear=sublinear),
         bn_across_nodes=cluster.bn_across_nodes,
         sublinear=sublinear,
     )
@@ -208,7 +214,7 @@ def _values_in(text: str | bytes) -> Mapping[str, Any]:
         raise UserError(f"plan.json is damaged ({error}); launch the experiment again") from None
     if not isinstance(values, dict):
         raise UserError(f"plan.json is damaged (it holds {shown(values)}); launch the experiment again")
-    return {**values, "fork": values.get("fork"), "keep_epochs": values.get("keep_epochs", [])}  # plans had none once
+    return {"fork": None, "keep_epochs": [], "code": "", **values}  # as in plans of before there were these
 
 
 def _fork_in(values: Mapping[str, Any]) -> Fork | None:

@@ -107,6 +107,11 @@ CRASHED = Cause(
     "torch was built for is a common reason.",
     _words(r"was killed by SIG(SEGV|ABRT|ILL|FPE|TRAP|SYS)", r"Fatal Python error"),
 )
+BUDGET = Cause(
+    "over the budget",
+    "ask for fewer or shorter runs, or set sweep.max_gpu_hours to what they take.",
+    _words(r"sweep\.max_gpu_hours="),
+)
 DAMAGED = Cause(
     "damaged records",
     "launch again: what is damaged is made anew from the journal and the checkpoints, or the message says what to put "
@@ -123,13 +128,13 @@ LOST = Cause(
     "see what its job said with `megdet logs RUN --job`; launching again goes on from the last checkpoint.",
 )
 
-BY_WORDS = (DAMAGED, HUNG, CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA, NEVER_BEGAN)
+BY_WORDS = (BUDGET, DAMAGED, HUNG, CUDA_MEMORY, TIME_LIMIT, NODE, HOST_MEMORY, NETWORK, CONFIG_OR_DATA, NEVER_BEGAN)
 """In this order: the first that fits. A rank out of memory makes the others lose their connection to it."""
 BY_SIGNAL = (KILLED, CRASHED)
 """Where no words say more."""
 IN_ORDER = (
-    CUDA_MEMORY, HOST_MEMORY, KILLED, CRASHED, HUNG, NETWORK, NODE, NEVER_BEGAN, TIME_LIMIT, CONFIG_OR_DATA, DAMAGED,
-    ERROR, LOST, DIVERGED,
+    CUDA_MEMORY, HOST_MEMORY, KILLED, CRASHED, HUNG, NETWORK, NODE, NEVER_BEGAN, TIME_LIMIT, CONFIG_OR_DATA, BUDGET,
+    DAMAGED, ERROR, LOST, DIVERGED,
 )  # fmt: skip
 
 ERRORS_OF_CODE = frozenset({

@@ -22,6 +22,8 @@ from megdet.runs.status import Status
 if TYPE_CHECKING:
     from megdet.planning.plan import Plan
 
+CANARIES = ".canaries"
+"""Beside the run folders: those of canaries (`megdet.runs.canary`), which are no results."""
 PLAN = "plan.json"
 JOURNAL = "metrics.jsonl"
 STATE = "state.json"
@@ -41,6 +43,8 @@ SUBMISSION = "submission.json"
 MEETING = ".meeting.json"
 LAUNCHER_LOG = "log-launcher.txt"
 MLFLOW_NOTE = "mlflow.json"
+CANARY = "canary.json"
+WAITING = "waiting.json"
 BN_STUDY = "bn_study.json"
 GRADIENT_VARIANCE = "gradient_variance.json"
 
@@ -82,6 +86,11 @@ class RunFolder:
     def name(self) -> str:
         """The run's id."""
         return self.path.name
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it is no run, but a canary of some (`megdet.runs.canary`)."""
+        return self.path.parent.name == CANARIES
 
     @property
     def exists(self) -> bool:
@@ -207,6 +216,19 @@ class RunFolder:
 
         return self._read(SUBMISSION, parse)
 
+    def read_canary(self, parse: Callable[[Any], T]) -> T | None:
+        """What a canary measured; None where it has not come so far. Raises UserError where damaged."""
+        return self._read(CANARY, parse)
+
+    def waiting(self) -> dict[str, Any] | None:
+        """What a launcher noted of the runs that wait for a canary. Raises UserError where it is damaged."""
+        return self._read(WAITING, lambda values: dict(values))
+
+    def note_waiting(self, values: Mapping[str, Any]) -> None:
+        """Launchers note it before a canary's job is there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path / WAITING, json_text(values))
+
     def read_meeting(self) -> dict[str, Any] | None:
         """Where the ranks of an attempt meet; None where none has said it."""
         return self._read(MEETING, lambda values: dict(values))
@@ -270,6 +292,10 @@ class RunFolder:
         current = self.current_owner()
         if self.owner is None or current != self.owner:
             raise LostOwnership(f"{self.path} belongs to attempt {current}, not to {self.owner}")
+
+    def write_canary(self, values: Mapping[str, Any]) -> None:
+        self.check_owner()
+        replace_file(self.path / CANARY, json_text(values))
 
     def write_plan(self, text: str) -> None:
         self.check_owner()

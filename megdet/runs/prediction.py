@@ -1,4 +1,4 @@
-"""Predicted time of a plan: from the finished runs of its folder, else from Table 3."""
+"""Predicted time of a plan: from the finished runs and the canaries of its folder, else from Table 3."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from megdet.planning.cost import TABLE3
 from megdet.planning.identity import settings_in
 from megdet.planning.layout import Layout
 from megdet.planning.plan import Plan
-from megdet.runs.folder import PLAN, RunFolder, run_folder
+from megdet.runs.canary_report import CanaryReport
+from megdet.runs.folder import CANARIES, PLAN, RunFolder, run_folder
 from megdet.runs.status import Status
 
 TAKING_TIME = (
@@ -26,6 +27,11 @@ TAKING_TIME = (
 """Settings of the enhanced detector's modules (docs/enhanced.md)."""
 
 
+RUNS, CANARY = "runs", "canary"
+SOURCES = {RUNS: "finished runs", CANARY: "canaries"}
+"""For a reader."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The predicted cost of what is left of a plan."""
@@ -33,7 +39,7 @@ class Prediction:
     hours: float
     gpu_hours: float
     source: str
-    """`runs` or `Table 3`."""
+    """`runs`, `canary` or `Table 3`."""
     shared_hours: float = 0.0
     """More, where the run has to train the epochs that it is to take over from another one; not part of the others."""
 
@@ -45,26 +51,28 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A finished run."""
+    """A finished run, or a canary."""
 
     kind: str
     layout: Layout
     step_s: float
     eval_gpu_s: float
     """GPU-seconds of one evaluation."""
+    source: str
 
 
 class Predictor:
-    """Predicts plans from the finished runs of a folder, or, on GPUs, from Table 3.
+    """Predicts plans from the finished runs and the canaries of a folder, or, on GPUs, from Table 3.
 
     The rule for other layouts: seconds per step are those that the model of Table 3 gives, times the median ratio of
     measured to modelled seconds over the finished runs of the same model, data and precision; of those with the same
-    layout alone, where there are any. Evaluation takes the same GPU-seconds on every layout.
+    layout alone, where there are any; of those, runs count more than canaries. Evaluation takes the same GPU-seconds
+    on every layout.
     """
 
     def __init__(self, runs: Path) -> None:
         self._by_kind: dict[str, list[_Measured]] = {}
-        for run in _finished(runs):
+        for run in (*_finished(runs), *_canaries(runs)):
             self._by_kind.setdefault(run.kind, []).append(run)
 
     def predict(self, plan: Plan, *, steps_done: int = 0, steps_shared: int = 0) -> Prediction | None:
@@ -76,7 +84,7 @@ class Predictor:
         left = 1 - min(steps_done / plan.schedule.steps, 1.0) - shared
         runs = self._by_kind.get(_kind_of(asdict(plan.config)), [])
         if runs:
-            hours, source = _hours_by(runs, plan), "runs"
+            hours, source = _hours_by(runs, plan)
         elif is_like_the_paper(plan.config) and not _has_modules(plan.config) and plan.config.cluster.request_gpus:
             hours, source = TABLE3.hours(plan), "Table 3"
         else:
@@ -84,18 +92,21 @@ class Predictor:
         return Prediction(hours * left, hours * left * plan.layout.gpus, source, shared_hours=hours * shared)
 
 
-def check_budget(plans: Sequence[Plan], limit: float | None) -> None:
-    """Raise UserError where runs are predicted to take more GPU-hours together than `sweep.max_gpu_hours`."""
+def check_budget(plans: Sequence[Plan], limit: float | None, *, measured_later: bool = False) -> None:
+    """Raise UserError where runs are predicted to take more GPU-hours together than `sweep.max_gpu_hours`.
+
+    `measured_later`: canaries come first, so that what nothing is known of counts for nothing yet.
+    """
     if limit is None or not plans:
         return
     predicted = predict_all(plans)
     unknown = [plan.run_id for plan, prediction in zip(plans, predicted, strict=True) if prediction is None]
-    if unknown:
+    if unknown and not measured_later:
         raise UserError(
             f"sweep.max_gpu_hours={limit:g}: nothing is known of what {_listed(unknown)} will take; finish one run of "
-            "this model and data first, or set sweep.max_gpu_hours=null"
+            "this model and data first, let canaries measure it (sweep.canary=true), or set sweep.max_gpu_hours=null"
         )
-    gpu_hours = [prediction.gpu_hours for prediction in predicted if prediction]
+    gpu_hours = [prediction.gpu_hours if prediction else 0.0 for prediction in predicted]
     total = sum(gpu_hours)
     if total <= limit:
         return
@@ -136,11 +147,14 @@ def predict_all(plans: Iterable[Plan]) -> list[Prediction | None]:
     return [predictors.predict(plan) for plan in plans]
 
 
-def _hours_by(runs: Sequence[_Measured], plan: Plan) -> float:
+def _hours_by(runs: Sequence[_Measured], plan: Plan) -> tuple[float, str]:
+    """The hours, and what they are predicted from."""
     alike = [run for run in runs if run.layout == plan.layout] or runs
+    alike = [run for run in alike if run.source == RUNS] or alike
     ratio = statistics.median(run.step_s / TABLE3.step_s(run.layout) for run in alike)
     eval_s = statistics.median(run.eval_gpu_s for run in alike) / plan.layout.gpus
-    return (plan.schedule.steps * ratio * TABLE3.step_s(plan.layout) + plan.schedule.epochs * eval_s) / 3600
+    seconds = plan.schedule.steps * ratio * TABLE3.step_s(plan.layout) + plan.schedule.epochs * eval_s
+    return seconds / 3600, alike[0].source
 
 
 def _finished(runs: Path) -> Iterable[_Measured]:
@@ -154,7 +168,18 @@ def _finished(runs: Path) -> Iterable[_Measured]:
             evaluations = plan["schedule"]["epochs"]
         except (ValueError, TypeError, KeyError):
             continue  # damaged, or of another version: it says nothing that can be used here
-        yield _Measured(kind, layout, state.train_s / state.step, state.eval_s / evaluations * layout.gpus)
+        yield _Measured(kind, layout, state.train_s / state.step, state.eval_s / evaluations * layout.gpus, RUNS)
+
+
+def _canaries(runs: Path) -> Iterable[_Measured]:
+    for path in runs.glob(f"{CANARIES}/*/{PLAN}"):
+        try:
+            plan, report = json.loads(path.read_text()), CanaryReport.read(RunFolder(path.parent))
+            layout, kind = Layout(**plan["layout"]), _kind_of(plan["config"])
+        except (UserError, ValueError, TypeError, KeyError):
+            continue  # as above
+        if report:
+            yield _Measured(kind, layout, report.step_s, report.eval_gpu_s, CANARY)
 
 
 def _kind_of(config: Mapping[str, Any]) -> str:

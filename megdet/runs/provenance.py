@@ -23,6 +23,9 @@ class Provenance:
     """Of the code that trained it, one after the other."""
     dirty: bool
     """Whether the code differed from its commit, in any attempt."""
+    code_sha256: str
+    """12 digits of the hash over its source files (`megdet.planning.code_version`), `a → b` where they changed; empty
+    where not recorded."""
     data_sha256: str
     """The data's fingerprint (`megdet.data.fingerprint`), `a → b` where it changed; empty where not recorded."""
     weights_sha256: str
@@ -39,6 +42,7 @@ def provenance_of(journal: Iterable[Mapping[str, Any]], plan: Mapping[str, Any])
     return Provenance(
         _changes(attempt.get("commit", "unknown") for attempt in attempts) if recorded else (plan["commit"],),
         any(attempt.get("dirty", plan["dirty"]) for attempt in attempts),
+        ARROW.join(_changes(attempt["code_sha256"] for attempt in attempts if "code_sha256" in attempt)),
         "" if "" in data else ARROW.join(data),
         weights[-1] if weights else "",
     )

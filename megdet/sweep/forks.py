@@ -31,27 +31,44 @@ def with_forks(points: Sequence[Point]) -> list[Point]:
     one that comes earlier in the sweep. Where that one does not come so far, it trains all by itself.
     """
     started = [point for point in points if point.is_started_by(point.asked.config.sweep.on_existing)]
+    at_hand: set[str] = set()
     sources: dict[str, list[_Source]] = {}
     for source in _at_hand([point.plan for point in started if point.plan and _may_fork(point.plan)], besides=started):
         sources.setdefault(beginning_of(source.plan), []).append(source)
+        at_hand.add(source.plan.run_id)
     forks: dict[str, Fork] = {}
     kept: dict[str, set[int]] = {}
+    remarks: dict[str, str] = {}
     for plan in (point.plan for point in started if point.plan):
         alike = sources.setdefault(beginning_of(plan), [])
         fork = _longest(plan, alike) if _may_fork(plan) else None
         kept[plan.run_id] = _kept_before(plan)
         begin = _epochs_done(plan)
+        if fork is None and _may_fork(plan):
+            remarks[plan.run_id] = _missed(plan, [source.plan for source in alike if source.plan.run_id in at_hand])
         if fork:
             forks[plan.run_id], begin = fork, fork.epoch
             kept.setdefault(fork.run_id, set()).add(fork.epoch)
         alike.append(_Source(plan, frozenset(range(begin + 1, plan.schedule.epochs + 1))))
-    return [_planned(point, forks, kept) if point in started else point for point in points]
+    planned = {
+        id(point): replace(
+            point,
+            plan=replace(point.plan, fork=forks.get(run_id), keep_epochs=tuple(sorted(kept[run_id]))),
+            why=point.why or remarks.get(run_id, ""),
+        )
+        for point in started
+        if point.plan and (run_id := point.plan.run_id)
+    }
+    return [planned.get(id(point), point) for point in points]
 
 
-def _planned(point: Point, forks: dict[str, Fork], kept: dict[str, set[int]]) -> Point:
-    assert point.plan is not None, "it is started"
-    run_id = point.plan.run_id
-    return replace(point, plan=replace(point.plan, fork=forks.get(run_id), keep_epochs=tuple(sorted(kept[run_id]))))
+def _missed(plan: Plan, runs: Sequence[Plan]) -> str:
+    """Why a run does not go on from one with which it shares epochs; empty where there is none."""
+    shared, run_id = max(((shared_epochs(run, plan), run.run_id) for run in runs), default=(0, ""))
+    if not shared:
+        return ""
+    epochs = "its first epoch is" if shared == 1 else f"its first {shared} epochs are"
+    return f"{epochs} those of {run_id}, which has no checkpoint of epoch {shared}: it trains all by itself"
 
 
 def _longest(plan: Plan, sources: Iterable[_Source]) -> Fork | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from megdet.errors import printable
 from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
-from megdet.runs.prediction import Prediction, predict_all
+from megdet.runs.prediction import SOURCES, Prediction, predict_all
 from megdet.runs.times import duration_text
 from megdet.settings.rules import shown
 from megdet.sweep.points import Point
@@ -145,7 +145,7 @@ def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
     if not to_do:
         return ""
     unknown = f", {len(to_do) - len(known)} not predicted (no run of that model and data is finished)"
-    sources = " and ".join(sorted({"finished runs" if cost.source == "runs" else cost.source for cost in known}))
+    sources = " and ".join(sorted({SOURCES.get(cost.source, cost.source) for cost in known}))
     hours, gpu_hours = sum(cost.hours for cost in known), sum(cost.gpu_hours for cost in known)
     on_gpus = any(point.plan and point.plan.config.cluster.request_gpus for point in points)
     total = f"{_short(gpu_hours)} GPU-hours, " if on_gpus else ""

@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from megdet.config.compose import Asked
@@ -18,6 +19,7 @@ from megdet.launchers.local.launcher import LocalLauncher
 from megdet.model.weights import identify_weights
 from megdet.planning.code_version import code_version
 from megdet.planning.plan import Plan, make_plan
+from megdet.runs.code import code_to_run
 from megdet.runs.folder import folder_of
 from megdet.runs.provenance import check_same_data
 from megdet.runs.starting_point import resolve_start
@@ -65,11 +67,13 @@ def plan_points(
     """
     launcher, data = launcher or LocalLauncher(), data or DataResolver()
     commit, dirty = code_version()
+    code = cache(code_to_run)
     plans: list[Plan | UserError] = []
     for one in asked:
         try:
             one.config.check()
-            plan = make_plan(_resolved(one.config, launcher, data), commit=commit, dirty=dirty)
+            config = _resolved(one.config, launcher, data)
+            plan = make_plan(config, commit=commit, dirty=dirty, code=code(config.runs_dir))
             if to_run_here:
                 launcher.check(plan)
             plans.append(plan)

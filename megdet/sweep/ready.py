@@ -1,4 +1,4 @@
-"""Before any run starts: data is generated or checked, weights are fetched, MLflow's experiment is made."""
+"""Before any run starts: data is generated or checked, weights fetched, code kept, and MLflow's experiment is made."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from megdet.data.known import GENERATED
 from megdet.errors import UserError
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
+from megdet.runs.code import freeze_code
 from megdet.runs.folder import REPLACED, folder_of
 
 SYSTEM_PACKAGES = {"psutil": "psutil", "pynvml": "nvidia-ml-py"}
@@ -27,6 +28,7 @@ def make_ready(plans: Sequence[Plan], *, anew: bool) -> None:
     for runs_dir in dict.fromkeys(plan.config.runs_dir for plan in plans):
         _check_writable(Path(runs_dir))
     for plan in plans:
+        freeze_code(plan)
         _generate_data(plan)
     if anew:
         for plan in plans:

@@ -83,6 +83,7 @@ def run_study(
         asked = [compose(space.fixed, _overrides(trial)) for trial in trials]
         for one in asked:
             one.config.sweep.wait = True  # the next points depend on these
+            one.config.sweep.canary &= number == 0  # trials are alike
         launcher = launcher or launcher_for(asked[0].config)
         if number == 0:
             _check_budget(asked, launcher, settings.n_trials)

@@ -16,6 +16,7 @@ from megdet.errors import ExitCode, UserError
 from megdet.launchers.interface import Launcher
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.plan import Plan
+from megdet.runs.canary import Canary, canaries_of
 from megdet.runs.folder import folder_of
 from megdet.runs.prediction import check_budget
 from megdet.runs.status import Status
@@ -59,14 +60,16 @@ def run_points(
     if len(invalid) == len(points) or (invalid and sweep.on_invalid == "error"):
         return ExitCode.USER_ERROR
     plans = to_start(points, sweep.on_existing)
+    canaries = canaries_of(plans) if sweep.canary else []
     try:
-        check_budget(plans, sweep.max_gpu_hours)
+        check_budget(plans, sweep.max_gpu_hours, measured_later=sweep.canary)
         if sweep.dry_run:
-            print(launcher.preview(plans) if plans and sweep.dry_run != "json" else "", end="", flush=True)
+            shown = plans and sweep.dry_run != "json"
+            print(launcher.preview(plans, canaries=canaries) if shown else "", end="", flush=True)
             return ExitCode.OK
         make_ready(plans, anew=sweep.on_existing == "force")
         folder = _on_record(points, arguments) if arguments else None
-        code = _start(points, plans, launcher)
+        code = _start(points, plans, launcher, canaries)
     except UserError as error:
         return report(error)
     if folder:
@@ -90,13 +93,15 @@ def _on_record(points: Sequence[Point], arguments: Sequence[str]) -> Path | None
     return put_on_record(plans, arguments, swept=swept, rows=first.config.sweep.rows)
 
 
-def _start(points: Sequence[Point], plans: Sequence[Plan], launcher: Launcher) -> ExitCode:
+def _start(points: Sequence[Point], plans: Sequence[Plan], launcher: Launcher, canaries: Sequence[Canary]) -> ExitCode:
     under_way = [point.plan for point in points if point.plan and point.status and point.status.is_live]
     left = [point for point in points if point.status == Status.FAILED and point.plan not in plans]
     if left:
         runs = "1 failed run is" if len(left) == 1 else f"{len(left)} failed runs are"
         print(f"{runs} left alone; sweep.on_existing=retry_failed starts such runs again", file=sys.stderr, flush=True)
-    code = launcher.run(plans, under_way, mirror=_mirror) if plans or under_way else ExitCode.OK
+    code = ExitCode.OK
+    if plans or under_way:
+        code = launcher.run(plans, under_way, mirror=_mirror, canaries=canaries)
     return code or (ExitCode.RUN_FAILED if left else ExitCode.OK)
 
 

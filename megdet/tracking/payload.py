@@ -114,6 +114,7 @@ def tags(plan: Mapping[str, Any], state: RunState, made_from: Provenance, folder
         "commit": commit,
         "commits": ARROW.join(made_from.commits),
         "dirty": made_from.dirty,
+        "code_sha256": made_from.code_sha256,
         "data_sha256": made_from.data_sha256,
         "weights_sha256": made_from.weights_sha256,
         "mlflow.source.git.commit": commit,  # where MLflow's own pages look for it

@@ -29,6 +29,7 @@ from megdet.training.pictures import LastPass, draw_detections_of, draw_proposal
 from megdet.training.precision import use_precision
 from megdet.training.progress import RunProgress
 from megdet.training.provenance import made_from
+from megdet.training.recorder import Recorder
 from megdet.training.resume import going_on, put_unused_aside
 from megdet.training.starting_point import start_from_run
 from megdet.training.state import TrainingState
@@ -119,21 +120,7 @@ class Attempt:
     def go(self) -> ExitCode:
         """Train and evaluate the rest of the run; returns the exit code."""
         if self.recorder:
-            facts = self.data.facts
-            made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
-            self.folder.write_classes(self.classes)
-            self.recorder.started(self.state, made_from=made)
-            if self.not_forked:
-                self.recorder.note("not_forked", step=self.state.step, what=self.not_forked)
-            for what in self.going_on.found:
-                self.recorder.note("not_as_it_was_left", step=self.state.step, what=what)
-            if self.anew:
-                what = f"{', '.join(self.anew)}: they do not fit those of {self.plan.config.model.init_from}"
-                self.recorder.note("heads_start_anew", step=self.state.step, what=what)
-            for what in facts.repairs:
-                self.recorder.note("data_repaired", step=self.state.step, what=what)
-            for what in self.job.edits_since_submission():
-                self.recorder.note("edited_while_queued", step=self.state.step, what=what)
+            self._record_beginning(self.recorder)
         try:
             with self.progress:
                 for epoch in range(self.epochs_done, self.plan.schedule.epochs):
@@ -151,6 +138,23 @@ class Attempt:
         if self.recorder:
             self.folder.forget_previous_checkpoint()
         return self._end(Status.FINISHED, ExitCode.OK)
+
+    def _record_beginning(self, recorder: Recorder) -> None:
+        facts = self.data.facts
+        made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
+        self.folder.write_classes(self.classes)
+        recorder.started(self.state, made_from=made)
+        if self.not_forked:
+            recorder.note("not_forked", step=self.state.step, what=self.not_forked)
+        for what in self.going_on.found:
+            recorder.note("not_as_it_was_left", step=self.state.step, what=what)
+        if self.anew:
+            what = f"{', '.join(self.anew)}: they do not fit those of {self.plan.config.model.init_from}"
+            recorder.note("heads_start_anew", step=self.state.step, what=what)
+        for what in facts.repairs:
+            recorder.note("data_repaired", step=self.state.step, what=what)
+        for what in self.job.edits_since_submission():
+            recorder.note("edited_while_queued", step=self.state.step, what=what)
 
     def _train(self, epoch: int) -> None:
         """Train the rest of epoch `epoch` (from 0) and write a checkpoint."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from megdet.model.weights import path_of, sha256_of
+from megdet.planning.code_version import code_sha256
 from megdet.planning.plan import Plan
 
 
 def made_from(plan: Plan, *, data_sha256: str, pretrained: bool) -> dict[str, str | bool]:
-    """`commit`, `dirty`, `data_sha256`, and `weights_sha256` of the file that it began from.
+    """`commit`, `dirty`, `code_sha256`, `data_sha256`, and `weights_sha256` of the file that it began from.
 
     `data_sha256`: the data's fingerprint (`megdet.data.fingerprint`).
     `pretrained`: whether the attempt begins from those weights, not from a checkpoint of its own.
     """
-    found: dict[str, str | bool] = {"commit": plan.commit, "dirty": plan.dirty, "data_sha256": data_sha256}
+    found: dict[str, str | bool] = {"commit": plan.commit, "dirty": plan.dirty, "code_sha256": code_sha256()[:12]}
+    found["data_sha256"] = data_sha256
     model = plan.config.model
     if pretrained and model.init_sha256 is not None:
         found["weights_sha256"] = model.init_sha256

@@ -22,6 +22,7 @@ from megdet.launchers.interface import Job, JobFinder, Launcher, Start
 from megdet.launchers.rank import RANK_PROGRAM, rank_environment
 from megdet.launchers.settle import settle
 from megdet.planning.plan import Plan
+from megdet.runs.canary import Canary
 from megdet.runs.causes import Cause
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.job_environment import JobEnvironment, NoJob
@@ -65,10 +66,19 @@ class ToyLauncher:
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         return ()
 
-    def preview(self, plans: Sequence[Plan]) -> str:
+    def preview(self, plans: Sequence[Plan], *, canaries: Sequence[Canary] = ()) -> str:
         return ""
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+    def run(
+        self,
+        plans: Sequence[Plan],
+        under_way: Sequence[Plan],
+        *,
+        mirror: Callable[[Plan], None],
+        canaries: Sequence[Canary] = (),
+    ) -> ExitCode:
+        if canaries:
+            raise UserError("sweep.canary=true: hydra/launcher=background holds no run back; leave it out")
         for plan in plans:
             folder = folder_of(plan)
             job = ToyJobs().find([folder]).get(folder)

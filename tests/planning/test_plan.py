@@ -17,6 +17,7 @@ import pytest
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import UserError
+from megdet.model.settings import BackboneSettings
 from megdet.planning.identity import experiment_id_of, run_id_of
 from megdet.planning.layout import Layout
 from megdet.planning.plan import Plan, config_in, make_plan
@@ -129,8 +130,24 @@ def test_auto_on_a_smaller_cluster_takes_all_gpus_and_accumulates() -> None:
     assert (layout.gpus, layout.images_per_gpu, layout.accumulation, layout.bn_group) == (8, 4, 8, 8)
     alone = layout_of(16, 16, cluster=one_node(1))
     assert (alone.gpus, alone.images_per_gpu, alone.accumulation) == (1, 16, 1)
-    frozen = layout_of(16, 0, cluster=one_node(1))
-    assert (frozen.gpus, frozen.images_per_gpu, frozen.accumulation) == (1, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("gb", "expected"),  # of memory; images_per_gpu, accumulation
+    [(80.0, (16, 1)), (12.0, (8, 2)), (None, (4, 4)), (2.0, (1, 16))],
+)
+def test_with_frozen_bn_a_pass_holds_what_fits_up_to_what_is_padded_together(
+    gb: float | None, expected: tuple[int, int]
+) -> None:
+    for asked in ("auto", 1):
+        layout = layout_of(16, 0, cluster=one_node(1, gpu_memory_gb=gb), gpus=asked)
+        assert (layout.images_per_gpu, layout.accumulation) == expected
+
+
+def test_where_memory_cannot_be_predicted_frozen_bn_has_the_papers_two_images_a_gpu() -> None:
+    config = config_of(16, 0, gpus=1, cluster=one_node(1, gpu_memory_gb=80.0))
+    config.model.backbone = BackboneSettings(name="mine", custom={"_target_": "a.B"}, weights="none", frozen_stages=0)
+    assert make_plan(config).layout.images_per_gpu == 2
 
 
 def test_auto_takes_the_most_gpus_that_divide_evenly() -> None:

@@ -40,6 +40,7 @@ def run_program(
     """`python WORDS` in `folder`, as a user of a cluster would."""
     settings: Mapping[str, str] = {
         **cluster.environment, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "COLUMNS": "200",
+        "PYTHONDONTWRITEBYTECODE": "",
     }  # fmt: skip
     return subprocess.run(
         [sys.executable, *words],

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from megdet.runs.folder import RunFolder
+from megdet.runs.journal import read_journal
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.configuration import MAX_ARRAY_SIZE
-from tests.slurm.sweeps import ONE_JOB_A_NODE, ROOT, SMALL, launch, logs_of, run_program, state_of_run
+from tests.slurm.sweeps import ONE_JOB_A_NODE, ROOT, SMALL, job_of, launch, logs_of, run_program, state_of_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -46,6 +48,24 @@ def test_one_run_is_trained_on_sixteen_ranks_of_eight_nodes(slurm: SlurmCluster,
     assert done.returncode == 0, done.stdout + done.stderr + logs_of(run)
     layout = json.loads((run / "plan.json").read_text())["layout"]
     assert (layout["nodes"], layout["gpus"], state_of_run(run)["status"]) == (8, 16, "finished")
+
+
+def test_a_run_that_goes_on_from_another_waits_for_its_job_and_both_run_a_copy_of_the_code(
+    slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    small = [word for word in SMALL if not word.startswith("schedule.epochs=")]
+    done = launch(slurm, tmp_path, "-m", *small, "batch=2", "bn_size=0", "schedule.epochs=2,3")
+    runs = sorted((path.parent for path in (tmp_path / "runs").glob("*/plan.json")), key=job_of)
+    assert done.returncode == 0, done.stdout + done.stderr + "".join(map(logs_of, runs))
+    first, second = (read_journal(RunFolder(run), kinds=("event",)) for run in runs)
+    assert [line["event"] for line in second] == ["started", "forked", "resumed", "finished"]
+    assert (second[1]["run"], second[1]["epochs"]) == (runs[0].name, 2)
+    assert second[2]["time"] > first[-1]["time"], "it began when the other one had ended"
+    (copy,) = (tmp_path / "runs" / ".code").iterdir()
+    assert {line["code_sha256"] for line in (*first, *second) if "code_sha256" in line} == {copy.name}
+    # What Python has compiled there was imported from there.
+    assert list(copy.glob("megdet/training/__pycache__/attempt.*.pyc"))
+    assert list(copy.glob("megdet/launchers/slurm/__pycache__/rank.*.pyc"))
 
 
 def test_the_papers_table_3_is_planned_on_its_cluster_and_nothing_runs(slurm: SlurmCluster, tmp_path: Path) -> None:

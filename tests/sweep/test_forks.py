@@ -83,6 +83,8 @@ def test_a_finished_run_that_kept_no_checkpoint_of_the_fork_is_none_to_go_on_fro
     ended, other = plan_of(tmp_path, 11, 8), plan_of(tmp_path, 18, 11)
     leave(ended, Status.FINISHED, step=110)
     assert forked([other]) == [(None, ())]
+    [point] = with_forks([Point(Asked((), other.config), other, Status.NEW)])
+    assert f"first 8 epochs are those of {ended.run_id}, which has no checkpoint of epoch 8" in point.why
     folder_of(ended).kept_checkpoint(8).touch()
     assert forked([other]) == [(Fork(ended.run_id, 8), ())]
 

@@ -102,6 +102,7 @@ def test_an_exported_detector_finds_the_same_in_image_files(
     assert said.count("\n") == len(found) and found.class_names[0] in said
 
 
+@pytest.mark.slow
 def test_an_exported_mask_head_finds_the_same_masks(trained: Trained, tmp_path: Path) -> None:
     run = resnet_run(tmp_path, bn_size=4, mask=MaskSettings(name="head", layers=2, channels=24, resolution=8))
     out = tmp_path / "exported"

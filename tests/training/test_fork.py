@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from megdet.config.compose import Asked
 from megdet.errors import ExitCode
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.fork import Fork
-from megdet.planning.plan import Plan, make_plan
+from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.journal import read_journal
 from megdet.runs.provenance import data_recorded
+from megdet.sweep.points import plan_points
 from megdet.sweep.sweep import run_points
 from megdet.training.fork import take_over
-from tests.training.test_run import STEPS_PER_EPOCH, config_of, start, wait_for_step
+from tests.training.test_run import STEPS_PER_EPOCH, config_of, start
 
 pytestmark = pytest.mark.slow
 """They train: a dozen runs together."""
@@ -114,7 +117,9 @@ def source(shared: list[RunFolder], tmp_path: Path) -> RunFolder:
 
 def planned(source: RunFolder, tmp_path: Path, shapes_root: Path) -> Plan:
     """The long run's plan, to go on from the checkpoint of the last shared epoch."""
-    return make_plan(long(tmp_path, shapes_root).config, fork=Fork(source.name, 2))
+    [point] = plan_points([long(tmp_path, shapes_root)], to_run_here=True)
+    assert point.plan is not None
+    return replace(point.plan, fork=Fork(source.name, 2))
 
 
 def test_runs_that_share_epochs_are_those_from_scratch_to_the_last_bit(
@@ -145,13 +150,6 @@ def test_a_forked_run_has_the_pictures_of_the_epochs_that_it_took_over(shared: l
     assert first and first == second
 
 
-def test_the_longer_run_can_come_first(alone: list[RunFolder], tmp_path: Path, shapes_root: Path) -> None:
-    second, first = run(long(tmp_path, shapes_root), short(tmp_path, shapes_root))
-    assert_same(first, alone[0])
-    assert_same(second, alone[1])
-    assert "forked" in events(first) and "forked" not in events(second)
-
-
 def test_a_finished_run_is_made_longer_to_the_bits_of_one_from_scratch(tmp_path: Path, shapes_root: Path) -> None:
     def of(epochs: int, place: Path = tmp_path, **sweep: object) -> Asked:
         return asked(place, shapes_root, epochs=epochs, drop=None, **sweep)
@@ -161,7 +159,7 @@ def test_a_finished_run_is_made_longer_to_the_bits_of_one_from_scratch(tmp_path:
     assert_same(longer, *run(of(4, tmp_path / "scratch", fork=False)))
     assert Plan.from_json(longer.plan.read_text()).fork == Fork(ended.name, 2)
     assert events(longer) == ["started", "forked", "resumed", "finished"]
-    # All epochs of the shorter one are the longer one's: it is only evaluated.
+    # The longer one came first, and all epochs of the shorter one are its own: that one is only evaluated.
     assert Plan.from_json(shorter.plan.read_text()).fork == Fork(longer.name, 3)
     assert numbers(shorter) == [line for line in numbers(longer) if line["step"] <= 3 * STEPS_PER_EPOCH]
     assert any(path.name.startswith("detections-") for path in shorter.pictures.iterdir())
@@ -172,12 +170,15 @@ def test_a_forked_run_that_was_killed_resumes_to_the_same_bits(
 ) -> None:
     plan = planned(source, tmp_path, shapes_root)
     process = start(plan)
-    wait_for_step(plan, 2 * STEPS_PER_EPOCH + 1)
+    deadline = time.monotonic() + 300
+    while not any(line["step"] > 2 * STEPS_PER_EPOCH for line in read_journal(folder_of(plan))):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
     process.kill()
-    process.communicate(timeout=300)
+    process.communicate(timeout=600)
     shutil.rmtree(source.path)  # it is needed no more
     process = start(plan)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert_same(folder_of(plan), alone[1])
     assert events(folder_of(plan)).count("forked") == 1
@@ -191,7 +192,7 @@ def test_a_run_whose_source_failed_before_the_fork_trains_by_itself_and_says_why
     lose_the_checkpoint(source)
     plan = planned(source, tmp_path, shapes_root)
     process = start(plan)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert_same(folder_of(plan), alone[1])
     started, note, _ = read_journal(folder_of(plan), kinds=("event",))

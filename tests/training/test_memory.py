@@ -21,9 +21,10 @@ WITHIN = 0.15
 
 
 def model_of(backbone: str) -> ModelSettings:
-    frozen = 0 if backbone == "tiny" else 2
+    name, _, atrous = backbone.partition(" ")
+    frozen = 0 if name == "tiny" else 2
     return ModelSettings(
-        backbone=BackboneSettings(name=backbone, weights="none", frozen_stages=frozen),
+        backbone=BackboneSettings(name=name, weights="none", frozen_stages=frozen, atrous=bool(atrous)),
         fpn=FPNSettings(channels=64),
         rpn=RPNSettings(pre_nms_train=200, post_nms_train=200, samples=64),
         roi_heads=RoIHeadsSettings(samples=64, head_channels=128),
@@ -69,6 +70,11 @@ def predicted_gb(model: ModelSettings, *, images: int, size: tuple[int, int], bn
         ("resnet50", 2, (256, 320), False, False, False),
         ("resnet50", 2, (256, 320), True, False, True),
         ("resnet50", 1, (256, 320), True, True, False),
+        ("resnext50_32x4d", 2, (256, 320), True, False, False),
+        ("seresnext50_32x4d", 2, (256, 320), True, False, False),
+        ("seresnext50_32x4d", 2, (256, 320), False, False, False),
+        ("resnet50 atrous", 2, (256, 320), True, False, False),
+        ("resnet50 atrous", 2, (256, 320), True, False, True),
     ],
 )
 def test_predicted_memory_is_what_the_allocator_counts(
@@ -79,6 +85,40 @@ def test_predicted_memory_is_what_the_allocator_counts(
     assert predicted == pytest.approx(measured_gb(model_of(backbone), **asked), rel=WITHIN)
 
 
+def with_module(name: str, setting: str, value: float) -> ModelSettings:
+    model = model_of("tiny")
+    setattr(getattr(model, name), setting, value)
+    model.bn_in = [*model.bn_in, name]
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "size", "sublinear"), [(16, (64, 96), False), (4, (256, 256), True)])
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [("large_kernel", "size", 15), ("context", "scale", 2.0), ("segmentation", "weight", 0.1)],
+)
+def test_predicted_memory_has_the_enhanced_detectors_modules(
+    name: str, setting: str, value: float, images: int, size: tuple[int, int], sublinear: bool
+) -> None:
+    asked = {"images": images, "size": size, "bn": True, "bf16": False, "sublinear": sublinear}
+    predicted, without = (
+        predicted_gb(model, **asked) for model in (with_module(name, setting, value), model_of("tiny"))
+    )
+    measured = measured_gb(with_module(name, setting, value), **asked)
+    assert predicted == pytest.approx(measured, rel=WITHIN)
+    # What the module adds, which is the smaller part of most of these, is not far off itself.
+    assert predicted - without == pytest.approx(measured - measured_gb(model_of("tiny"), **asked), rel=0.5)
+
+
+@pytest.mark.slow
+def test_hard_examples_take_no_more_memory_than_random_ones() -> None:
+    model = model_of("tiny")
+    model.roi_heads.sampler = "ohem"
+    asked = {"images": 16, "size": (64, 96), "bn": True, "bf16": False, "sublinear": False}
+    assert predicted_gb(model, **asked) == pytest.approx(measured_gb(model, **asked), rel=WITHIN)
+
+
 def test_a_backbone_of_ones_own_has_no_prediction() -> None:
     model = ModelSettings(
         backbone=BackboneSettings(name="mine", weights="none", frozen_stages=0, custom={"_target_": "a.B"})
@@ -86,3 +126,14 @@ def test_a_backbone_of_ones_own_has_no_prediction() -> None:
     config = Config(model=model)
     config.data.num_classes = NUM_CLASSES
     assert memory_gb(config, images=1, sublinear=False) is None
+
+
+def test_with_several_scales_it_is_that_of_the_largest() -> None:
+    def at(min_size: int, max_size: int, scales: list[float] | None) -> float | None:
+        config = Config()
+        config.data.min_size, config.data.max_size, config.data.train_scales = min_size, max_size, scales
+        config.data.num_classes = NUM_CLASSES
+        return memory_gb(config, images=2, sublinear=False)
+
+    assert at(400, 640, [0.5, 2.0, 1.0]) == at(800, 1280, None)
+    assert at(400, 640, [0.5]) == at(200, 320, None)

@@ -30,15 +30,17 @@ SWITCHES = [
     "model.context.scale=2 model.bn_in=[backbone,fpn,context]",
     "model.context.scale=2 model.roi_heads.sampler=ohem model/roi_pool=precise model.bn_in=[backbone,fpn,context]",
     "model.segmentation.weight=0.1 model.bn_in=[backbone,fpn,segmentation]",
-    "model.segmentation.weight=0.1 model.segmentation.targets=masks",
-    "model.mask.name=head model.mask.layers=2 model.mask.resolution=6",
     "model.mask.name=generator model.mask.layers=2 model.mask.resolution=6 model.bn_in=[backbone,fpn,mask]",
-    "model.mask.name=generator model.mask.layers=1 model.roi_heads.sampler=ohem model/roi_pool=precise",
-    "data.train_scales=[0.75,1.0,1.5] model.mask.name=head model.mask.layers=1",
     "data.train_scales=[0.75,1.0,1.5]",
-    pytest.param(
-        "model/backbone=seresnext50_32x4d model.backbone.weights=none model.backbone.frozen_stages=0",
-        marks=pytest.mark.slow,
+    *(
+        pytest.param(switch, marks=pytest.mark.slow)
+        for switch in (
+            "model.mask.name=head model.mask.layers=2 model.mask.resolution=6",
+            "model.mask.name=head model.mask.layers=1 data.train_scales=[0.75,1.0,1.5]",
+            "model.mask.name=generator model.mask.layers=1 model.roi_heads.sampler=ohem model/roi_pool=precise",
+            "model.segmentation.weight=0.1 model.segmentation.targets=masks",
+            "model/backbone=seresnext50_32x4d model.backbone.weights=none model.backbone.frozen_stages=0",
+        )
     ),
 ]
 

@@ -7,10 +7,12 @@ from functools import cached_property
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
+from megdet.launchers.canaries import run_after_canaries
 from megdet.launchers.interface import Start
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan
+from megdet.runs.canary import Canary
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.journal import read_journal
 from megdet.runs.status import Status
@@ -41,11 +43,20 @@ class LocalLauncher:
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         return self.machine.remarks(plans)
 
-    def preview(self, plans: Sequence[Plan]) -> str:
+    def preview(self, plans: Sequence[Plan], *, canaries: Sequence[Canary] = ()) -> str:
         return ""
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+    def run(
+        self,
+        plans: Sequence[Plan],
+        under_way: Sequence[Plan],
+        *,
+        mirror: Callable[[Plan], None],
+        canaries: Sequence[Canary] = (),
+    ) -> ExitCode:
         """What is under way is another launcher's."""
+        if canaries:
+            return run_after_canaries(plans, canaries, lambda some: self.run(some, (), mirror=mirror))
         failed = 0
         for number, plan in enumerate(plans, start=1):
             print(f"[{number}/{len(plans)}] {folder_of(plan).path}", flush=True)
@@ -63,7 +74,7 @@ def how_it_ended(plan: Plan, status: Status) -> str:
     """How a run ended: with which mmAP, or why not; and what to do next."""
     folder = folder_of(plan)
     state = folder.state()
-    if status == Status.FINISHED:
+    if status == Status.FINISHED and not folder.is_canary:
         return f"{status}{_result(folder)}; next: megdet tables, megdet predict {plan.run_id} FOLDER"
     reason = f" ({state.reason})" if state and state.reason else ""
     ways_on = {

@@ -21,6 +21,7 @@ from megdet.launchers.local.ranks import FAILURE_GRACE_S, STOP_GRACE_S, RankProc
 from megdet.launchers.rank import RANK_PROGRAM
 from megdet.planning.plan import Plan
 from megdet.runs.causes import diagnose
+from megdet.runs.code import frozen_code
 from megdet.runs.data_places import portable
 from megdet.runs.folder import LostOwnership, RunFolder, folder_of
 from megdet.runs.status import Stand, Status
@@ -61,6 +62,7 @@ def run_local(
                     program=program,
                     ranks=ranks,
                     threads=None if machine.gpus else max(1, machine.cores // ranks),
+                    code=frozen_code(plan),
                     lock=lock,
                     stop_grace_s=stop_grace_s,
                     failure_grace_s=failure_grace_s,

@@ -13,13 +13,17 @@ from functools import cached_property
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
+from megdet.launchers.canaries import run_after_canaries
 from megdet.launchers.interface import Start
 from megdet.launchers.local.launcher import how_it_ended
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.one_run import EXIT_CODES
-from megdet.launchers.local.ranks import DIE_WITH_PARENT, python_path
+from megdet.launchers.local.ranks import DIE_WITH_PARENT
 from megdet.launchers.local.signals import handling_signals
+from megdet.launchers.rank import with_code
 from megdet.planning.plan import Plan
+from megdet.runs.canary import Canary
+from megdet.runs.code import frozen_code
 from megdet.runs.folder import folder_of, last_lines, run_folder
 from megdet.runs.status import Status
 
@@ -59,11 +63,20 @@ class ParallelLauncher:
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         return self.machine.remarks(plans)
 
-    def preview(self, plans: Sequence[Plan]) -> str:
+    def preview(self, plans: Sequence[Plan], *, canaries: Sequence[Canary] = ()) -> str:
         return ""
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+    def run(
+        self,
+        plans: Sequence[Plan],
+        under_way: Sequence[Plan],
+        *,
+        mirror: Callable[[Plan], None],
+        canaries: Sequence[Canary] = (),
+    ) -> ExitCode:
         """What is under way is another launcher's. Only for the main thread."""
+        if canaries:
+            return run_after_canaries(plans, canaries, lambda some: self.run(some, (), mirror=mirror))
         waiting, ended = list(plans), 0
         codes = set()
         with handling_signals(self._stop):
@@ -103,7 +116,7 @@ class ParallelLauncher:
         folder = folder_of(plan)
         folder.path.mkdir(parents=True, exist_ok=True)
         devices = [self._free.pop(0) for _ in range(self._needs(plan))]
-        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": python_path()}
+        environment = {"OMP_NUM_THREADS": "1", **with_code(os.environ, frozen_code(plan))}
         if self.machine.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         with folder.launcher_log.open("ab") as log:

@@ -12,12 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
-import megdet
 from megdet.errors import ExitCode
 from megdet.launchers.local.memory import oom_kills
 from megdet.launchers.local.signals import handling_signals
 from megdet.launchers.local.stderr_copy import StderrCopy
-from megdet.launchers.rank import rank_environment
+from megdet.launchers.rank import rank_environment, with_code
 from megdet.launchers.settle import blame, settle
 from megdet.runs.folder import RunFolder
 from megdet.runs.status import Status
@@ -41,12 +40,16 @@ class RankProcesses:
         program: Sequence[str],
         ranks: int,
         threads: int | None,
+        code: Path | None,
         lock: int,
         stop_grace_s: float,
         failure_grace_s: float,
     ) -> None:
-        """`folder` is the attempt's own; `lock` a file descriptor that the ranks hold open as long as they live."""
+        """`folder` is the attempt's own; `lock` a file descriptor that the ranks hold open as long as they live; `code`
+        the folder with the copy of megdet that they import, or None.
+        """
         self.folder, self.program, self.ranks, self.threads = folder, program, ranks, threads
+        self.code = code
         self.lock, self.stop_grace_s, self.failure_grace_s = lock, stop_grace_s, failure_grace_s
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stderr: StderrCopy | None = None
@@ -139,7 +142,7 @@ class RankProcesses:
 
     def _environment(self, rank: int, store: Path) -> Mapping[str, str]:
         return rank_environment(
-            {**os.environ, "PYTHONPATH": python_path()},
+            with_code(os.environ, self.code),
             attempt=str(self.folder.owner),
             rank=rank,
             local_rank=rank,
@@ -148,8 +151,3 @@ class RankProcesses:
             store=store,
             threads=self.threads,
         )
-
-
-def python_path() -> str:
-    """For a process that is to find this very package, installed or not."""
-    return os.pathsep.join([str(Path(megdet.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])

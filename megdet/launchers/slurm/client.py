@@ -64,6 +64,10 @@ class SlurmClient:
         """Put a job back into the queue; Slurm ends what is left of it. Raises SlurmError."""
         self.call("scontrol", "requeue", job)
 
+    def limit_time(self, job: str, minutes: int) -> None:
+        """Give a job, or all that wait of an array, another time limit; users may only lower it. Raises SlurmError."""
+        self.call("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+
     def cancel(self, job: str) -> None:
         """Raises SlurmError."""
         self.call("scancel", job)

@@ -25,10 +25,12 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 import megdet
 from megdet.config.cluster import ClusterSettings
 from megdet.errors import UserError
+from megdet.launchers.rank import SAFE_PATH
 from megdet.launchers.slurm.client import OF_THE_SITE, SlurmError
 from megdet.launchers.slurm.payload import PAYLOAD, Payload
 from megdet.launchers.slurm.rank import Rank
 from megdet.launchers.slurm.resources import Array
+from megdet.runs.code import frozen_code
 
 TIMEOUT_S = 60.0
 """For one call of sbatch."""
@@ -128,7 +130,7 @@ def parameters_of(array: Array, folder: Path) -> dict[str, Any]:
         "array_parallelism": cluster.array_parallelism,
         "stderr_to_stdout": True,
         "additional_parameters": {"requeue": True, **_further_options(cluster), **_dependency(array)},
-        "setup": _setup(cluster, folder),
+        "setup": _setup(cluster, folder, frozen_code(array.plans[0])),
         # --output=all: what ranks say before they have logs of their own comes into the job's log.
         "srun_args": ["--kill-on-bad-exit=1", "--wait=60", "--output=all", *cpus, *cluster.srun_args],
         "teardown": [f'exec {python_of(cluster)} -u -m megdet.launchers.slurm.end {_quoted(folder / PAYLOAD)} "$?"'],
@@ -144,9 +146,12 @@ def _further_options(cluster: ClusterSettings) -> dict[str, str | bool]:
 
 
 def _dependency(array: Array) -> dict[str, str]:
-    """The jobs that it waits for, besides those that the user names."""
+    """What it waits for, besides the jobs that the user names; Slurm cancels what a failed canary keeps for ever."""
     own = array.resources.cluster.sbatch_options.get("dependency")
-    return {"dependency": ",".join([*filter(None, [own]), ":".join(["afterany", *array.after])])} if array.after else {}
+    after = ":".join(["afterany", *array.after]) if array.after else None
+    canaries = ":".join(["afterok", *array.canary_jobs]) if array.canary_jobs else None
+    all_of = [*filter(None, [own, after, canaries])] if after or canaries else []
+    return ({"dependency": ",".join(all_of)} if all_of else {}) | ({"kill_on_invalid_dep": "yes"} if canaries else {})
 
 
 def python_of(cluster: ClusterSettings) -> str:
@@ -181,22 +186,29 @@ def _submit(executor: submitit.SlurmExecutor, payload: Payload, cluster: Cluster
     return jobs[0].job_id.partition("_")[0]
 
 
-def _setup(cluster: ClusterSettings, folder: Path) -> list[str]:
-    """Shell lines before the ranks: the site's, then ours."""
+def _setup(cluster: ClusterSettings, folder: Path, frozen: Path | None) -> list[str]:
+    """Shell lines before the ranks: the site's, then ours. `frozen`: where the copy of megdet is that they run."""
     root = _quoted(Path(megdet.__file__).parents[1])
     job = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
     # submitit's scripts are bash's. What fails here would fail later, with another message or, worse, without one.
     guard = ["trap 'echo \"cluster.setup failed: $BASH_COMMAND\" >&2; exit 97' ERR", *cluster.setup, "trap - ERR"]
     return [
         *(guard if cluster.setup else []),
-        # The nodes find this very package, installed or not.
-        f"export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}",
+        *_code(frozen, root),
         # The shell outlives the signals that its ranks get, so that the last line is reached.
         "trap : TERM USR2",
         "# Where the launcher was killed before it gave this job its callable; those of an array are all alike.",
         f'callable={_quoted(folder)}/"{job}_submitted.pkl"',
         f'test -e "$callable" || cp "$(ls {_quoted(folder)}/*.pkl | head -n 1)" "$callable"',
     ]
+
+
+def _code(frozen: Path | None, root: str) -> list[str]:
+    """Lines by which the nodes find this very package, installed or not, or its copy, as `with_code` does."""
+    if frozen is None:
+        return [f"export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}"]
+    path = f'{_quoted(frozen)}:"$PWD"${{PYTHONPATH:+:$PYTHONPATH}}:{root}'
+    return [f"export PYTHONPATH={path}", f"export {SAFE_PATH}=1"]
 
 
 def _quoted(path: Path) -> str:

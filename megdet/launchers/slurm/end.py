@@ -16,6 +16,7 @@ from megdet.launchers.slurm.attempt import SlurmAttempt
 from megdet.launchers.slurm.client import SlurmClient, SlurmError
 from megdet.launchers.slurm.job_log import first_to_end, said_around
 from megdet.launchers.slurm.job_states import SlurmQueue
+from megdet.launchers.slurm.let_go import let_go
 from megdet.launchers.slurm.meeting import meeting_of
 from megdet.launchers.slurm.payload import Payload
 from megdet.launchers.slurm.retries import count_retry
@@ -142,7 +143,19 @@ def main(payload_file: str, code: str) -> int:
     payload, attempt = Payload.read(Path(payload_file)), SlurmAttempt.here()
     assert attempt is not None, "only jobs of submitit's end with this"
     folder = payload.runs[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
-    return end(attempt, folder, int(code), submission=payload.folder.name)
+    ended = end(attempt, folder, int(code), submission=payload.folder.name)
+    if folder.is_canary and ended == ExitCode.OK:
+        return _end_of_canary(attempt, folder, payload.folder.name)
+    return ended
+
+
+def _end_of_canary(attempt: SlurmAttempt, folder: RunFolder, submission: str) -> int:
+    """Not 0 where the runs that wait for it must not start: Slurm then cancels them."""
+    owned = attempt.claim(folder, submission)
+    if refused := let_go(owned, SlurmClient()):
+        fail(owned, folder.state() or next_state(folder), refused)
+        return ExitCode.USER_ERROR
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

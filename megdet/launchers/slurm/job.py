@@ -14,6 +14,7 @@ from megdet.launchers.slurm.client import SlurmClient, SlurmError
 from megdet.launchers.slurm.job_states import JobState, SlurmQueue
 from megdet.launchers.slurm.pending import why_it_waits
 from megdet.launchers.slurm.submission import Submission, mark_cancelled
+from megdet.runs.canary import failed_canary
 from megdet.runs.causes import HOST_MEMORY, NODE, TIME_LIMIT, Cause
 from megdet.runs.folder import RunFolder
 from megdet.runs.status import Stand, Status
@@ -35,6 +36,18 @@ class SlurmJob:
     client: SlurmClient = field(default_factory=SlurmClient)
 
     def stand(self) -> Stand:
+        stand = self._stand()
+        if stand.status != Status.CANCELLED or self.submission.cancelled or not self.submission.canaries:
+            return stand
+        if canary := failed_canary(self.folder):
+            failure = canary.failure()
+            reason = failure.reason.partition("\n")[0] if failure else "see there"
+            return Stand(Status.CANCELLED, f"canary {canary.name} failed: {reason}")
+        if any(not _is_over(RunFolder(Path(path))) for path in self.submission.canaries):
+            return Stand(Status.CANCELLED, f"{stand.why}; the canary that it waited for came to no end")
+        return stand
+
+    def _stand(self) -> Stand:
         # Slurm first: of a run that ends in between, its own word is then the last one.
         known, name, state = self.ask(), f"job {self.submission.job}", self.folder.state()
         if state and state.status.is_result:
@@ -42,6 +55,8 @@ class SlurmJob:
         own = state if state and state.attempts > self.submission.attempts_before else None
         over = own is not None and own.status in (Status.FAILED, Status.INTERRUPTED)
         if known.state == "pending":
+            if self.submission.canaries and known.reason == "Dependency":
+                return Stand(Status.QUEUED, f"{name} waits for its canary")
             wait, advice = why_it_waits(known.reason)
             waits = f"{name} {wait.value}" + (f": {known.reason}" if known.reason not in NOT_STARTED_WAITS else "")
             waits += f" ({advice.replace('JOB', self.submission.job)})" if advice else ""
@@ -106,6 +121,11 @@ class SlurmJobs:
             return _own(asked().get(submission.job, JobState("unknown")), submission)
 
         return {folder: SlurmJob(folder, one, partial(ask, one), self._client) for folder, one in submissions.items()}
+
+
+def _is_over(canary: RunFolder) -> bool:
+    state = canary.state()
+    return state is not None and state.status.is_result
 
 
 def _own(known: JobState, submission: Submission) -> JobState:

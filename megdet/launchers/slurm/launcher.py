@@ -20,6 +20,7 @@ from pathlib import Path
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import ExitCode, UserError
+from megdet.launchers.canaries import announced, make_way, tell
 from megdet.launchers.interface import Start
 from megdet.launchers.jobs import stands_of
 from megdet.launchers.rank import RANK_PROGRAM
@@ -29,6 +30,7 @@ from megdet.launchers.slurm.dispatch import NO_SLURM, PAUSES_S, SubmitLimit, dis
 from megdet.launchers.slurm.fitting import check_fits, fit
 from megdet.launchers.slurm.intents import declare, fulfil, reconcile, submissions_folder, submitting, withdraw
 from megdet.launchers.slurm.job_states import SlurmQueue
+from megdet.launchers.slurm.let_go import note_waiting
 from megdet.launchers.slurm.limits import Limits, read_limits
 from megdet.launchers.slurm.payload import Payload
 from megdet.launchers.slurm.rehearsal import Rehearsal, rehearse
@@ -36,9 +38,11 @@ from megdet.launchers.slurm.resources import Array, Resources, arrays_of
 from megdet.launchers.slurm.submission import Submission
 from megdet.launchers.watch import watch
 from megdet.planning.plan import Plan
+from megdet.runs.canary import Canary
 from megdet.runs.data_places import portable
 from megdet.runs.folder import folder_of, run_folder
 from megdet.runs.prediction import Predictors, predict_all
+from megdet.runs.status import Status
 
 PAPERS_NODES, PAPERS_GPUS_PER_NODE = 16, 8
 FEED_S = 30.0
@@ -164,10 +168,15 @@ class SlurmLauncher:
     def remarks(self, plans: Sequence[Plan]) -> Sequence[str]:
         return ()
 
-    def preview(self, plans: Sequence[Plan]) -> str:
+    def preview(self, plans: Sequence[Plan], *, canaries: Sequence[Canary] = ()) -> str:
         """The scripts that would be submitted, as far as they can be known without asking Slurm."""
         parts = []
-        for number, array in enumerate(_arrays(plans, max_array_size=MANY), start=1):
+        first = _arrays([canary.plan for canary in canaries], max_array_size=MANY)
+        behind = [
+            replace(array, canary_jobs=("CANARY",) * len(array.canaries))
+            for array in _arrays_behind(plans, canaries, max_array_size=MANY)
+        ]
+        for number, array in enumerate([*first, *behind], start=1):
             runs = ", ".join(plan.run_id for plan in array.plans)
             sources = [run for run in array.sources if run in {plan.run_id for plan in plans}]
             runs += f", after {', '.join(sources)}" if sources else ""
@@ -175,11 +184,36 @@ class SlurmLauncher:
             parts.append(f"--- {array.resources.describe()}: {runs}\n{text}")
         return "\n".join(parts)
 
-    def run(self, plans: Sequence[Plan], under_way: Sequence[Plan], *, mirror: Callable[[Plan], None]) -> ExitCode:
+    def run(
+        self,
+        plans: Sequence[Plan],
+        under_way: Sequence[Plan],
+        *,
+        mirror: Callable[[Plan], None],
+        canaries: Sequence[Canary] = (),
+    ) -> ExitCode:
         """Submit plans and, if asked to, watch them together with those that are under way; the exit code."""
+        if canaries:
+            make_way(canaries)
+            print(announced(canaries), flush=True)
+            for canary in canaries:
+                note_waiting(canary, canaries)
+        of_canaries = [canary.plan for canary in canaries]
+        self._hand_over(of_canaries, ())
+        self._hand_over(plans, canaries)
+        if not self.wait:
+            print("they go on by themselves: megdet status, megdet wait, megdet cancel", flush=True)
+            return ExitCode.OK
+        watched = [*of_canaries, *under_way, *plans]
+        code = watch([folder_of(plan) for plan in watched], mirror=lambda number: mirror(watched[number]))
+        tell(canaries)
+        return code
+
+    def _hand_over(self, plans: Sequence[Plan], canaries: Sequence[Canary]) -> None:
+        """Submit all plans, as others end where Slurm takes no more. Raises UserError where nobody waits for that."""
         left, said = list(plans), ""
         while left:
-            left, words = self.submit(left, lambda line: print(line, flush=True))
+            left, words = self.submit(left, lambda line: print(line, flush=True), canaries=canaries)
             if not left:
                 break
             runs = "1 run waits" if len(left) == 1 else f"{len(left)} runs wait"
@@ -192,13 +226,10 @@ class SlurmLauncher:
                 print(f"Slurm takes no more jobs now ({words}); {runs} for others to end", flush=True)
                 said = words
             time.sleep(self._feed_s)
-        if not self.wait:
-            print("they go on by themselves: megdet status, megdet wait, megdet cancel", flush=True)
-            return ExitCode.OK
-        watched = [*under_way, *plans]
-        return watch([folder_of(plan) for plan in watched], mirror=lambda number: mirror(watched[number]))
 
-    def submit(self, plans: Sequence[Plan], say: Callable[[str], None]) -> tuple[list[Plan], str]:
+    def submit(
+        self, plans: Sequence[Plan], say: Callable[[str], None], *, canaries: Sequence[Canary] = ()
+    ) -> tuple[list[Plan], str]:
         """Freeze plans and submit them in as few arrays as can be; those that Slurm does not take now, and its words.
 
         `say` is called with a line on each array as soon as Slurm has it. An array that is too large for a limit is
@@ -209,7 +240,7 @@ class SlurmLauncher:
         with submitting(runs_dir):
             self._reconcile(runs_dir)
             stamp = f"megdet-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-            left = deque(_arrays(_not_under_way(plans), max_array_size=self._most_at_once))
+            left = deque(_arrays_behind(_not_under_way(plans), canaries, max_array_size=self._most_at_once))
             for number in count(1):
                 if not left:
                     break
@@ -221,12 +252,12 @@ class SlurmLauncher:
                     half = len(array.plans) // 2
                     if not half:
                         return [plan for one in (array, *left) for plan in one.plans], str(refused)
-                    left.extendleft(Array(array.resources, part) for part in (array.plans[half:], array.plans[:half]))
+                    left.extendleft(replace(array, plans=part) for part in (array.plans[half:], array.plans[:half]))
                     continue
-                runs = "1 run" if len(array.plans) == 1 else f"{len(array.plans)} runs"
                 submitted |= {plan.run_id for plan in array.plans}
-                wait = f", after {', '.join(after)}" if after else ""
-                say(f"job {job}: {runs} on {array.resources.describe()}{wait}")
+                awaited = [*after, *(f"canary {job}" for job in array.canary_jobs)]
+                wait = f", after {', '.join(awaited)}" if awaited else ""
+                say(f"job {job}: {_counted(array)} on {array.resources.describe()}{wait}")
         return [], ""
 
     @property
@@ -262,7 +293,7 @@ class SlurmLauncher:
             owned = run.claim(folder.name)
             owned.write_plan(portable(plan, owned).to_json())
             owned.forget_failure()
-        payload = Payload.of(folder, runs, program=self._program)
+        payload = Payload.of(folder, runs, program=self._program, canaries=array.canaries)
         declare(payload)
         try:
             job = dispatch(array, payload, already=lambda: self._job_named(folder.name), pauses_s=self._pauses_s)
@@ -285,6 +316,37 @@ class SlurmLauncher:
 def _arrays(plans: Sequence[Plan], *, max_array_size: int) -> list[Array]:
     hours = [predicted.alone_hours if predicted else None for predicted in predict_all(plans)]
     return arrays_of(plans, max_array_size=max_array_size, hours=hours)
+
+
+def _arrays_behind(plans: Sequence[Plan], canaries: Sequence[Canary], *, max_array_size: int) -> list[Array]:
+    """As `_arrays`, each with what it waits for; with a budget, which is that of all, every run waits for all canaries.
+
+    Runs whose canary has failed by now are left out.
+    """
+    if not canaries:
+        return _arrays(plans, max_array_size=max_array_size)
+    arrays: list[Array] = []
+    for canary in canaries:
+        own = {plan.run_id for plan in canary.waiting}
+        members = [plan for plan in plans if plan.run_id in own]
+        awaited = [canary] if canary.plan.config.sweep.max_gpu_hours is None else canaries
+        folders = tuple(folder_of(one.plan) for one in awaited)
+        if any(state is not None and state.status == Status.FAILED for state in (one.state() for one in folders)):
+            continue
+        jobs = [Submission.read(folder_of(one.plan)) for one in awaited if not one.has_passed]
+        running = tuple(submission.job for submission in jobs if submission)
+        # The end of the canary lowers the longest time limit to what is needed (`let_go`).
+        group = arrays_of if jobs else _arrays
+        found = group(members, max_array_size=max_array_size)
+        arrays += [replace(array, canaries=folders, canary_jobs=running) for array in found]
+    return arrays
+
+
+def _counted(array: Array) -> str:
+    kind = "canary" if folder_of(array.plans[0]).is_canary else "run"
+    if len(array.plans) == 1:
+        return f"1 {kind}"
+    return f"{len(array.plans)} {'canaries' if kind == 'canary' else 'runs'}"
 
 
 def _jobs_of(runs: Sequence[str], runs_dir: Path, submitted: Set[str]) -> tuple[str, ...]:

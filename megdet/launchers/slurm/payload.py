@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megdet.launchers.rank import RANK_PROGRAM
-from megdet.launchers.slurm.submission import Submission, code_sha256, plan_sha256
+from megdet.launchers.slurm.submission import Submission, plan_sha256
+from megdet.planning.code_version import code_sha256
 from megdet.runs.files import json_text, replace_file
 from megdet.runs.folder import RunFolder
 from megdet.runs.times import now
@@ -31,9 +32,18 @@ class Payload:
     code_sha256: str
     plan_sha256: tuple[str, ...]
     attempts_before: tuple[int, ...]
+    canaries: tuple[str, ...] = ()
+    """The folders of those that the runs wait for."""
 
     @classmethod
-    def of(cls, folder: Path, runs: Sequence[RunFolder], *, program: Sequence[str] = RANK_PROGRAM) -> Payload:
+    def of(
+        cls,
+        folder: Path,
+        runs: Sequence[RunFolder],
+        *,
+        program: Sequence[str] = RANK_PROGRAM,
+        canaries: Sequence[RunFolder] = (),
+    ) -> Payload:
         """Of runs whose plans are in their folders."""
         states = [run.state() for run in runs]
         return cls(
@@ -44,6 +54,7 @@ class Payload:
             code_sha256=code_sha256(),
             plan_sha256=tuple(plan_sha256(run) for run in runs),
             attempts_before=tuple(state.attempts if state else 0 for state in states),
+            canaries=tuple(str(canary.path.resolve()) for canary in canaries),
         )
 
     @property
@@ -58,6 +69,7 @@ class Payload:
             "runs": [str(run.path) for run in self.runs],
             "plan_sha256": self.plan_sha256,
             "attempts_before": self.attempts_before,
+            "canaries": self.canaries,
         }
         replace_file(self.file, json_text(values))
 
@@ -72,6 +84,7 @@ class Payload:
             code_sha256=values["code_sha256"],
             plan_sha256=tuple(values["plan_sha256"]),
             attempts_before=tuple(values["attempts_before"]),
+            canaries=tuple(values.get("canaries", ())),  # older files have none
         )
 
     def note_job(self, number: int, *, array: str) -> None:
@@ -91,6 +104,7 @@ class Payload:
             code_sha256=self.code_sha256,
             attempts_before=self.attempts_before[number],
             history=(*before.history, before.job) if before else (),
+            canaries=self.canaries,
         ).write(run)
 
 

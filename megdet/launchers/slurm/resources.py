@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from megdet.config.cluster import ClusterSettings
 from megdet.planning.plan import Plan
+from megdet.runs.folder import RunFolder
 
 DAY_MIN = 24 * 60
 
@@ -26,7 +27,7 @@ class Resources:
         """`hours`: what the run is predicted to take."""
         cluster = plan.config.cluster
         longest = DAY_MIN if cluster.time_min is None else cluster.time_min
-        time_min = longest if hours is None else min(longest, _generous_min(hours))
+        time_min = longest if hours is None else min(longest, generous_min(hours))
         return cls(plan.layout.nodes, plan.layout.gpus_per_node, time_min, cluster)
 
     def describe(self) -> str:
@@ -41,6 +42,10 @@ class Array:
 
     resources: Resources
     plans: tuple[Plan, ...]
+    canaries: tuple[RunFolder, ...] = ()
+    """Those that the runs wait for."""
+    canary_jobs: tuple[str, ...] = ()
+    """Of those of them that have not ended yet."""
     after: tuple[str, ...] = ()
     """Jobs that must have ended before it starts, however they end."""
 
@@ -74,7 +79,7 @@ def arrays_of(
     return [Array(resources, chunk) for _, resources, members in groups for chunk in _chunks(members, max_array_size)]
 
 
-def _generous_min(hours: float) -> int:
+def generous_min(hours: float) -> int:
     """Twice the prediction, in steps far enough apart that similar runs share an array."""
     limit = 1
     while limit < 2 * hours:

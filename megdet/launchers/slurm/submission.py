@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from pathlib import Path
 
-import megdet
 from megdet.errors import UserError
+from megdet.planning.code_version import code_sha256
 from megdet.runs.checked import checked
 from megdet.runs.folder import SUBMISSION, WAYS_OUT, RunFolder
 from megdet.runs.times import now
@@ -42,6 +40,8 @@ class Submission:
     """When somebody cancelled it, ISO 8601."""
     history: tuple[str, ...] = ()
     """Jobs that the run had before, oldest first."""
+    canaries: tuple[str, ...] = ()
+    """The folders of the canaries that the job waits for."""
 
     def write(self, folder: RunFolder) -> None:
         folder.note_submission(LAUNCHER, asdict(self))
@@ -75,13 +75,3 @@ def mark_cancelled(folder: RunFolder) -> None:
 
 def plan_sha256(folder: RunFolder) -> str:
     return hashlib.sha256(folder.plan.read_bytes()).hexdigest()
-
-
-@cache
-def code_sha256() -> str:
-    """Of all source files of this package."""
-    digest = hashlib.sha256()
-    root = Path(megdet.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
