@@ -11,6 +11,7 @@ from megdet.errors import ExitCode, UserError
 from megdet.launchers.slurm.launcher import SlurmLauncher
 from megdet.launchers.slurm.submission import Submission
 from megdet.planning.plan import Plan
+from megdet.runs.canary import Canary
 from megdet.runs.folder import folder_of
 from tests.launchers.conftest import Command, PlanFor
 
@@ -61,10 +62,12 @@ def test_a_waiting_launcher_hands_over_the_rest_as_others_end(
     handed_over: list[int] = []
     real = SlurmLauncher.submit
 
-    def as_others_end(self: SlurmLauncher, left: Sequence[Plan], say: Callable[[str], None]) -> tuple[list[Plan], str]:
+    def as_others_end(
+        self: SlurmLauncher, left: Sequence[Plan], say: Callable[[str], None], *, canaries: Sequence[Canary]
+    ) -> tuple[list[Plan], str]:
         handed_over.append(len(left))
         limit(3 * len(handed_over))
-        return real(self, left, say)
+        return real(self, left, say, canaries=canaries)
 
     monkeypatch.setattr(SlurmLauncher, "submit", as_others_end)
     monkeypatch.setattr("megdet.launchers.slurm.launcher.watch", lambda folders, **_: ExitCode.OK)

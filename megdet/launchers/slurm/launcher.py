@@ -7,47 +7,40 @@ from __future__ import annotations
 
 import copy
 import os
-import secrets
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import count
-from pathlib import Path
 
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.canaries import announced, make_way, tell
 from megdet.launchers.interface import Start
-from megdet.launchers.jobs import stands_of
+from megdet.launchers.jobs import Jobs
 from megdet.launchers.rank import RANK_PROGRAM
+from megdet.launchers.slurm.arrays import MANY, arrays_behind, arrays_with_hours
 from megdet.launchers.slurm.client import SlurmClient, SlurmError
 from megdet.launchers.slurm.discovery import Cluster, discover
-from megdet.launchers.slurm.dispatch import NO_SLURM, PAUSES_S, SubmitLimit, dispatch, script_of
+from megdet.launchers.slurm.dispatch import NO_SLURM, PAUSES_S, script_of
 from megdet.launchers.slurm.fitting import check_fits, fit
-from megdet.launchers.slurm.intents import declare, fulfil, reconcile, submissions_folder, submitting, withdraw
-from megdet.launchers.slurm.job_states import SlurmQueue
+from megdet.launchers.slurm.intents import submissions_folder
 from megdet.launchers.slurm.let_go import note_waiting
 from megdet.launchers.slurm.limits import Limits, read_limits
-from megdet.launchers.slurm.payload import Payload
 from megdet.launchers.slurm.rehearsal import Rehearsal, rehearse
-from megdet.launchers.slurm.resources import Array, Resources, arrays_of
+from megdet.launchers.slurm.resources import Array, Resources
+from megdet.launchers.slurm.retries import carry_over, count_retry, ended_by_slurm
 from megdet.launchers.slurm.submission import Submission
+from megdet.launchers.slurm.submitter import Submitter, runs_dir_of
 from megdet.launchers.watch import watch
 from megdet.planning.plan import Plan
 from megdet.runs.canary import Canary
-from megdet.runs.data_places import portable
-from megdet.runs.folder import folder_of, run_folder
-from megdet.runs.prediction import Predictors, predict_all
-from megdet.runs.status import Status
+from megdet.runs.folder import RunFolder, folder_of
+from megdet.runs.prediction import Predictors
 
 PAPERS_NODES, PAPERS_GPUS_PER_NODE = 16, 8
 FEED_S = 30.0
-MANY = 1_000_000
-"""Stands for an array size that nobody has been asked for."""
 
 
 class SlurmLauncher:
@@ -65,9 +58,9 @@ class SlurmLauncher:
         """`wait`: watch the jobs until they end. `pauses_s`: between attempts at sbatch of a busy controller; `feed_s`:
         between those that look whether there is room for more jobs.
         """
-        self.wait, self._program, self._pauses_s, self._feed_s = wait, program, pauses_s, feed_s
+        self.wait, self._feed_s = wait, feed_s
         self._client = client or SlurmClient()
-        self._queue = SlurmQueue(self._client)
+        self._submitter = Submitter(self._client, program, pauses_s)
         self._said_papers = False
         self._predictors = Predictors()
         self._rehearsed: list[tuple[Resources, Rehearsal]] = []
@@ -171,16 +164,16 @@ class SlurmLauncher:
     def preview(self, plans: Sequence[Plan], *, canaries: Sequence[Canary] = ()) -> str:
         """The scripts that would be submitted, as far as they can be known without asking Slurm."""
         parts = []
-        first = _arrays([canary.plan for canary in canaries], max_array_size=MANY)
+        first = arrays_with_hours([canary.plan for canary in canaries], max_array_size=MANY)
         behind = [
             replace(array, canary_jobs=("CANARY",) * len(array.canaries))
-            for array in _arrays_behind(plans, canaries, max_array_size=MANY)
+            for array in arrays_behind(plans, canaries, max_array_size=MANY)
         ]
         for number, array in enumerate([*first, *behind], start=1):
             runs = ", ".join(plan.run_id for plan in array.plans)
             sources = [run for run in array.sources if run in {plan.run_id for plan in plans}]
             runs += f", after {', '.join(sources)}" if sources else ""
-            text = script_of(array, submissions_folder(_runs_dir(plans)) / f"megdet-NEW-{number}")
+            text = script_of(array, submissions_folder(runs_dir_of(plans)) / f"megdet-NEW-{number}")
             parts.append(f"--- {array.resources.describe()}: {runs}\n{text}")
         return "\n".join(parts)
 
@@ -205,9 +198,31 @@ class SlurmLauncher:
             print("they go on by themselves: megdet status, megdet wait, megdet cancel", flush=True)
             return ExitCode.OK
         watched = [*of_canaries, *under_way, *plans]
-        code = watch([folder_of(plan) for plan in watched], mirror=lambda number: mirror(watched[number]))
+        while True:
+            code = watch([folder_of(plan) for plan in watched], mirror=lambda number: mirror(watched[number]))
+            if code == ExitCode.OK or not self._submit_again([*under_way, *plans]):
+                break
         tell(canaries)
         return code
+
+    def _submit_again(self, plans: Sequence[Plan]) -> bool:
+        """Submit what Slurm's side has ended, and neither job nor Slurm could start again; whether there was any."""
+        folders = {folder_of(plan): plan for plan in plans}
+        look = Jobs().look_at(list(folders))
+        before: dict[RunFolder, Submission] = {}
+        for folder in folders:
+            stand = look.stand(folder)
+            if ended_by_slurm(folder, stand, look.diagnosis(folder, stand)) and count_retry(folder):
+                counted = Submission.read(folder)
+                assert counted is not None, "as has been counted"
+                before[folder] = counted
+        if not before:
+            return False
+        print(f"submitted again, as Slurm ended them: {', '.join(folder.name for folder in before)}", flush=True)
+        self._hand_over([folders[folder] for folder in before], ())
+        for folder, counted in before.items():
+            carry_over(folder, counted)
+        return True
 
     def _hand_over(self, plans: Sequence[Plan], canaries: Sequence[Canary]) -> None:
         """Submit all plans, as others end where Slurm takes no more. Raises UserError where nobody waits for that."""
@@ -230,142 +245,12 @@ class SlurmLauncher:
     def submit(
         self, plans: Sequence[Plan], say: Callable[[str], None], *, canaries: Sequence[Canary] = ()
     ) -> tuple[list[Plan], str]:
-        """Freeze plans and submit them in as few arrays as can be; those that Slurm does not take now, and its words.
-
-        `say` is called with a line on each array as soon as Slurm has it. An array that is too large for a limit is
-        halved. Raises UserError where Slurm does not take one for another reason; what was submitted before stays.
-        """
-        runs_dir = _runs_dir(plans)
-        submitted: set[str] = set()
-        with submitting(runs_dir):
-            self._reconcile(runs_dir)
-            stamp = f"megdet-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-            left = deque(_arrays_behind(_not_under_way(plans), canaries, max_array_size=self._most_at_once))
-            for number in count(1):
-                if not left:
-                    break
-                array = left.popleft()
-                after = _jobs_of(array.sources, runs_dir, submitted)
-                try:
-                    job = self._submit(replace(array, after=after), submissions_folder(runs_dir) / f"{stamp}-{number}")
-                except SubmitLimit as refused:
-                    half = len(array.plans) // 2
-                    if not half:
-                        return [plan for one in (array, *left) for plan in one.plans], str(refused)
-                    left.extendleft(replace(array, plans=part) for part in (array.plans[half:], array.plans[:half]))
-                    continue
-                submitted |= {plan.run_id for plan in array.plans}
-                awaited = [*after, *(f"canary {job}" for job in array.canary_jobs)]
-                wait = f", after {', '.join(awaited)}" if awaited else ""
-                say(f"job {job}: {_counted(array)} on {array.resources.describe()}{wait}")
-        return [], ""
-
-    @property
-    def _most_at_once(self) -> int:
-        """Elements that an array may have, as far as Slurm says so beforehand."""
+        """What `Submitter.submit` does, in arrays as large as Slurm says that it takes."""
         try:
             most = self._found.max_submit_jobs
         except SlurmError:
             most = None
-        return min(self._max_array_size, most or MANY)
-
-    @cached_property
-    def _max_array_size(self) -> int:
-        try:
-            return self._client.max_array_size()
-        except SlurmError as error:
-            raise UserError(NO_SLURM.format(f"Slurm does not answer ({error})")) from None
-
-    def _reconcile(self, runs_dir: Path) -> None:
-        """Take over what a launcher that died has left, if there is anything and Slurm answers."""
-        try:
-            for line in reconcile(runs_dir, self._queue.named):
-                print(line, file=sys.stderr, flush=True)
-        except SlurmError as error:
-            raise UserError(
-                f"a launcher died while it submitted, and Slurm does not say which of its jobs there are ({error}); "
-                "try again when it answers"
-            ) from None
-
-    def _submit(self, array: Array, folder: Path) -> str:
-        runs = [folder_of(plan) for plan in array.plans]
-        for plan, run in zip(array.plans, runs, strict=True):
-            owned = run.claim(folder.name)
-            owned.write_plan(portable(plan, owned).to_json())
-            owned.forget_failure()
-        payload = Payload.of(folder, runs, program=self._program, canaries=array.canaries)
-        declare(payload)
-        try:
-            job = dispatch(array, payload, already=lambda: self._job_named(folder.name), pauses_s=self._pauses_s)
-        except UserError:
-            withdraw(folder)
-            raise
-        except SlurmError as error:
-            raise UserError(
-                f"it is not known whether Slurm has taken {len(runs)} of the runs ({error}); launch again when it "
-                "answers: what it has taken is found by its name"
-            ) from None
-        fulfil(payload, job)
-        return job
-
-    def _job_named(self, name: str) -> str | None:
-        jobs = self._queue.named(name)
-        return jobs[0].partition("_")[0] if jobs else None
-
-
-def _arrays(plans: Sequence[Plan], *, max_array_size: int) -> list[Array]:
-    hours = [predicted.alone_hours if predicted else None for predicted in predict_all(plans)]
-    return arrays_of(plans, max_array_size=max_array_size, hours=hours)
-
-
-def _arrays_behind(plans: Sequence[Plan], canaries: Sequence[Canary], *, max_array_size: int) -> list[Array]:
-    """As `_arrays`, each with what it waits for; with a budget, which is that of all, every run waits for all canaries.
-
-    Runs whose canary has failed by now are left out.
-    """
-    if not canaries:
-        return _arrays(plans, max_array_size=max_array_size)
-    arrays: list[Array] = []
-    for canary in canaries:
-        own = {plan.run_id for plan in canary.waiting}
-        members = [plan for plan in plans if plan.run_id in own]
-        awaited = [canary] if canary.plan.config.sweep.max_gpu_hours is None else canaries
-        folders = tuple(folder_of(one.plan) for one in awaited)
-        if any(state is not None and state.status == Status.FAILED for state in (one.state() for one in folders)):
-            continue
-        jobs = [Submission.read(folder_of(one.plan)) for one in awaited if not one.has_passed]
-        running = tuple(submission.job for submission in jobs if submission)
-        # The end of the canary lowers the longest time limit to what is needed (`let_go`).
-        group = arrays_of if jobs else _arrays
-        found = group(members, max_array_size=max_array_size)
-        arrays += [replace(array, canaries=folders, canary_jobs=running) for array in found]
-    return arrays
-
-
-def _counted(array: Array) -> str:
-    kind = "canary" if folder_of(array.plans[0]).is_canary else "run"
-    if len(array.plans) == 1:
-        return f"1 {kind}"
-    return f"{len(array.plans)} {'canaries' if kind == 'canary' else 'runs'}"
-
-
-def _jobs_of(runs: Sequence[str], runs_dir: Path, submitted: Set[str]) -> tuple[str, ...]:
-    """The jobs of runs that were `submitted` just now, or are under way."""
-    folders = [run_folder(runs_dir, run) for run in runs]
-    stands = stands_of([folder for folder in folders if folder.name not in submitted])
-    live = [folder for folder in folders if folder.name in submitted or stands[folder].status.is_live]
-    found = [Submission.read(folder) for folder in live]
-    return tuple(submission.job for submission in found if submission)
-
-
-def _not_under_way(plans: Sequence[Plan]) -> list[Plan]:
-    """Looked at again under the lock: another launcher may have submitted some since they were planned."""
-    stands = stands_of([folder_of(plan) for plan in plans])
-    return [plan for plan in plans if not stands[folder_of(plan)].status.is_live]
-
-
-def _runs_dir(plans: Sequence[Plan]) -> Path:
-    return Path(plans[0].config.runs_dir)
+        return self._submitter.submit(plans, say, canaries=canaries, most_at_once=most)
 
 
 def _last_line(error: SlurmError) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from megdet.launchers.slurm.submission import Submission
+from megdet.runs.causes import Diagnosis
 from megdet.runs.folder import RunFolder
-from megdet.runs.status import Status
+from megdet.runs.status import Stand, Status
 
 
 def count_retry(folder: RunFolder) -> bool:
@@ -21,6 +22,23 @@ def count_retry(folder: RunFolder) -> bool:
         return False
     replace(submission, retries=retries, retried_from=from_time).write(folder)
     return True
+
+
+def ended_by_slurm(folder: RunFolder, stand: Stand, diagnosis: Diagnosis | None) -> bool:
+    """Whether Slurm's side has ended a run's job for good, and neither the run's code nor somebody: a node failed, the
+    job's script was killed, or its time was up where the site requeues nothing.
+    """
+    if stand.status == Status.INTERRUPTED:
+        return True
+    state = folder.state()
+    silent = state is not None and state.status == Status.RUNNING  # its last task, which would say why, never ran
+    return stand.status == Status.FAILED and (silent or (diagnosis is not None and diagnosis.cause.retried))
+
+
+def carry_over(folder: RunFolder, before: Submission) -> None:
+    """A run that was submitted again keeps count of its retries."""
+    if (submission := Submission.read(folder)) is not None:
+        replace(submission, retries=before.retries, retried_from=before.retried_from).write(folder)
 
 
 def lost_its_job(folder: RunFolder) -> bool:
