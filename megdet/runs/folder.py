@@ -408,9 +408,9 @@ class RunFolder:
 _IN_A_PLAN: dict[str, tuple[type, ...]] = {
     "run_id": (str,), "experiment_id": (str,), "name": (str,), "commit": (str,), "dirty": (bool,), "notes": (list,),
     "layout gpus": (int,), "schedule epochs": (int,), "schedule steps_per_epoch": (int,), "config seed": (int,),
-    "config batch": (int,), "config model name": (str,), "config data name": (str,),
-    "config tracking experiment": (str,), "config tracking enabled": (bool,), "config tracking uri": (str, type(None)),
-    "config cluster max_retries": (int,),
+    "config batch": (int,), "config bn_size": (int,), "config lr scale": (int, float), "config model name": (str,),
+    "config data name": (str,), "config tracking experiment": (str,), "config tracking enabled": (bool,),
+    "config tracking uri": (str, type(None)), "config cluster max_retries": (int,),
 }  # fmt: skip
 """What readers of run folders count on, and its kinds."""
 

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from megdet.analysis import make_tables
 from megdet.analysis.frames import load_runs
 from megdet.cli.table import table_of
 from megdet.errors import UserError
@@ -138,6 +139,30 @@ def test_a_damaged_file_of_one_run_is_no_traceback_and_hides_no_other_run(
                 act()
             except UserError as error:
                 assert str(path) in str(error)
+
+
+def test_true_in_the_place_of_any_number_of_a_plan_is_no_traceback_in_a_table(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = runs.finished.plan.read_text()
+    for place in numbers_in(json.loads(written)["config"]):
+        plan = json.loads(written)
+        inner = plan["config"]
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = True
+        with with_content(runs.finished.plan, json.dumps(plan).encode()):
+            assert make_tables.main(["--from", str(runs.path), "--table", "3"]) == 0, place
+            assert "16-base" in capsys.readouterr().out, place
+
+
+def numbers_in(values: Mapping[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where the numbers of nested values are."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from numbers_in(value, (*place, key))
+        elif type(value) in (int, float):
+            yield (*place, key)
 
 
 def is_a(value: Any, *kinds: type) -> bool:
