@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch.distributed as dist
 
+from megdet.data.batch import TrainingStep
 from megdet.data.data_set import read_data
 from megdet.data.loader import check_bad_images
 from megdet.errors import ExitCode
@@ -156,14 +158,10 @@ class Attempt:
         for what in self.job.edits_since_submission():
             recorder.note("edited_while_queued", step=self.state.step, what=what)
 
-    def _train(self, epoch: int) -> None:
-        """Train the rest of epoch `epoch` (from 0) and write a checkpoint."""
-        epochs = self.plan.schedule.epochs
+    def _take_steps(self, steps: Iterable[TrainingStep]) -> None:
         train_epoch(
             self.model,
-            self.watchdog.reading(
-                self.train_loader.epoch(epoch, first_step=self.state.step - epoch * self.plan.schedule.steps_per_epoch)
-            ),
+            steps,
             optimizer=self.optimizer,
             lr_at=self.learning_rate.lr_at,
             first_step=self.state.step,
@@ -176,6 +174,12 @@ class Attempt:
             stop_requested=self.stop.requested,
             on_step=self._after_step,
         )
+
+    def _train(self, epoch: int) -> None:
+        """Train the rest of epoch `epoch` (from 0) and write a checkpoint."""
+        epochs = self.plan.schedule.epochs
+        first = self.state.step - epoch * self.plan.schedule.steps_per_epoch
+        self._take_steps(self.watchdog.reading(self.train_loader.epoch(epoch, first_step=first)))
         # Before the evaluation, so that an attempt that ends there has lost no training.
         self._save()
         if self.recorder and epoch + 1 in self.plan.keep_epochs:

@@ -16,7 +16,7 @@ from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import any_over_ranks
 from megdet.training.divergence import Diverged
 from megdet.training.evaluate import detect, gather_found
-from megdet.training.loop import Interrupted, train_epoch
+from megdet.training.loop import Interrupted
 from megdet.training.memory import peak_memory_gb
 from megdet.training.metrics import coco_metrics
 from megdet.training.totals import Step
@@ -39,7 +39,7 @@ class CanaryAttempt(Attempt):
             self._record_beginning(self.recorder)
         try:
             with self.progress:
-                self._make_steps()
+                self._take_steps(self._timed(self.watchdog.reading(islice(self.train_loader.epoch(0), STEPS))))
                 eval_gpu_s = self._evaluate_batch()
         except Diverged as diverged:
             # That is for the runs to find out, each with its own rates; what was measured does for none of them.
@@ -49,23 +49,6 @@ class CanaryAttempt(Attempt):
         self._try_saving()
         peak_gb = peak_memory_gb(self.ranks.device)
         return self._report(eval_gpu_s, peak_gb)
-
-    def _make_steps(self) -> None:
-        train_epoch(
-            self.model,
-            self._timed(self.watchdog.reading(islice(self.train_loader.epoch(0), STEPS))),
-            optimizer=self.optimizer,
-            lr_at=self.learning_rate.lr_at,
-            first_step=0,
-            batch=self.plan.config.batch,
-            device=self.ranks.device,
-            bf16=self.bf16,
-            clip_grad_norm=self.plan.config.optimizer.clip_grad_norm,
-            watch=self.state.watch,
-            totals=self.state.totals,
-            stop_requested=self.stop.requested,
-            on_step=self._after_step,
-        )
 
     def _timed(self, steps: Iterable[TrainingStep]) -> Iterator[TrainingStep]:
         """The steps, with how long each was waited for."""
