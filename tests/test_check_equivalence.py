@@ -84,8 +84,8 @@ class Forgetful(SignMomentum):
 @pytest.mark.parametrize(
     ("part", "differs"),
     [
-        (own("model.norm", f"{HERE}.batch_norm"), "2 GPUs x 4 images"),
-        (own("model.roi_pool", f"{HERE}.NoisyPool"), "2 GPUs x 4 images"),
+        pytest.param(own("model.norm", f"{HERE}.batch_norm"), "2 GPUs x 4 images", marks=pytest.mark.slow),
+        pytest.param(own("model.roi_pool", f"{HERE}.NoisyPool"), "2 GPUs x 4 images", marks=pytest.mark.slow),
         (own("optimizer", f"{HERE}.Forgetful"), "stopped and resumed"),
     ],
     ids=["statistics_of_the_gpu", "a_random_generator", "a_state_that_no_checkpoint_holds"],

@@ -55,6 +55,7 @@ def test_a_mistake_is_one_message_and_exit_code_2_of_a_process_too(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_tracking_server_that_is_down_is_said_once_by_launcher_and_run(tmp_path: Path) -> None:
     done = launch(tmp_path, *SMALL, "tracking.enabled=true", "tracking.uri=http://127.0.0.1:9")
     assert done.returncode == 0 and done.stderr.count("cannot connect (Connection refused)") == 2, done.stderr
@@ -226,6 +227,7 @@ def test_a_run_leaves_its_folder_alone_and_asked_again_is_done(tmp_path: Path) -
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path in written} == written
 
 
+@pytest.mark.slow
 def test_a_sweeper_of_another_kind_trains_all_its_points(tmp_path: Path) -> None:
     done = launch(tmp_path, "-m", "hydra/sweeper=basic", *SMALL, "seed=0,1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -242,7 +244,7 @@ def test_another_sweeper_plans_all_its_points_in_a_dry_run(launcher: str, tmp_pa
     assert [seed for seed in range(3) if f"b4-bn4-normal-s{seed}-" in done.stdout] == [0, 1, 2], done.stdout
 
 
-@pytest.mark.parametrize("mode", [(), ("-m",)], ids=["one run", "a sweep"])
+@pytest.mark.parametrize("mode", [(), pytest.param(("-m",), marks=pytest.mark.slow)], ids=["one run", "a sweep"])
 def test_hydras_env_set_reaches_the_ranks_of_one_run_and_of_a_sweep(mode: tuple[str, ...], tmp_path: Path) -> None:
     seed = "seed=0,1" if mode else "seed=0"
     # What only a rank can answer: oneDNN writes a line for each operation that it runs.

@@ -156,6 +156,7 @@ def test_checkpoints_that_are_both_damaged_are_one_message_with_a_way_out(tmp_pa
     assert "sweep.on_existing=force" in said
 
 
+@pytest.mark.slow
 def test_another_runs_checkpoint_is_not_trained_to_the_end(tmp_path: Path, shapes_root: Path) -> None:
     plan, other = a_plan(tmp_path, shapes_root), a_plan(tmp_path, shapes_root, seed=2)
     folder, others = stopped_after(plan, 2), stopped_after(other, 2)

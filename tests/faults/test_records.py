@@ -147,6 +147,7 @@ def test_a_finished_run_without_its_journal_is_refused_with_a_way_out(copy: tupl
     assert "lacks epoch 1, 2" in refused(plan)
 
 
+@pytest.mark.slow
 def test_a_run_whose_state_is_lost_goes_on_and_counts_its_attempts_by_the_journal(
     tmp_path: Path, shapes_root: Path, undisturbed: RunFolder
 ) -> None:

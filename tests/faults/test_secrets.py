@@ -85,6 +85,7 @@ def listening_to_the_world(pids: set[int]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists() or not hasattr(socket, "AF_INET"), reason="Linux tells")
 def test_ranks_on_one_machine_listen_on_the_loopback_alone(tmp_path: Path, shapes_root: Path) -> None:
     plan = a_plan(tmp_path, shapes_root, gpus=2)

@@ -115,7 +115,9 @@ def test_a_run_records_what_every_table_and_figure_of_the_paper_measures(finishe
         assert of_boxes and all(isinstance(last[number], float) for number in of_boxes), name
 
 
-@pytest.mark.parametrize("stop_at", [2, 5], ids=["in_the_first_epoch", "in_the_second_epoch"])
+@pytest.mark.parametrize(
+    "stop_at", [2, pytest.param(5, marks=pytest.mark.slow)], ids=["in_the_first_epoch", "in_the_second_epoch"]
+)
 def test_a_run_that_was_asked_to_stop_resumes_to_the_same_weights(
     stop_at: int, finished: Plan, tmp_path: Path, shapes_root: Path
 ) -> None:
@@ -135,7 +137,9 @@ def test_a_run_that_was_asked_to_stop_resumes_to_the_same_weights(
 
 
 @pytest.mark.parametrize(
-    ("checkpoint_every_min", "kept"), [(10.0, STEPS_PER_EPOCH), (1e-9, STEPS_PER_EPOCH + 1)], ids=["epochs", "steps"]
+    ("checkpoint_every_min", "kept"),
+    [pytest.param(10.0, STEPS_PER_EPOCH, marks=pytest.mark.slow), (1e-9, STEPS_PER_EPOCH + 1)],
+    ids=["epochs", "steps"],
 )
 def test_a_run_that_was_killed_resumes_to_the_same_weights(
     checkpoint_every_min: float, kept: int, finished: Plan, tmp_path: Path, shapes_root: Path

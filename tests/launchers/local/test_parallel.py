@@ -100,6 +100,7 @@ def test_a_run_starts_as_soon_as_the_one_that_it_goes_on_from_has_come_so_far(pl
     assert spoke(forked)["began"] < spoke(source)["ended"]  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_side_by_side_from_the_command_line(tmp_path: Path) -> None:
     done = launch(tmp_path, "-m", *SMALL, "seed=0,1", "hydra/launcher=local_parallel")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -131,6 +132,7 @@ def test_submitit_s_own_local_launcher_is_refused_with_what_to_use(words: list[s
     assert "hydra/launcher=local_parallel" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_another_sweeper_may_choose_the_points(tmp_path: Path) -> None:
     """Hydra's own stands for those of other packages: it hands over points, and is told how each came out."""
     words = ["-m", *SMALL, "hydra/sweeper=basic", "hydra/launcher=local_parallel"]
