@@ -34,7 +34,8 @@ from tests.ranks import run_ranks
 from tests.runs.fabricate import fabricate_run
 from tests.runs.folders import owned
 
-TIMEOUT_MIN = 0.2
+TIMEOUT_MIN = 0.4
+"""Long enough for ranks to begin on a busy machine."""
 
 
 def wait_in_vain() -> float:
@@ -66,7 +67,7 @@ def failed(plan: Plan, program: Path) -> Diagnosis:
     """A run of that program came to its end in time; why it failed."""
     began = time.monotonic()
     assert run_local(plan, program=(str(program),)) == Status.FAILED
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 150
     folder = folder_of(plan)
     diagnosis = Jobs().look_at([folder]).diagnosis(folder)
     assert diagnosis is not None and diagnosis.cause is causes.HUNG, diagnosis
