@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -21,12 +21,14 @@ class Look:
     """The status of runs at one moment."""
 
     _jobs: Mapping[RunFolder, Job]
+    _new: Set[RunFolder]
+    """Those that no launcher had handed over at that moment; one may do so since."""
 
     def job(self, folder: RunFolder) -> Job | None:
         """The job of a run; None where it was never started. Raises UserError for a damaged folder."""
         launcher_of(folder)
         job = self._jobs.get(folder)
-        if job is None and folder.submission() is not None:
+        if job is None and folder not in self._new and folder.submission() is not None:
             raise UserError(f"{folder.submission_file} is damaged: its job is not in it; {WAYS_OUT[SUBMISSION]}")
         return job
 
@@ -71,15 +73,18 @@ class Jobs:
     def look_at(self, folders: Sequence[RunFolder]) -> Look:
         """Ask each launcher once; damaged folders raise only when asked about."""
         by_launcher: dict[str, list[RunFolder]] = {}
+        new: set[RunFolder] = set()
         for folder in folders:
             with suppress(UserError, OSError):
+                if folder.submission() is None:
+                    new.add(folder)
                 by_launcher.setdefault(launcher_of(folder), []).append(folder)
         jobs: dict[RunFolder, Job] = {}
         for name, own in by_launcher.items():
             if name not in self._finders:
                 self._finders[name] = LAUNCHERS[name].make_job_finder()
             jobs |= self._finders[name].find(own)
-        return Look(jobs)
+        return Look(jobs, new)
 
     def stands_of(self, folders: Sequence[RunFolder]) -> dict[RunFolder, Stand]:
         """Where each run stands."""

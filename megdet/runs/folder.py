@@ -408,7 +408,7 @@ class RunFolder:
 _IN_A_PLAN: dict[str, tuple[type, ...]] = {
     "run_id": (str,), "experiment_id": (str,), "name": (str,), "commit": (str,), "dirty": (bool,), "notes": (list,),
     "layout gpus": (int,), "schedule epochs": (int,), "schedule steps_per_epoch": (int,), "config seed": (int,),
-    "config batch": (int,), "config bn_size": (int,), "config lr scale": (int, float), "config model name": (str,),
+    "config batch": (int,), "config bn_size": (int,), "config lr": (dict,), "config model name": (str,),
     "config data name": (str,), "config tracking experiment": (str,), "config tracking enabled": (bool,),
     "config tracking uri": (str, type(None)), "config cluster max_retries": (int,),
 }  # fmt: skip
@@ -423,6 +423,9 @@ def _plan_with_all(values: Any) -> dict[str, Any]:
             found = found[key]
         if type(found) not in kinds:
             raise ValueError(f"'{place.replace(' ', '.')}' is {found!r:.40}, which it cannot be")
+    scale = values["config"]["lr"].get("scale", 1.0)  # older plans have none
+    if type(scale) not in (int, float):
+        raise ValueError(f"'config.lr.scale' is {scale!r:.40}, which it cannot be")
     return dict(values)
 
 

@@ -47,6 +47,13 @@ def test_each_launcher_is_asked_once_for_all_of_its_runs(plan_for: PlanFor, comm
     assert (new.path.parents[1] / "looks").read_text() == "x\n"
 
 
+def test_a_run_that_is_handed_over_while_somebody_looks_is_new_and_not_damaged(plan_for: PlanFor) -> None:
+    run = make_folder(plan_for(16, 16))
+    look = Jobs().look_at([run])
+    submit(run, "sweep", job="7")
+    assert look.stand(run).status == Status.NEW and look.job(run) is None
+
+
 def test_a_damaged_run_spoils_the_look_at_no_other(plan_for: PlanFor) -> None:
     good, bad = (make_folder(plan_for(16, 16, seed=seed)) for seed in (0, 1))
     for name, text in (("submission.json", "{"), ("state.json", "[]"), ("submission.json", '{"launcher": "slurm"}')):
