@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.jobs import Jobs
 from megdet.planning.plan import Plan
-from megdet.runs.canary import Canary
+from megdet.runs.canary import STEPS, Canary
 from megdet.runs.canary_report import CanaryReport
 from megdet.runs.folder import folder_of
 from megdet.runs.prediction import check_budget, predict_all
@@ -49,7 +49,7 @@ def make_way(canaries: Sequence[Canary]) -> None:
 def announced(canaries: Sequence[Canary]) -> str:
     """A line on what comes first."""
     which = ", ".join(f"{canary.plan.run_id} (for {len(canary.waiting)})" for canary in canaries)
-    return f"{len(canaries)} {'canary' if len(canaries) == 1 else 'canaries'} first, of 20 steps each: {which}"
+    return f"{len(canaries)} {'canary' if len(canaries) == 1 else 'canaries'} first, of {STEPS} steps each: {which}"
 
 
 def tell(canaries: Sequence[Canary]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -21,14 +21,14 @@ class Look:
     """The status of runs at one moment."""
 
     _jobs: Mapping[RunFolder, Job]
-    _new: Set[RunFolder]
-    """Those that no launcher had handed over at that moment; one may do so since."""
+    _asked: Mapping[RunFolder, str]
+    """Whose runs they were at that moment, by the launcher's name."""
 
     def job(self, folder: RunFolder) -> Job | None:
         """The job of a run; None where it was never started. Raises UserError for a damaged folder."""
-        launcher_of(folder)
-        job = self._jobs.get(folder)
-        if job is None and folder not in self._new and folder.submission() is not None:
+        name, job = launcher_of(folder), self._jobs.get(folder)
+        # Of a run that was handed over since, nobody has asked yet.
+        if job is None and self._asked.get(folder) == name and folder.submission() is not None:
             raise UserError(f"{folder.submission_file} is damaged: its job is not in it; {WAYS_OUT[SUBMISSION]}")
         return job
 
@@ -73,18 +73,15 @@ class Jobs:
     def look_at(self, folders: Sequence[RunFolder]) -> Look:
         """Ask each launcher once; damaged folders raise only when asked about."""
         by_launcher: dict[str, list[RunFolder]] = {}
-        new: set[RunFolder] = set()
         for folder in folders:
             with suppress(UserError, OSError):
-                if folder.submission() is None:
-                    new.add(folder)
                 by_launcher.setdefault(launcher_of(folder), []).append(folder)
         jobs: dict[RunFolder, Job] = {}
         for name, own in by_launcher.items():
             if name not in self._finders:
                 self._finders[name] = LAUNCHERS[name].make_job_finder()
             jobs |= self._finders[name].find(own)
-        return Look(jobs, new)
+        return Look(jobs, {folder: name for name, own in by_launcher.items() for folder in own})
 
     def stands_of(self, folders: Sequence[RunFolder]) -> dict[RunFolder, Stand]:
         """Where each run stands."""

@@ -17,6 +17,8 @@ from megdet.planning.plan import Plan, make_plan
 from megdet.runs.folder import CANARIES, RunFolder, folder_of
 from megdet.runs.status import Status
 
+STEPS = 20
+"""Optimizer steps, or as many as an epoch has."""
 LONGEST_MIN = 30
 """Of the job of a canary."""
 

@@ -9,6 +9,7 @@ from itertools import islice
 
 from megdet.data.batch import TrainingStep
 from megdet.errors import ExitCode, UserError
+from megdet.runs.canary import STEPS
 from megdet.runs.canary_report import CanaryReport
 from megdet.runs.status import Status
 from megdet.training.attempt import Attempt
@@ -20,9 +21,6 @@ from megdet.training.loop import Interrupted
 from megdet.training.memory import peak_memory_gb
 from megdet.training.metrics import coco_metrics
 from megdet.training.totals import Step
-
-STEPS = 20
-"""Optimizer steps, or as many as an epoch has."""
 
 
 class CanaryAttempt(Attempt):
