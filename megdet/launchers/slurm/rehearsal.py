@@ -50,7 +50,7 @@ def rehearse(array: Array, client: SlurmClient) -> Rehearsal:
 
 
 def _has_just_started(client: SlurmClient) -> bool:
-    """Whether Slurm has yet to hear of a node: until then it says that there is none, and takes the job nevertheless."""
+    """Whether Slurm has yet to hear of a node: it says then that there is none, and takes the job all the same."""
     try:
         return NOT_HEARD_OF in client.call("sinfo", "--noheader", "--format=%T").lower()
     except SlurmError:
