@@ -1,8 +1,8 @@
 """Random kill -9 on a real Slurm: of ranks, of a job's script, of slurmd, of slurmctld, of a whole node, while the
 launcher waits. The end is that of a quiet run, and nobody is needed.
 
-MEGDET_SLURM_KILLED names what is killed (all, parted by commas), MEGDET_SLURM_KILLS says how often in all (each once);
-the moments come from MEGDET_SEED.
+MEGDET_SLURM_KILLED names what is killed (all, parted by semicolons), MEGDET_SLURM_KILLS says how often in all (each
+once); the moments come from MEGDET_SEED.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from tests.slurm.sweeps import SMALL, job_of, logs_of, ranks_of, start_launcher,
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
-KILLED = os.environ.get("MEGDET_SLURM_KILLED", "rank,ranks,job script,slurmctld,slurmd,node").split(",")
+KILLED = os.environ.get("MEGDET_SLURM_KILLED", "rank;ranks;job script;slurmctld;slurmd;slurmd, given up;node").split(
+    ";"
+)
 KILLS = int(os.environ.get("MEGDET_SLURM_KILLS", str(len(KILLED))))
 SEED = int(os.environ.get("MEGDET_SEED", "0"))
 RUN = [
@@ -90,6 +92,11 @@ def kill_one(what: str, cluster: SlurmCluster, run: Path, generator: random.Rand
     elif what == "slurmd":  # its steps and ranks live on, and nobody counts them
         cluster.daemons.stop(f"slurmd-{node}", number=signal.SIGKILL)
         time.sleep(generator.uniform(0, 20))
+        cluster.start_node(node, clean=False)
+    elif what == "slurmd, given up":  # it comes back in the second in which Slurm gives its node up
+        cluster.daemons.stop(f"slurmd-{node}", number=signal.SIGKILL)
+        assert wait_until(lambda: cluster.states_of_nodes()[node].startswith("down"), timeout_s=120)
+        time.sleep(generator.uniform(0, 1))
         cluster.start_node(node, clean=False)
     else:
         cluster.kill_node(node)
