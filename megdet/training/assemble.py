@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from megdet.data.data_set import DataSet
-from megdet.data.loader import EvalLoader, TrainLoader
+from megdet.data.eval_loader import EvalLoader
+from megdet.data.loader import TrainLoader
 from megdet.model.detector import Detector, build_detector
 from megdet.model.norms import norm_layers
 from megdet.planning.plan import Plan

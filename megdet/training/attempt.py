@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from megdet.data.bad_images import check_bad_images
 from megdet.data.batch import TrainingStep
 from megdet.data.data_set import read_data
-from megdet.data.loader import check_bad_images
 from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
 from megdet.runs.classes import Classes
