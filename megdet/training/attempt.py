@@ -109,6 +109,7 @@ class Attempt:
             # The checkpoint was made before the evaluation that is on record.
             self.state.totals = EpochTotals()
             self.state.past_train_s, self.state.eval_s = recorded[-1]["train_s"], recorded[-1]["eval_s"]
+        self.state.go_on_with(plan.layout.gpus)
         self._saved_at = time.monotonic()
         # Every rank reads journal and checkpoint before rank 0 begins to write.
         dist.barrier()

@@ -136,6 +136,7 @@ class Recorder:
             train_s=round(training.train_s, 3),
             eval_s=round(training.eval_s, 3),
             shared_s=round(training.shared_s, 3),
+            gpu_s=round(training.gpu_s, 3) if training.gpus else None,
             step=training.step,
             reason=reason,
             journal_bytes=journal_bytes,

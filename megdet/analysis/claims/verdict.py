@@ -48,6 +48,8 @@ class Comparison:
     """The paper's own difference; None where it gives no number."""
     bar: float = 0.0
     digits: int = 1
+    looks: int = 1
+    """That share the 5 %, as of `Evidence`."""
 
     def finding(self, spread: Spread | None, among: int) -> Finding:
         """What it says of a claim that rests on `among` comparisons of rows with this spread."""
@@ -56,7 +58,7 @@ class Comparison:
         why = f"{self.names}: {difference:+.{self.digits}f}"
         if spread is None:
             return Finding(None, why + printed)
-        reach = spread.reach(self.more, self.less, among=among)
+        reach = spread.reach(self.more, self.less, among=among * self.looks)
         why += f" ± {reach:.{self.digits}f}{printed}"
         if difference - reach > self.bar:
             return Finding(True, why)
@@ -68,6 +70,8 @@ class Comparison:
 class Verdict:
     mark: Mark
     why: str
+    undecided: tuple[Comparison, ...] = ()
+    """Where nothing else stands between the claim and a verdict: the comparisons that more seeds may decide."""
 
 
 def verdict(evidence: Sequence[Finding | Comparison], *, missing: str = "") -> Verdict:
@@ -83,7 +87,9 @@ def verdict(evidence: Sequence[Finding | Comparison], *, missing: str = "") -> V
         return Verdict(Mark.NOT_REPRODUCED, why)
     if findings and all(finding.holds for finding in findings):
         return Verdict(Mark.REPRODUCED, why)
-    return Verdict(Mark.NOT_TESTABLE, why)
+    undecided = [each for each, finding in zip(evidence, findings, strict=True) if finding.holds is None]
+    compared = [each for each in undecided if isinstance(each, Comparison)]
+    return Verdict(Mark.NOT_TESTABLE, why, tuple(compared) if len(compared) == len(undecided) else ())
 
 
 def greater(
@@ -105,7 +111,9 @@ def greater(
     larger, smaller = evidence.sample(more, measure), evidence.sample(less, measure)
     if larger is None or smaller is None:
         return _not_run(evidence, more, less)
-    return Comparison(f"{first} against {second}", measure.name, larger, smaller, paper, digits=digits)
+    return Comparison(
+        f"{first} against {second}", measure.name, larger, smaller, paper, digits=digits, looks=evidence.looks
+    )
 
 
 def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> Finding | Comparison:
@@ -113,7 +121,8 @@ def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> F
     own, other = (evidence.sample(each, evidence.mmAP) for each in (key, than))
     if own is None or other is None:
         return _not_run(evidence, key, than)
-    return Comparison(f"{row_name(key)} against {row_name(than)}", evidence.mmAP.name, own, other, paper, bar=-LEVEL)
+    names, measure = f"{row_name(key)} against {row_name(than)}", evidence.mmAP.name
+    return Comparison(names, measure, own, other, paper, bar=-LEVEL, looks=evidence.looks)
 
 
 def fails(evidence: Evidence, key: RowKey) -> Finding:
