@@ -51,7 +51,11 @@ class Spread:
 
         The 95 % are of `among` such differences together (Student's t, Bonferroni).
         """
-        error = self.deviation * math.sqrt(1 / len(first.values) + 1 / len(second.values))
+        return self.reach_of(len(first.values), len(second.values), among=among)
+
+    def reach_of(self, first: int, second: int, *, among: int) -> float:
+        """The same of means of so many runs."""
+        error = self.deviation * math.sqrt(1 / first + 1 / second)
         return float(stdtrit(self.freedom, 1 - (1 - CONFIDENCE) / 2 / among)) * error
 
 

@@ -52,7 +52,7 @@ def _of_claims(group: Group, experiments: Mapping[RowKey, str], looks: int) -> l
     found = []
     for claim in CLAIMS:
         judged = claim.judge(evidence)
-        if judged.mark != Mark.NOT_TESTABLE:
+        if judged.mark in (Mark.REPRODUCED, Mark.NOT_REPRODUCED):
             found.append(Question(claim.text, judged.mark, judged.why))
         elif judged.undecided:
             keys = [sample.key for each in judged.undecided for sample in (each.more, each.less)]
