@@ -47,6 +47,8 @@ class Config(Settings):
     runs_dir: str = setting("runs", PathText())
     log_every: int = setting(20, Whole(least=1))
     """Optimizer steps between two lines of the journal."""
+    noise_scale_every: int = setting(0, Whole(most=1_000_000))
+    """Optimizer steps from one measurement of the gradient noise scale to the next; 0: it is not measured."""
     checkpoint_every_min: float = setting(10.0, Number())
     """Minutes between two checkpoints inside an epoch; each epoch ends with one."""
     lr: LearningRateSettings = field(default_factory=LearningRateSettings)

@@ -32,6 +32,11 @@ class Layout:
     """BN batches inside one GPU's forward pass; 1 where BN is frozen."""
     sublinear: bool
 
+    @property
+    def independent_gradients(self) -> int:
+        """Gradients of a step that share no BN batch: of its passes, those of a BN group together."""
+        return self.gpus * self.accumulation // self.bn_group
+
 
 @dataclass(frozen=True)
 class LayoutRequest:

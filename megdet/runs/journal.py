@@ -36,6 +36,9 @@ OWN_COLUMNS = frozenset(
 )  # fmt: skip
 """What lines on steps and epochs have besides what the detector reports, whose names must be others."""
 
+NOISE_SCALE = "noise_scale"
+"""Begins the names of what lines on epochs have of the gradient noise scale, where it is measured."""
+
 FORKED = "forked"
 """The event after the lines that were taken over from another run, which it names."""
 

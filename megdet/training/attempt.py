@@ -18,7 +18,14 @@ from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment, NoJob
 from megdet.runs.provenance import check_same_data
 from megdet.runs.status import Status
-from megdet.training.assemble import detector_of, learning_rate_of, loaders_of, optimizer_of, recorder_of
+from megdet.training.assemble import (
+    detector_of,
+    learning_rate_of,
+    loaders_of,
+    noise_meter_of,
+    optimizer_of,
+    recorder_of,
+)
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import Ranks, any_over_ranks, union_over_ranks
 from megdet.training.divergence import Diverged
@@ -101,6 +108,7 @@ class Attempt:
         self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
         self.learning_rate = learning_rate_of(plan)
+        self.noise = noise_meter_of(plan, ranks, self.detector)
         self.state = checkpoint.restore(self.detector, self.optimizer) if checkpoint else TrainingState()
         self.bf16 = use_precision(plan.config.precision)
         recorded = self.going_on.epochs
@@ -174,6 +182,7 @@ class Attempt:
             totals=self.state.totals,
             stop_requested=self.stop.requested,
             on_step=self._after_step,
+            noise=self.noise,
         )
 
     def _train(self, epoch: int) -> None:

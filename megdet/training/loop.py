@@ -18,6 +18,7 @@ from megdet.model.cgbn import update_running_statistics
 from megdet.model.output import TrainingOutput
 from megdet.training.divergence import LossWatch
 from megdet.training.named_sums import NamedSums
+from megdet.training.noise_scale import NoiseMeter
 from megdet.training.totals import EpochTotals, Step
 
 
@@ -53,11 +54,12 @@ def train_epoch(
     totals: EpochTotals,
     stop_requested: Callable[[], bool],
     on_step: Callable[[Step, float], None],
+    noise: NoiseMeter | None = None,
 ) -> None:
     """Train on this rank's share of `steps`, each of `batch` images over all ranks.
 
     `first_step` optimizer steps are already done. `totals` is added to. `on_step(step, seconds)` is called after each
-    step, on every rank.
+    step, on every rank. `noise` measures the noise scale of some of the steps.
 
     Raises:
         Diverged: when `watch` says so; the weights are those before the step that showed it.
@@ -71,7 +73,17 @@ def train_epoch(
         lr = lr_at(number)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        accumulate_gradients(model, training_step, sums, batch=batch, device=device, bf16=bf16)
+        measured = noise.of_step(number) if noise else None
+        accumulate_gradients(
+            model,
+            training_step,
+            sums,
+            batch=batch,
+            device=device,
+            bf16=bf16,
+            after_pass=measured.pass_is_over if measured else None,
+        )
+        samples = measured.end() if measured else {}
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm or float("inf"))
         report = sums.over_ranks(stop_requested=stop_requested())
         step = Step(
@@ -80,6 +92,7 @@ def train_epoch(
             losses={name: value / batch for name, value in report.losses.items()},
             counts=report.counts,
             grad_norm=grad_norm.item(),
+            noise=samples,
         )
         watch.see(step.step, loss=step.loss, grad_norm=step.grad_norm)
         optimizer.step()
@@ -101,10 +114,11 @@ def accumulate_gradients(
     batch: int,
     device: torch.device,
     bf16: bool,
+    after_pass: Callable[[], None] | None = None,
 ) -> None:
     """Leave the gradient of the mean loss over the `batch` images of all ranks in `.grad`, the same on all ranks.
 
-    What the detector reports of each pass is added to `sums`.
+    What the detector reports of each pass is added to `sums`, and `after_pass()` is called after its backward.
     """
     image_batches = step.image_batches
     for images in image_batches:
@@ -116,3 +130,5 @@ def accumulate_gradients(
             # DDP averages over ranks what is to be summed over them.
             (loss * (dist.get_world_size() / batch)).backward()
         sums.add(output)
+        if after_pass:
+            after_pass()

@@ -11,6 +11,7 @@ from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.runs.times import now
 from megdet.tracking.mirror import Mirror
+from megdet.training.noise_scale import columns
 from megdet.training.state import TrainingState
 from megdet.training.system_metrics import SystemMetrics
 from megdet.training.totals import Step
@@ -96,6 +97,7 @@ class Recorder:
             peak_memory_gb=round(peak_memory_gb, 3),
             **totals.counts,
             **ratios_percent(totals.counts),
+            **columns(totals.noise),
             bad_images=len(bad_images),
             **metrics,
         )
