@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any, Protocol
 
@@ -16,8 +17,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from megdet.model.efficientnet_lite import CHANNELS as EFFICIENTNET_CHANNELS
 from megdet.model.efficientnet_lite import efficientnet_lite0
 from megdet.model.norms import FusedFrozenBatchNorm2d
+from megdet.model.offload import offloading
 from megdet.model.se_resnext import seresnext50_32x4d
-from megdet.model.settings import STRIDES, BackboneSettings, FPNSettings
+from megdet.model.settings import OFFLOAD, STRIDES, BackboneSettings, FPNSettings
 from megdet.model.sublinear import checkpointed
 from megdet.settings.own_part import failed_trial, make, misfit
 
@@ -90,7 +92,8 @@ class Body(nn.Module):
 class BackboneWithFPN(nn.Module):
     """A backbone and its feature pyramid (Lin et al. 2017): five levels [N, channels, H / 4, W / 4] to H / 64.
 
-    `large_kernel` (`megdet.model.large_kernel.LargeKernels`) maps the levels to others of the same shapes.
+    `large_kernel` (`megdet.model.large_kernel.LargeKernels`) maps the levels to others of the same shapes. With
+    `sublinear` "offload", what all of it keeps for backward is in main memory.
     """
 
     def __init__(
@@ -99,19 +102,20 @@ class BackboneWithFPN(nn.Module):
         pyramid: FPNSettings,
         *,
         norm: Callable[[int], nn.Module] | None,
-        sublinear: bool,
+        sublinear: bool | str,
         large_kernel: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.body = body
         self.fpn = FeaturePyramidNetwork(list(body.channels), pyramid.channels, LastLevelMaxPool(), norm_layer=norm)
         self.large_kernel = large_kernel
-        self.sublinear = sublinear
+        self.sublinear, self.offload = bool(sublinear), sublinear == OFFLOAD
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        outputs = self.body(images, sublinear=self.sublinear and self.training)
-        levels = list(self.fpn({str(level): output for level, output in enumerate(outputs)}).values())
-        return levels if self.large_kernel is None else self.large_kernel(levels)
+        with offloading() if self.offload and self.training else nullcontext():
+            outputs = self.body(images, sublinear=self.sublinear and self.training)
+            levels = list(self.fpn({str(level): output for level, output in enumerate(outputs)}).values())
+            return levels if self.large_kernel is None else self.large_kernel(levels)
 
 
 def build_backbone(settings: BackboneSettings, norm: Callable[[int], nn.Module]) -> Backbone:

@@ -14,10 +14,11 @@ from typing import Any
 
 from megdet.config.schema import MOST_IMAGES, Config, settings_from
 from megdet.errors import UserError
+from megdet.model.settings import OFFLOAD
 from megdet.planning.fork import Fork
 from megdet.planning.identity import RECIPE, experiment_id_of, name_of, recipe_of, refuse_old_names, run_id_of
 from megdet.planning.layout import Layout, LayoutRequest, find_layout
-from megdet.planning.memory import frozen_images, memory_gb, most_images
+from megdet.planning.memory import MODES, frozen_images, memory_gb, most_images
 from megdet.planning.schedule import Schedule, make_schedule
 from megdet.planning.ways_out import refusal
 from megdet.settings.own_part import TARGET
@@ -152,10 +153,10 @@ def make_plan(
             "data.train_images=null, data.num_classes=null: a plan needs numbers; launchers put in those of the files"
         )
     schedule = make_schedule(config.schedule, lr=config.lr, batch=config.batch, train_images=train_images)
-    wanted = config.bn_size >= SUBLINEAR_FROM_BN_SIZE if config.sublinear == "auto" else bool(config.sublinear)
+    wanted = config.bn_size >= SUBLINEAR_FROM_BN_SIZE if config.sublinear == "auto" else config.sublinear
     request = layout_request(config, sublinear=wanted)
     layout = find_layout(request)
-    if layout is None and config.sublinear == "auto" and request.max_images_if_sublinear:
+    if layout is None and config.sublinear == "auto" and True in request.max_images_if_sublinear:
         layout = find_layout(layout_request(config, sublinear=True))
     if layout is None:
         raise refusal(request)
@@ -176,18 +177,18 @@ def make_plan(
     )
 
 
-def layout_request(config: Config, *, sublinear: bool) -> LayoutRequest:
+def layout_request(config: Config, *, sublinear: bool | str) -> LayoutRequest:
     """What a config asks of its layout; a number of images that is asked for is not held to predicted memory."""
     cluster = config.cluster
     assert isinstance(cluster.gpus_per_node, int) and config.data.train_images is not None, "as make_plan has seen"
     images_per_gpu = None if isinstance(config.images_per_gpu, str) else config.images_per_gpu
     most, by = cluster.max_images_per_gpu, f"cluster.max_images_per_gpu={cluster.max_images_per_gpu}"
-    if_sublinear = None
+    if_sublinear: dict[bool | str, int] = {}
     by_memory = most_images(config, sublinear=sublinear) if images_per_gpu is None else None
     if by_memory is not None and (most is None or by_memory < most):
-        if not sublinear:
-            more = most_images(config, sublinear=True)
-            if_sublinear = more if more is None or most is None else min(more, most)
+        for mode in MODES[MODES.index(sublinear) + 1 :]:
+            if more := most_images(config, sublinear=mode):
+                if_sublinear[mode] = more if most is None else min(more, most)
         most = by_memory
         by = f"cluster.gpu_memory_gb={cluster.gpu_memory_gb:g} (at most {most} images a GPU, by prediction)"
     return LayoutRequest(
@@ -276,11 +277,16 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
         notes.append(f"training begins from the weights of {config.model.init_from}")
     if layout.sublinear:
         asked = f"bn_size >= {SUBLINEAR_FROM_BN_SIZE}, as in the paper"
-        if config.sublinear is True:
+        if config.sublinear != "auto":
             asked = "as asked"
         elif config.bn_size < SUBLINEAR_FROM_BN_SIZE:
             asked = f"without it, no layout fits cluster.gpu_memory_gb={config.cluster.gpu_memory_gb:g}"
         notes.append(f"sublinear memory is on ({asked}): less memory, slower; the result is the same")
+    if layout.sublinear == OFFLOAD:
+        notes.append(
+            "feature maps wait for backward in main memory (sublinear=offload): predicted hours do not have what "
+            "moving them takes"
+        )
     room_gb = config.cluster.gpu_memory_gb
     takes_gb = memory_gb(config, images=layout.images_per_gpu, sublinear=layout.sublinear)
     if room_gb is not None and takes_gb is not None and takes_gb > room_gb:
@@ -293,6 +299,12 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
         notes.append(
             f"noise_scale_every={config.noise_scale_every} finds nothing: a step of batch={config.batch} is one "
             f"gradient here; use a smaller {way_out}, so that it is the mean of several"
+        )
+    every, interval = config.noise_scale_every, config.optimizer.agvm.interval
+    if every and interval and every % interval == 0:
+        notes.append(
+            f"noise_scale_every={every} finds nothing after the warm-up: every {interval} steps (optimizer.agvm.interval) "
+            "AGVM takes the batch apart for itself; use a number that is no multiple of it"
         )
     if layout.accumulation > 1:
         notes.append(

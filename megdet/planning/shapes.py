@@ -30,7 +30,7 @@ def shapes_of(config: Config, *, commit: str = "unknown", dirty: bool = False) -
     chosen = make_plan(config, commit=commit, dirty=dirty)
     layouts: dict[Layout, None] = {}
     too_large = 0
-    for sublinear in (False, True) if config.sublinear == "auto" else (bool(config.sublinear),):
+    for sublinear in (False, True) if config.sublinear == "auto" else (config.sublinear,):
         request = layout_request(chosen.config, sublinear=sublinear)
         found = list(all_layouts(request))
         layouts |= dict.fromkeys(found)

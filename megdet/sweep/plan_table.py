@@ -108,9 +108,17 @@ def _cells(point: Point) -> list[str]:
     layout, schedule = plan.layout, plan.schedule
     numbers = (config.batch, config.bn_size, layout.gpus, layout.nodes, layout.images_per_gpu, layout.accumulation)
     bn = (layout.bn_group, layout.bn_splits) if config.bn_size else ("frozen", "")
-    sublinear = "on" if layout.sublinear else "off"
     return [
-        str(cell) for cell in (plan.run_id, *numbers, *bn, sublinear, f"{schedule.lr:g}", schedule.steps, _memory(plan))
+        str(cell)
+        for cell in (
+            plan.run_id,
+            *numbers,
+            *bn,
+            layout.sublinear_text,
+            f"{schedule.lr:g}",
+            schedule.steps,
+            _memory(plan),
+        )
     ]
 
 

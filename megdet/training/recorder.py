@@ -63,6 +63,7 @@ class Recorder:
             loss=step.loss,
             **step.losses,
             grad_norm=step.grad_norm,
+            **{f"lr_factor_{module}": factor for module, factor in step.lr_factors.items()},
             images_per_s=round(images_per_s, 3),
         )
 
