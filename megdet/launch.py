@@ -17,7 +17,7 @@ Where it runs (never what is learned)
   gpus             processes that train; auto: the paper's layout, or the most that fit
   images_per_gpu   images in one forward pass; accumulation makes up the rest of the batch
   sublinear        activation checkpointing: less memory, slower; auto: from bn_size 32
-  cluster          what there is to run on
+  cluster          what there is to run on; cluster.elastic=true: on what is in service, where that is less
   hydra/launcher   submitit_slurm: jobs of a Slurm cluster; local_parallel: as many runs at a time as fit here
   hydra/sweeper    optuna, with -m: Optuna looks for the settings with the highest mmAP
 
