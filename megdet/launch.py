@@ -11,7 +11,7 @@ What is asked
   batch            images per optimizer step, over all GPUs
   bn_size          images behind one BN statistic; 0: BN is frozen, the paper's baseline
   lr.scale         times the linear rule lr = 0.02 x batch / 16; 0.5 is Table 2's half learning rate
-  seed             another run of the same experiment
+  seed             another run of the same experiment; sweep.seeds=auto adds them where rows are not told apart yet
 
 Where it runs (never what is learned)
   gpus             processes that train; auto: the paper's layout, or the most that fit

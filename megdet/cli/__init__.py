@@ -11,6 +11,7 @@ from typing import Protocol
 
 from megdet import __version__
 from megdet.cli import (
+    advise,
     cancel,
     cluster,
     du,
@@ -36,6 +37,7 @@ EPILOG = """\
   megdet data check data=custom ...    look into your own images before you train on them
   megdet launch -m batch=16,64,256 bn_size=16,32 cluster=mine hydra/launcher=submitit_slurm sweep.wait=false
   megdet shapes batch=64 bn_size=16    each layout of an experiment: hours, memory, when it would end
+  megdet advise b64-bn16       which batch to use, by the noise in its gradients
   megdet status --watch        the runs as they go; Ctrl-C stops watching, not the runs
   megdet logs b256-bn16 -f     what a run says
   megdet why                   what went wrong, by cause, and what to do
@@ -76,6 +78,7 @@ COMMANDS: dict[str, Command] = {
     "sync": sync,
     "cluster": cluster,
     "shapes": shapes,
+    "advise": advise,
 }
 
 

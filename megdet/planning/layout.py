@@ -38,6 +38,11 @@ class Layout:
         """off, on or offload."""
         return self.sublinear if isinstance(self.sublinear, str) else ("off", "on")[self.sublinear]
 
+    @property
+    def independent_gradients(self) -> int:
+        """Gradients of a step that share no BN batch: of its passes, those of a BN group together."""
+        return self.gpus * self.accumulation // self.bn_group
+
 
 @dataclass(frozen=True)
 class LayoutRequest:

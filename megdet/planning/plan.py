@@ -294,6 +294,12 @@ def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -
             f"images_per_gpu={layout.images_per_gpu}, as asked, is predicted to take {takes_gb:.1f} GB, and a GPU has "
             f"cluster.gpu_memory_gb={room_gb:g}"
         )
+    if config.noise_scale_every and layout.independent_gradients < 2:
+        way_out = "images_per_gpu" if layout.bn_splits > 1 or not config.bn_size else "bn_size"
+        notes.append(
+            f"noise_scale_every={config.noise_scale_every} finds nothing: a step of batch={config.batch} is one "
+            f"gradient here; use a smaller {way_out}, so that it is the mean of several"
+        )
     if layout.accumulation > 1:
         notes.append(
             f"{layout.accumulation} passes per step stand in for {layout.gpus * layout.accumulation} GPUs: "

@@ -36,6 +36,9 @@ OWN_COLUMNS = frozenset(
 )  # fmt: skip
 """What lines on steps and epochs have besides what the detector reports, whose names must be others."""
 
+NOISE_SCALE = "noise_scale"
+"""Begins the names of what lines on epochs have of the gradient noise scale, where it is measured."""
+
 FORKED = "forked"
 """The event after the lines that were taken over from another run, which it names."""
 
@@ -131,7 +134,7 @@ def read_journal(folder: RunFolder, *, kinds: Sequence[str] = KINDS) -> list[dic
     except FileNotFoundError:
         return []
     lines = []
-    wanted, known = (tuple(f'{{"kind": "{kind}"' for kind in these) for these in (kinds, KINDS))
+    wanted, known = (tuple(map(_beginning, these)) for these in (kinds, KINDS))
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
             if line.startswith(wanted):
@@ -141,6 +144,10 @@ def read_journal(folder: RunFolder, *, kinds: Sequence[str] = KINDS) -> list[dic
         except (ValueError, KeyError, RecursionError):
             raise UserError(f"{path}, line {number} is damaged; mend or remove it") from None
     return lines
+
+
+def _beginning(kind: str) -> str:
+    return f'{{"kind": "{kind}"'
 
 
 def _refuse(constant: str) -> None:
@@ -161,7 +168,7 @@ def _parsed(text: str) -> dict[str, Any]:
     else:
         right &= kinds.count(str) == 1 and _NUMBERS.issuperset(kinds)  # the one text is `kind`
         right &= kind != "epoch" or type(line["epoch"]) is int
-    if not right:
+    if not right or not text.startswith(_beginning(kind)):  # another kind may come second
         raise ValueError
     return line
 

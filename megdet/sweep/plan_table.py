@@ -142,8 +142,7 @@ def _cost_cells(point: Point, cost: Prediction | None) -> tuple[str, str]:
     state = folder_of(point.plan).state() if point.plan else None
     if point.plan is None or state is None or not _is_over(point):
         return "", ""
-    seconds = state.train_s + state.eval_s
-    return duration_text(seconds), _short((seconds - state.shared_s) / 3600 * point.plan.layout.gpus)
+    return duration_text(state.train_s + state.eval_s), _short(state.gpu_hours(point.plan.layout.gpus))
 
 
 def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:

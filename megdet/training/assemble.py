@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from megdet.data.data_set import DataSet
-from megdet.data.loader import EvalLoader, TrainLoader
+from megdet.data.eval_loader import EvalLoader
+from megdet.data.loader import TrainLoader
 from megdet.model.detector import Detector, build_detector
 from megdet.model.norms import norm_layers
 from megdet.planning.plan import Plan
@@ -18,6 +19,7 @@ from megdet.tracking.uri import default_uri
 from megdet.training.average import WeightAverage
 from megdet.training.distributed import Ranks, bn_group_of
 from megdet.training.learning_rate import LearningRate, build_learning_rate
+from megdet.training.noise_scale import NoiseMeter
 from megdet.training.optimizer import build_optimizer
 from megdet.training.recorder import Recorder
 from megdet.training.system_metrics import SystemMetrics
@@ -98,6 +100,20 @@ def average_of(plan: Plan, detector: Detector) -> WeightAverage | None:
 def learning_rate_of(plan: Plan) -> LearningRate:
     """The learning rate of every step."""
     return build_learning_rate(plan.config.schedule.custom, plan.schedule)
+
+
+def noise_meter_of(plan: Plan, ranks: Ranks, detector: Detector) -> NoiseMeter | None:
+    """What measures the noise scale; None where it is not asked for, or a step has one gradient alone. Collective."""
+    config, layout = plan.config, plan.layout
+    if not config.noise_scale_every or layout.independent_gradients < 2:
+        return None
+    return NoiseMeter(
+        detector,
+        every=config.noise_scale_every,
+        batch=config.batch,
+        gradients=layout.independent_gradients,
+        group=bn_group_of(ranks.rank, world_size=ranks.world_size, bn_group=layout.bn_group, timeout=ranks.timeout),
+    )
 
 
 def recorder_of(plan: Plan, folder: RunFolder, *, step: int) -> Recorder:

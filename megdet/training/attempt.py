@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from megdet.data.bad_images import check_bad_images
 from megdet.data.batch import TrainingStep
 from megdet.data.data_set import read_data
-from megdet.data.loader import check_bad_images
 from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
 from megdet.runs.classes import Classes
@@ -23,6 +23,7 @@ from megdet.training.assemble import (
     detector_of,
     learning_rate_of,
     loaders_of,
+    noise_meter_of,
     optimizer_of,
     recorder_of,
 )
@@ -110,6 +111,7 @@ class Attempt:
         self.optimizer = optimizer_of(plan, self.detector)
         self.average = average_of(plan, self.detector)
         self.learning_rate = learning_rate_of(plan)
+        self.noise = noise_meter_of(plan, ranks, self.detector)
         self.state = TrainingState()
         if checkpoint:
             self.state = checkpoint.restore(self.detector, self.optimizer, self.average)
@@ -120,6 +122,7 @@ class Attempt:
             # The checkpoint was made before the evaluation that is on record.
             self.state.totals = EpochTotals()
             self.state.past_train_s, self.state.eval_s = recorded[-1]["train_s"], recorded[-1]["eval_s"]
+        self.state.go_on_with(plan.layout.gpus)
         self._saved_at = time.monotonic()
         # Every rank reads journal and checkpoint before rank 0 begins to write.
         dist.barrier()
@@ -185,6 +188,7 @@ class Attempt:
             stop_requested=self.stop.requested,
             on_step=self._after_step,
             average=self.average,
+            noise=self.noise,
         )
 
     def _train(self, epoch: int) -> None:

@@ -101,7 +101,7 @@ class Checkpoint:
         content = read_tensors(path, device)
         try:
             state = content.pop("state")
-            totals, watch = EpochTotals(**state.pop("totals")), LossWatch(**state.pop("watch"))
+            totals, watch = EpochTotals.of(state.pop("totals")), LossWatch(**state.pop("watch"))
             checkpoint = cls(**content, state=TrainingState(**state, totals=totals, watch=watch))
         except (AttributeError, KeyError, TypeError) as error:
             raise UserError(

@@ -21,6 +21,7 @@ from megdet.training.average import WeightAverage
 from megdet.training.divergence import LossWatch
 from megdet.training.halves import Gradients, gradients_by_half, halves_of
 from megdet.training.named_sums import NamedSums
+from megdet.training.noise_scale import NoiseMeter
 from megdet.training.totals import EpochTotals, Step
 
 
@@ -56,12 +57,13 @@ def train_epoch(
     totals: EpochTotals,
     stop_requested: Callable[[], bool],
     on_step: Callable[[Step, float], None],
+    noise: NoiseMeter | None = None,
     average: WeightAverage | None = None,
 ) -> None:
     """Train on this rank's share of `steps`, each of `batch` images over all ranks.
 
     `first_step` optimizer steps are already done. `totals` is added to. `on_step(step, seconds)` is called after each
-    step, on every rank. `average`, if there is one, follows the weights.
+    step, on every rank. `noise` measures the noise scale of some of the steps; `average` follows the weights.
 
     Raises:
         Diverged: when `watch` says so; the weights are those before the step that showed it.
@@ -75,11 +77,22 @@ def train_epoch(
         lr = lr_at(number)
         for group in optimizer.param_groups:
             group["lr"] = lr
+        measured = None
         if isinstance(optimizer, AGVM) and optimizer.compares_at(number):
             halves = accumulate_by_half(model, training_step, sums, batch=batch, device=device, bf16=bf16)
             optimizer.compare(*halves)
         else:
-            accumulate_gradients(model, training_step, sums, batch=batch, device=device, bf16=bf16)
+            measured = noise.of_step(number) if noise else None
+            accumulate_gradients(
+                model,
+                training_step,
+                sums,
+                batch=batch,
+                device=device,
+                bf16=bf16,
+                after_pass=measured.pass_is_over if measured else None,
+            )
+        samples = measured.end() if measured else {}
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm or float("inf"))
         report = sums.over_ranks(stop_requested=stop_requested())
         step = Step(
@@ -89,6 +102,7 @@ def train_epoch(
             counts=report.counts,
             grad_norm=grad_norm.item(),
             lr_factors=optimizer.factors if isinstance(optimizer, AGVM) else {},
+            noise=samples,
         )
         watch.see(step.step, loss=step.loss, grad_norm=step.grad_norm)
         optimizer.step()
@@ -112,10 +126,11 @@ def accumulate_gradients(
     batch: int,
     device: torch.device,
     bf16: bool,
+    after_pass: Callable[[], None] | None = None,
 ) -> None:
     """Leave the gradient of the mean loss over the `batch` images of all ranks in `.grad`, the same on all ranks.
 
-    What the detector reports of each pass is added to `sums`.
+    What the detector reports of each pass is added to `sums`, and `after_pass()` is called after its backward.
     """
     image_batches = step.image_batches
     # DDP averages over ranks what is to be summed over them.
@@ -124,6 +139,8 @@ def accumulate_gradients(
         # Gradients cross the GPUs once per step, with the last backward.
         with nullcontext() if images is image_batches[-1] else model.no_sync():
             sums.add(_backward(model, images, scale=scale, device=device, bf16=bf16))
+        if after_pass:
+            after_pass()
 
 
 def accumulate_by_half(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from megdet.errors import UserError
 from megdet.model.output import TrainingOutput
-from megdet.runs.journal import OWN_COLUMNS
+from megdet.runs.journal import NOISE_SCALE, OWN_COLUMNS
 from megdet.settings.rules import Name, shown
 from megdet.training.distributed import sum_over_ranks
 
@@ -93,7 +93,7 @@ def _check_names(names: Names) -> None:
     for name in (*names.losses, *names.counts):
         if instead := Name().instead_of(name):
             raise UserError(f"the detector reports {shown(name)}: call it {instead}")
-        if name in OWN_COLUMNS or name.endswith("_ratio_percent"):
+        if name in OWN_COLUMNS or name.endswith("_ratio_percent") or name.startswith(NOISE_SCALE):
             raise UserError(f"the detector reports {name}, which the journal has a column of its own for; rename yours")
 
 

@@ -11,6 +11,7 @@ from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.runs.times import now
 from megdet.tracking.mirror import Mirror
+from megdet.training.noise_scale import columns
 from megdet.training.state import TrainingState
 from megdet.training.system_metrics import SystemMetrics
 from megdet.training.totals import Step
@@ -97,6 +98,7 @@ class Recorder:
             peak_memory_gb=round(peak_memory_gb, 3),
             **totals.counts,
             **ratios_percent(totals.counts),
+            **columns(totals.noise),
             bad_images=len(bad_images),
             **metrics,
         )
@@ -137,6 +139,7 @@ class Recorder:
             train_s=round(training.train_s, 3),
             eval_s=round(training.eval_s, 3),
             shared_s=round(training.shared_s, 3),
+            gpu_s=round(training.gpu_s, 3) if training.gpus else None,
             step=training.step,
             reason=reason,
             journal_bytes=journal_bytes,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from megdet.errors import UserError
+from megdet.training.noise_scale import NoiseSample, NoiseSums
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Step:
     grad_norm: float
     lr_factors: dict[str, float] = field(default_factory=dict)
     """By module, what its learning rate is multiplied by; empty where all have the same."""
+    noise: Mapping[str, NoiseSample] = field(default_factory=dict)
+    """By module, where the step was measured."""
 
     @property
     def loss(self) -> float:
@@ -38,6 +42,14 @@ class EpochTotals:
     counts: dict[str, float] = field(default_factory=dict)
     grad_norm: float = 0.0
     train_s: float = 0.0
+    noise: dict[str, NoiseSums] = field(default_factory=dict)
+    """By module, over the steps that were measured."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> EpochTotals:
+        """From what `dataclasses.asdict` made of them. Raises TypeError where another version did."""
+        noise = {module: NoiseSums(**sums) for module, sums in values.get("noise", {}).items()}
+        return cls(**{**values, "noise": noise})
 
     def add(self, step: Step, seconds: float) -> None:
         """Add one step.
@@ -58,6 +70,8 @@ class EpochTotals:
         for totals, values in ((self.losses, step.losses), (self.counts, step.counts)):
             for name, value in values.items():
                 totals[name] = totals.get(name, 0.0) + value
+        for module, sample in step.noise.items():
+            self.noise.setdefault(module, NoiseSums()).add(sample)
 
     def means(self) -> dict[str, float]:
         """The means over the steps: `loss`, each of its parts by name, and `grad_norm`."""

@@ -15,8 +15,8 @@ from megdet.planning.identity import PLACES, SEMANTIC, UNORDERED
 from megdet.settings.rules import RULE, Settings
 
 NOT_SEMANTIC = {
-    "gpus", "images_per_gpu", "sublinear", "seed", "runs_dir", "log_every", "checkpoint_every_min", "cluster",
-    "tracking", "sweep",
+    "gpus", "images_per_gpu", "sublinear", "seed", "runs_dir", "log_every", "noise_scale_every",
+    "checkpoint_every_min", "cluster", "tracking", "sweep",
 }  # fmt: skip
 
 

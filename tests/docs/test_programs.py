@@ -13,6 +13,7 @@ from megdet import cli
 from megdet.launchers.slurm import client
 from megdet.launchers.slurm.discovery import Cluster, NodeShape
 from megdet.launchers.slurm.limits import Limits
+from tests.cli.test_advise import measured_run
 from tests.data.own_set import write_own_set
 from tests.docs.pages import ROOT
 from tests.runs.fabricate import fabricate_run
@@ -53,6 +54,12 @@ def test_status_why_and_du(runs: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert group["cause"] == "CUDA out of memory" and "sweep.on_existing=retry_failed" in group["advice"]
     sizes = printed(capsys, "du", str(runs), "--json")
     assert set(sizes) == documented("megdet du") and sizes["runs"][0]["rest"] > 1000
+
+
+def test_advise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = measured_run(tmp_path / "runs", [64.0] * 11)
+    found = printed(capsys, "advise", str(run), "--json")
+    assert set(found) == documented("megdet advise")
 
 
 def test_data_check(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

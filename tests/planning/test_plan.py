@@ -484,3 +484,16 @@ def test_planning_is_instant_and_loads_the_standard_library_alone() -> None:
     for batch in range(16, 1616, 16):
         make_plan(config_of(batch, 16))
     assert time.perf_counter() - began < 5
+
+
+def test_a_noise_scale_that_cannot_be_measured_is_noted() -> None:
+    def noted(**asked: Any) -> list[str]:
+        return [note for note in make_plan(config_of(16, 4, **asked)).notes if "noise_scale" in note]
+
+    assert noted(gpus=1, images_per_gpu=16) == []  # nobody asked
+    [note] = noted(gpus=1, images_per_gpu=16, noise_scale_every=20)
+    assert "images_per_gpu" in note
+    assert noted(gpus=1, images_per_gpu=4, noise_scale_every=20) == []
+    # Ranks that share each BN batch have one gradient together.
+    layout = make_plan(config_of(16, 4, gpus=8, images_per_gpu=2)).layout
+    assert (layout.bn_group, layout.independent_gradients) == (2, 4)
