@@ -15,7 +15,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from megdet.model.efficientnet_lite import CHANNELS as EFFICIENTNET_CHANNELS
-from megdet.model.efficientnet_lite import efficientnet_lite0
+from megdet.model.efficientnet_lite import OUTPUT_SCALE, efficientnet_lite0
 from megdet.model.norms import FusedFrozenBatchNorm2d
 from megdet.model.offload import offloading
 from megdet.model.se_resnext import seresnext50_32x4d
@@ -57,9 +57,11 @@ class Body(nn.Module):
         layers: Sequence[nn.Sequential],
         channels: tuple[int, ...],
         atrous: bool = False,
+        output_scale: float = 1.0,
     ) -> None:
+        """`output_scale`: what the outputs are multiplied by, where theirs is far from that of a ResNet's."""
         super().__init__()
-        self.atrous = atrous
+        self.atrous, self.output_scale = atrous, output_scale
         layer_names = [f"layer{number}" for number in range(1, len(layers) + 1)]
         for name, module in [*stem.items(), *zip(layer_names, layers, strict=True)]:
             self.add_module(name, module)
@@ -85,7 +87,7 @@ class Body(nn.Module):
             recomputed = sublinear and (self.atrous or stage is not stages[-1][0])
             for block in stage.children():
                 x = _run([block], x, recomputed)
-            outputs.append(x)
+            outputs.append(x if self.output_scale == 1.0 else x * self.output_scale)
         return outputs
 
 
@@ -129,7 +131,7 @@ def build_backbone(settings: BackboneSettings, norm: Callable[[int], nn.Module])
         return _tiny(norm, atrous=settings.atrous)
     if settings.name == "efficientnet_lite0":
         stem, layers = efficientnet_lite0(norm)
-        return Body(stem=stem, layers=layers, channels=EFFICIENTNET_CHANNELS)
+        return Body(stem=stem, layers=layers, channels=EFFICIENTNET_CHANNELS, output_scale=OUTPUT_SCALE)
     dilated = [False, False, settings.atrous]
     model = _RESNETS[settings.name](norm_layer=norm, replace_stride_with_dilation=dilated)
     return _resnet(model, atrous=settings.atrous)

@@ -187,8 +187,8 @@ class Attempt:
             totals=self.state.totals,
             stop_requested=self.stop.requested,
             on_step=self._after_step,
-            average=self.average,
             noise=self.noise,
+            average=self.average,
         )
 
     def _train(self, epoch: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,7 +21,7 @@ from megdet.training.average import WeightAverage
 from megdet.training.divergence import LossWatch
 from megdet.training.halves import Gradients, gradients_by_half, halves_of
 from megdet.training.named_sums import NamedSums
-from megdet.training.noise_scale import NoiseMeter
+from megdet.training.noise_scale import NoiseMeter, NoiseSample
 from megdet.training.totals import EpochTotals, Step
 
 
@@ -77,22 +77,17 @@ def train_epoch(
         lr = lr_at(number)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        measured = None
+        samples: Mapping[str, NoiseSample] = {}
         if isinstance(optimizer, AGVM) and optimizer.compares_at(number):
             halves = accumulate_by_half(model, training_step, sums, batch=batch, device=device, bf16=bf16)
             optimizer.compare(*halves)
         else:
             measured = noise.of_step(number) if noise else None
+            after_pass = measured.pass_is_over if measured else None
             accumulate_gradients(
-                model,
-                training_step,
-                sums,
-                batch=batch,
-                device=device,
-                bf16=bf16,
-                after_pass=measured.pass_is_over if measured else None,
+                model, training_step, sums, batch=batch, device=device, bf16=bf16, after_pass=after_pass
             )
-        samples = measured.end() if measured else {}
+            samples = measured.end() if measured else {}
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm or float("inf"))
         report = sums.over_ranks(stop_requested=stop_requested())
         step = Step(
@@ -101,8 +96,8 @@ def train_epoch(
             losses={name: value / batch for name, value in report.losses.items()},
             counts=report.counts,
             grad_norm=grad_norm.item(),
-            lr_factors=optimizer.factors if isinstance(optimizer, AGVM) else {},
             noise=samples,
+            lr_factors=optimizer.factors if isinstance(optimizer, AGVM) else {},
         )
         watch.see(step.step, loss=step.loss, grad_norm=step.grad_norm)
         optimizer.step()

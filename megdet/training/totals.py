@@ -22,10 +22,10 @@ class Step:
     counts: dict[str, float]
     """By the detector's names: sums over the images of the batch."""
     grad_norm: float
-    lr_factors: dict[str, float] = field(default_factory=dict)
-    """By module, what its learning rate is multiplied by; empty where all have the same."""
     noise: Mapping[str, NoiseSample] = field(default_factory=dict)
     """By module, where the step was measured."""
+    lr_factors: dict[str, float] = field(default_factory=dict)
+    """By module, what its learning rate is multiplied by; empty where all have the same."""
 
     @property
     def loss(self) -> float:
