@@ -18,7 +18,7 @@ Where it runs (never what is learned)
   images_per_gpu   images in one forward pass; accumulation makes up the rest of the batch
   sublinear        activation checkpointing: less memory, slower; auto: from bn_size 32;
                    offload: what it keeps lies in main memory
-  cluster          what there is to run on
+  cluster          what there is to run on; cluster.elastic=true: on what is in service, where that is less
   hydra/launcher   submitit_slurm: jobs of a Slurm cluster; local_parallel: as many runs at a time as fit here
   hydra/sweeper    optuna, with -m: Optuna looks for the settings with the highest mmAP
 

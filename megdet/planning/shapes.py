@@ -47,6 +47,13 @@ def asked_of(plan: Plan) -> str:
     return f"gpus={layout.gpus} images_per_gpu={layout.images_per_gpu} sublinear={sublinear}"
 
 
+def on_any(config: Config) -> Config:
+    """The config with as many GPUs and nodes as there are, instead of those that it asks for (`cluster.elastic`)."""
+    config = copy.deepcopy(config)
+    config.gpus = config.images_per_gpu = config.cluster.nodes = "auto"
+    return config
+
+
 def _with(config: Config, layout: Layout, *, commit: str, dirty: bool) -> Plan:
     config = copy.deepcopy(config)
     config.gpus, config.images_per_gpu, config.sublinear = layout.gpus, layout.images_per_gpu, layout.sublinear
