@@ -11,13 +11,14 @@ What is asked
   batch            images per optimizer step, over all GPUs
   bn_size          images behind one BN statistic; 0: BN is frozen, the paper's baseline
   lr.scale         times the linear rule lr = 0.02 x batch / 16; 0.5 is Table 2's half learning rate
-  seed             another run of the same experiment
+  seed             another run of the same experiment; sweep.seeds=auto adds them where rows are not told apart yet
 
 Where it runs (never what is learned)
   gpus             processes that train; auto: the paper's layout, or the most that fit
   images_per_gpu   images in one forward pass; accumulation makes up the rest of the batch
-  sublinear        activation checkpointing: less memory, slower; auto: from bn_size 32
-  cluster          what there is to run on
+  sublinear        activation checkpointing: less memory, slower; auto: from bn_size 32;
+                   offload: what it keeps lies in main memory
+  cluster          what there is to run on; cluster.elastic=true: on what is in service, where that is less
   hydra/launcher   submitit_slurm: jobs of a Slurm cluster; local_parallel: as many runs at a time as fit here
   hydra/sweeper    optuna, with -m: Optuna looks for the settings with the highest mmAP
 

@@ -3,11 +3,12 @@
 `python -m tests.pretend_gpu` trains and evaluates a small detector on it, in a process of its own because torch keeps
 the device for good, and prints as JSON where tensors of both places met in one operation ("mixed"), where a collective
 was given a CPU tensor ("collectives"), and where a number or tensor went from one place to the other, for which a
-host waits ("waits").
+host waits ("waits"); and how many maps of backbone and pyramid wait there for backward, by `sublinear` ("kept").
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import tempfile
 import traceback
@@ -26,6 +27,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from megdet.model.cgbn import CrossGPUBatchNorm2d, update_running_statistics
 from megdet.model.norms import NormLayers
+from megdet.model.settings import OFFLOAD
 from tests.model.detectors import detect, random_batch, small_detector, train_pass
 
 DEVICE = "pretend"
@@ -137,6 +139,24 @@ def _moved(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [OnGPU(tensor) for tensor in tensors]
 
 
+def _maps_kept(sublinear: bool | str) -> int:
+    """How many maps wait for backward on the device after a forward pass, its own outputs left out."""
+    cgbn = partial(CrossGPUBatchNorm2d, bn_size=2, group=None)
+    detector = small_detector(norm=NormLayers(backbone=cgbn, fpn=cgbn), sublinear=sublinear).train()
+    _move(detector)
+    images = OnGPU(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)))
+    before = _maps_there()
+    with _EveryOperation():
+        levels = detector.backbone(images)
+    return _maps_there() - before - len(levels)
+
+
+def _maps_there() -> int:
+    gc.collect()
+    there = (thing for thing in gc.get_objects() if type(thing) is OnGPU)
+    return sum(tensor.dim() == 4 and not isinstance(tensor, nn.Parameter) for tensor in there)
+
+
 def main() -> None:
     backend_registration._setup_privateuseone_for_python_backend(DEVICE)
     torch.set_num_threads(1)
@@ -154,7 +174,9 @@ def main() -> None:
             with torch.no_grad():
                 detect(detector, batch)
         assert all(isinstance(loss, OnGPU) and bool(loss.values.isfinite()) for loss in losses.values())
-    print(json.dumps({what: sorted(places) for what, places in found.items()}))
+    said: dict[str, Any] = {what: sorted(places) for what, places in found.items()}
+    said["kept"] = {str(sublinear): _maps_kept(sublinear) for sublinear in (False, True, OFFLOAD)}
+    print(json.dumps(said))
 
 
 if __name__ == "__main__":

@@ -11,19 +11,22 @@ from benchmarks.gpu.trainer import alone, batch_of, forget_peak, peak_gb, traine
 from benchmarks.sample import NUM_CLASSES, sample
 from megdet.config.schema import Config
 from megdet.data.batch import ImageBatch
+from megdet.model.settings import OFFLOAD
 from megdet.planning.memory import memory_gb
+
+SUBLINEAR = {False: "", True: ", sublinear", OFFLOAD: ", sublinear=offload"}
 
 
 def measure(bench: Bench) -> Iterator[Found]:
     with alone(bench):
         for images in (bench.few, bench.many):
             for precision in ("fp32", "bf16"):
-                for frozen, sublinear in ((True, False), (False, False), (False, True)):
+                for frozen, sublinear in ((True, False), (False, False), (False, True), (False, OFFLOAD)):
                     yield from _predicted(bench, images, precision, frozen=frozen, sublinear=sublinear)
         yield from _over_sizes(bench)
 
 
-def _predicted(bench: Bench, images: int, precision: str, *, frozen: bool, sublinear: bool) -> Iterator[Found]:
+def _predicted(bench: Bench, images: int, precision: str, *, frozen: bool, sublinear: bool | str) -> Iterator[Found]:
     """The peak of two steps beside the prediction of the plan table."""
     forget_peak(bench)
     trainer = trainer_of(bench, images=images, precision=precision, frozen=frozen, sublinear=sublinear)
@@ -33,7 +36,7 @@ def _predicted(bench: Bench, images: int, precision: str, *, frozen: bool, subli
     config.data.num_classes = NUM_CLASSES
     predicted = memory_gb(config, images=images, sublinear=sublinear)
     assert predicted is not None
-    what = f"{precision}, {images} images, {'frozen BN' if frozen else 'CGBN'}{', sublinear' * sublinear}"
+    what = f"{precision}, {images} images, {'frozen BN' if frozen else 'CGBN'}{SUBLINEAR[sublinear]}"
     yield Found(f"{what}: predicted", predicted, "GB")
     if measured := peak_gb(bench):
         yield Found(f"{what}: off by", 100 * abs(predicted / measured - 1), "%", at_most=15.0)

@@ -38,7 +38,7 @@ def batch_of(bench: Bench, images: int) -> ImageBatch:
     return batch
 
 
-def detector_of(bench: Bench, model: ModelSettings, *, bn_size: int, sublinear: bool = False) -> Detector:
+def detector_of(bench: Bench, model: ModelSettings, *, bn_size: int, sublinear: bool | str = False) -> Detector:
     """On the device; `bn_size` 0: frozen BN."""
     detector = build_detector(
         model,
@@ -98,7 +98,7 @@ def trainer_of(
     precision: str,
     frozen: bool,
     model: ModelSettings | None = None,
-    sublinear: bool = False,
+    sublinear: bool | str = False,
 ) -> Trainer:
     """Of the paper's detector with frozen BN, or CGBN over the `images` of a pass."""
     bn_size = 0 if frozen else images

@@ -34,11 +34,13 @@ class MegdetSweeper(_PlanningSweeper):
         """`arguments` are the overrides of the command line, sweeps among them."""
         from megdet.config.compose import compose_points
         from megdet.launchers.named import launcher_named
+        from megdet.sweep.seeds import run_with_seeds
         from megdet.sweep.sweep import run_points
 
         asked = compose_points(self._loader, self._config, arguments)
         launcher = launcher_named(self._launcher_name, asked[0].config)
-        sys.exit(run_points(asked, launcher=launcher, arguments=arguments, conclude=_write_results))
+        run = run_with_seeds if asked[0].config.sweep.seeds == "auto" else run_points
+        sys.exit(run(asked, launcher=launcher, arguments=arguments, conclude=_write_results))
 
 
 class OptunaSweeper(_PlanningSweeper):

@@ -50,7 +50,8 @@ class RunFrames:
     status            str     finished or diverged (a result), new, queued, running, requeued, failed, interrupted, ...
     plan_sha256       str     of what was planned, as `megdet status --json` has it; may be empty
     reason            str     one line on why it is in that status; may be empty
-    seed, gpus        int
+    seed              int
+    gpus              int     that it trained on; of a run that moved (`cluster.elastic`) the mean over its time: 2.67
     train_s           float   seconds of training so far, without evaluation
     commit            str     of the code of the last attempt
     commits           tuple   of the code that trained it, one after the other
@@ -137,8 +138,13 @@ def read_runs(source: str | None = None, *, epochs: Sequence[str] = EPOCHS, step
 def frames_of(records: Records, *, epochs: Iterable[str] = EPOCHS, steps: Iterable[str] = ()) -> RunFrames:
     """Data frames of what was read, with all of these numbers of epochs and steps as columns."""
     facts = pd.DataFrame([run.facts for run in records.runs])
+    # A run that moved has a fraction of a GPU; the others' numbers stay whole.
+    gpus = pd.Series([run.facts["gpus"] for run in records.runs], dtype=object)
     facts = facts.assign(
-        commit=facts["commits"].str[-1], status=facts["status"], train_s=facts["train_s"].astype(float)
+        gpus=gpus.infer_objects() if all(isinstance(count, int) for count in gpus) else gpus,
+        commit=facts["commits"].str[-1],
+        status=facts["status"],
+        train_s=facts["train_s"].astype(float),
     )
     settings = _with(pd.DataFrame([run.settings for run in records.runs]), [LR_SCALE]).apply(typed)
     settings[LR_SCALE] = settings[LR_SCALE].fillna(1.0).astype(float)

@@ -131,7 +131,7 @@ def _record(run: Run, experiment: str) -> Record:
         "status": tags.get("status", "running"),
         "reason": tags.get("reason", ""),
         "seed": int(run.data.params["seed"]),
-        "gpus": int(tags["gpus"]),
+        "gpus": float(tags["gpus"]) if "." in tags["gpus"] else int(tags["gpus"]),
         "train_s": _train_s(run),
         "commits": tuple(tags.get("commits", commit).split(ARROW)),
         "dirty": tags.get("dirty") == "True",

@@ -80,7 +80,7 @@ def _read(
         "reason": reason,
         "plan_sha256": plan_sha256_of(plan),
         "seed": plan["config"]["seed"],
-        "gpus": plan["layout"]["gpus"],
+        "gpus": state.gpus(plan["layout"]["gpus"]) if state else plan["layout"]["gpus"],
         "train_s": state.train_s if state else 0.0,
         "commits": made_from.commits,
         "dirty": made_from.dirty,

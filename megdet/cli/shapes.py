@@ -175,7 +175,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         "*" if row.is_chosen else "",
         *map(str, numbers),
-        "on" if layout.sublinear else "off",
+        layout.sublinear_text,
         "?" if memory is None else f"{memory:.2g}" if memory < 10 else f"{memory:.0f}",
         "?" if row.hours is None else f"{row.hours:,.3g}",
         "?" if row.gpu_hours is None else f"{row.gpu_hours:,.4g}",

@@ -60,6 +60,11 @@ class ClusterSettings(Settings):
     """Further arguments of srun, such as --mpi=none or --container-image=..."""
     array_parallelism: int = setting(128, Whole(least=1))
     """Jobs of one array that may run at the same time."""
+    elastic: bool = setting(False, Flag())
+    """Whether a run whose GPUs are not to be had is planned again on those that are: the same batch and BN size, and so
+    the same run, on fewer GPUs or nodes than `gpus` and `nodes` ask for."""
+    elastic_after_min: float = setting(10.0, Number())
+    """Minutes that a launcher which waits gives nodes to come back, before it plans a run that is queued on others."""
     timeout_min: float = setting(10.0, Number(above=0))
     """Minutes that ranks wait for each other, and that anything may take without progress. A training step may take 20
     times the median one, but at least a minute. Then the run is ended, and says which rank stood still, and where."""

@@ -19,7 +19,7 @@ from megdet.config.sweep import SweepSettings
 from megdet.config.tracking import TrackingSettings
 from megdet.data.settings import DataSettings
 from megdet.errors import UserError
-from megdet.model.settings import EvaluationSettings, ModelSettings
+from megdet.model.settings import OFFLOAD, EvaluationSettings, ModelSettings
 from megdet.settings.paths import PathText
 from megdet.settings.rules import Number, OneOf, Settings, Whole, setting, shown
 
@@ -39,8 +39,8 @@ class Config(Settings):
     """Processes that train; auto: the paper's layout, or the most GPUs that fit."""
     images_per_gpu: int | str = setting("auto", Whole(least=1, most=MOST_IMAGES, or_auto=True))
     """Images in one forward pass on one GPU."""
-    sublinear: bool | str = setting("auto", OneOf(("auto", True, False)))
-    """Activation checkpointing; auto: from bn_size 32, as in the paper."""
+    sublinear: bool | str = setting("auto", OneOf(("auto", True, False, OFFLOAD)))
+    """Activation checkpointing; auto: from bn_size 32, as in the paper; offload: with what is kept in main memory."""
     precision: str = setting("fp32", OneOf(("fp32", "tf32", "bf16")))
     """fp32, tf32 (of GPUs alone) or bf16 (autocast)."""
     seed: int = setting(0, Whole())
@@ -70,6 +70,13 @@ class Config(Settings):
             raise UserError(
                 "bn_size=0 freezes BN, so that model.norm.custom would change nothing; use model/norm=cgbn, or a "
                 "bn_size above 0"
+            )
+        whole = max(1, self.bn_size)
+        if self.optimizer.agvm.interval is not None and self.batch % (2 * whole):
+            raise UserError(
+                f"optimizer=agvm compares the gradients of two halves of a batch, and batch={self.batch} has no halves "
+                f"of whole BN batches (bn_size={self.bn_size}); use batch={-(-self.batch // (2 * whole)) * 2 * whole}, "
+                "or a smaller bn_size"
             )
 
 

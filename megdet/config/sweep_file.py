@@ -45,9 +45,14 @@ def _dotted(key: str) -> str:
     return key.replace("/", ".")
 
 
+def path_of_rows(name: str) -> Path:
+    """The file that `sweep.rows=name` means."""
+    return expanded(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
+
+
 def read_rows(name: str) -> list[Row]:
     """The rows of `sweeps/<name>.yaml`, or of the YAML file that `name` is the path of. Raises UserError."""
-    path = expanded(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
+    path = path_of_rows(name)
     if not os.path.lexists(path):
         there = sorted(file.stem for file in SWEEPS.glob("*.yaml") if _can_be_run(file))
         near = difflib.get_close_matches(name, there, n=1, cutoff=0.4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from megdet.errors import ExitCode
@@ -30,13 +30,21 @@ STYLES = {
 """How statuses look on a terminal."""
 
 
-def watch(folders: Sequence[RunFolder], *, mirror: Callable[[int], None], poll_s: float = POLL_S) -> ExitCode:
+def watch(
+    folders: Sequence[RunFolder],
+    *,
+    mirror: Callable[[int], None],
+    at_each_look: Callable[[Mapping[RunFolder, Stand]], None] = lambda stands: None,
+    poll_s: float = POLL_S,
+) -> ExitCode:
     """Wait until none of the runs is under way; 0, or 1 where a run did not come to a result.
 
-    `mirror(number)` is called on each run that ended without one. Ctrl-C stops watching, not the runs.
+    `mirror(number)` is called on each run that ended without one, `at_each_look` with what was seen. Ctrl-C stops
+    watching, not the runs.
     """
+    poll = _Poll(folders, at_each_look)
     try:
-        stands = _watch_live(folders, poll_s) if sys.stdout.isatty() else _watch_lines(folders, poll_s)
+        stands = _watch_live(folders, poll, poll_s) if sys.stdout.isatty() else _watch_lines(folders, poll, poll_s)
     except KeyboardInterrupt:
         print("\ndetached: the jobs go on; megdet status, megdet wait, megdet cancel", file=sys.stderr, flush=True)
         return ExitCode.OK
@@ -56,14 +64,15 @@ def _label(folder: RunFolder) -> str:
 class _Poll:
     """Where the runs stand at each look; a job that is not found once is looked for again."""
 
-    def __init__(self, folders: Sequence[RunFolder]) -> None:
-        self._folders = folders
+    def __init__(self, folders: Sequence[RunFolder], at_each_look: Callable[[Mapping[RunFolder, Stand]], None]) -> None:
+        self._folders, self._at_each_look = folders, at_each_look
         self._jobs = Jobs()
         self._missing: Counter[RunFolder] = Counter()
 
     def __call__(self) -> tuple[list[Stand], bool]:
         """Where each stands, and whether all runs have ended."""
         stands = self._jobs.stands_of(self._folders)
+        self._at_each_look(stands)
         live = False
         for folder, stand in stands.items():
             unseen = stand.status == Status.LOST or bool(folder.damage())
@@ -72,10 +81,9 @@ class _Poll:
         return [stands[folder] for folder in self._folders], not live
 
 
-def _watch_live(folders: Sequence[RunFolder], poll_s: float) -> list[Stand]:
+def _watch_live(folders: Sequence[RunFolder], poll: _Poll, poll_s: float) -> list[Stand]:
     from rich.live import Live
 
-    poll = _Poll(folders)
     stands, over = poll()
     with Live(_table(folders, stands), auto_refresh=False) as live:
         while not over:
@@ -85,8 +93,7 @@ def _watch_live(folders: Sequence[RunFolder], poll_s: float) -> list[Stand]:
     return stands
 
 
-def _watch_lines(folders: Sequence[RunFolder], poll_s: float) -> list[Stand]:
-    poll = _Poll(folders)
+def _watch_lines(folders: Sequence[RunFolder], poll: _Poll, poll_s: float) -> list[Stand]:
     stands, over = poll()
     said: list[str] = [""] * len(folders)
     while True:

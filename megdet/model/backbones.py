@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any, Protocol
 
@@ -14,10 +15,11 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from megdet.model.efficientnet_lite import CHANNELS as EFFICIENTNET_CHANNELS
-from megdet.model.efficientnet_lite import efficientnet_lite0
+from megdet.model.efficientnet_lite import OUTPUT_SCALE, efficientnet_lite0
 from megdet.model.norms import FusedFrozenBatchNorm2d
+from megdet.model.offload import offloading
 from megdet.model.se_resnext import seresnext50_32x4d
-from megdet.model.settings import STRIDES, BackboneSettings, FPNSettings
+from megdet.model.settings import OFFLOAD, STRIDES, BackboneSettings, FPNSettings
 from megdet.model.sublinear import checkpointed
 from megdet.settings.own_part import failed_trial, make, misfit
 
@@ -55,9 +57,11 @@ class Body(nn.Module):
         layers: Sequence[nn.Sequential],
         channels: tuple[int, ...],
         atrous: bool = False,
+        output_scale: float = 1.0,
     ) -> None:
+        """`output_scale`: what the outputs are multiplied by, where theirs is far from that of a ResNet's."""
         super().__init__()
-        self.atrous = atrous
+        self.atrous, self.output_scale = atrous, output_scale
         layer_names = [f"layer{number}" for number in range(1, len(layers) + 1)]
         for name, module in [*stem.items(), *zip(layer_names, layers, strict=True)]:
             self.add_module(name, module)
@@ -83,14 +87,15 @@ class Body(nn.Module):
             recomputed = sublinear and (self.atrous or stage is not stages[-1][0])
             for block in stage.children():
                 x = _run([block], x, recomputed)
-            outputs.append(x)
+            outputs.append(x if self.output_scale == 1.0 else x * self.output_scale)
         return outputs
 
 
 class BackboneWithFPN(nn.Module):
     """A backbone and its feature pyramid (Lin et al. 2017): five levels [N, channels, H / 4, W / 4] to H / 64.
 
-    `large_kernel` (`megdet.model.large_kernel.LargeKernels`) maps the levels to others of the same shapes.
+    `large_kernel` (`megdet.model.large_kernel.LargeKernels`) maps the levels to others of the same shapes. With
+    `sublinear` "offload", what all of it keeps for backward is in main memory.
     """
 
     def __init__(
@@ -99,19 +104,20 @@ class BackboneWithFPN(nn.Module):
         pyramid: FPNSettings,
         *,
         norm: Callable[[int], nn.Module] | None,
-        sublinear: bool,
+        sublinear: bool | str,
         large_kernel: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.body = body
         self.fpn = FeaturePyramidNetwork(list(body.channels), pyramid.channels, LastLevelMaxPool(), norm_layer=norm)
         self.large_kernel = large_kernel
-        self.sublinear = sublinear
+        self.sublinear, self.offload = bool(sublinear), sublinear == OFFLOAD
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        outputs = self.body(images, sublinear=self.sublinear and self.training)
-        levels = list(self.fpn({str(level): output for level, output in enumerate(outputs)}).values())
-        return levels if self.large_kernel is None else self.large_kernel(levels)
+        with offloading() if self.offload and self.training else nullcontext():
+            outputs = self.body(images, sublinear=self.sublinear and self.training)
+            levels = list(self.fpn({str(level): output for level, output in enumerate(outputs)}).values())
+            return levels if self.large_kernel is None else self.large_kernel(levels)
 
 
 def build_backbone(settings: BackboneSettings, norm: Callable[[int], nn.Module]) -> Backbone:
@@ -125,7 +131,7 @@ def build_backbone(settings: BackboneSettings, norm: Callable[[int], nn.Module])
         return _tiny(norm, atrous=settings.atrous)
     if settings.name == "efficientnet_lite0":
         stem, layers = efficientnet_lite0(norm)
-        return Body(stem=stem, layers=layers, channels=EFFICIENTNET_CHANNELS)
+        return Body(stem=stem, layers=layers, channels=EFFICIENTNET_CHANNELS, output_scale=OUTPUT_SCALE)
     dilated = [False, False, settings.atrous]
     model = _RESNETS[settings.name](norm_layer=norm, replace_stride_with_dilation=dilated)
     return _resnet(model, atrous=settings.atrous)

@@ -120,15 +120,16 @@ def build_detector(
     *,
     num_classes: int,
     norm: NormLayers,
-    sublinear: bool,
+    sublinear: bool | str,
     seed: int,
     pretrained: bool = True,
 ) -> Detector:
     """A detector in channels-last layout on the CPU, its initial weights a function of `seed` alone.
 
-    `num_classes` counts object classes, without background. `model.backbone.weights` may be a file with either the
-    state dict of the backbone (torchvision's, for a ResNet), or one of a whole detector (bare, or under "model" as in a
-    checkpoint); `pretrained=False` leaves it alone.
+    `num_classes` counts object classes, without background; `sublinear` is True, False or "offload".
+    `model.backbone.weights` may be a file with either the state dict of the backbone (torchvision's, for a ResNet), or
+    one of a whole detector (bare, or under "average" or "model" as in a checkpoint); `pretrained=False` leaves it
+    alone.
     Raises UserError for weights that do not fit, and for own parts that cannot be made or do not fit their slot.
     """
     channels, strides = model.fpn.channels, model.backbone.strides
@@ -140,7 +141,7 @@ def build_detector(
         if model.large_kernel.size is not None:
             levels = len(pyramid_strides(strides))
             large_kernel = LargeKernels(
-                levels, channels, model.large_kernel, norm=norm.large_kernel, sublinear=sublinear
+                levels, channels, model.large_kernel, norm=norm.large_kernel, sublinear=bool(sublinear)
             )
         if model.context.scale is not None:
             context = ContextExtractor(channels, model.context, model.roi_pool, strides=strides, norm=norm.context)
@@ -197,7 +198,7 @@ def _load_weights(detector: Detector, path: Path, *, sha256: str | None) -> None
             f"model.backbone.weights={path} holds no weights that torch can read: it may be damaged, or hold more than "
             "tensors and plain values; fetch or make it again, or give another path"
         ) from error
-    state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
+    state = loaded.get("average", loaded.get("model", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise UserError(f"model.backbone.weights={path} holds {type(loaded).__name__}, and no weights by name")
     module: nn.Module = detector

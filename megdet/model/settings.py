@@ -27,6 +27,8 @@ def pyramid_strides(strides: tuple[int, ...]) -> tuple[int, ...]:
     return (*strides, 2 * strides[-1])
 
 
+OFFLOAD = "offload"
+"""Sublinear memory with what is kept in main memory (`megdet.model.offload`)."""
 PYRAMID_STRIDES = pyramid_strides(STRIDES)
 MOST_CHANNELS = 16384
 

@@ -33,7 +33,7 @@ class CostModel:
     def step_s(self, layout: Layout) -> float:
         """Seconds of one optimizer step."""
         images = layout.images_per_gpu
-        one_pass = images * (self.image_s + self.sublinear_s * layout.sublinear)
+        one_pass = images * (self.image_s + self.sublinear_s * bool(layout.sublinear))
         one_pass += self.bn_wait_s * (layout.bn_group - 1) / images
         return layout.accumulation * one_pass + all_reduce_s(layout)
 

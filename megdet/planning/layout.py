@@ -11,7 +11,7 @@ for GPUs in `batch`, never in `bn_size`. Everything is a search over divisors: p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -30,7 +30,13 @@ class Layout:
     """Consecutive GPUs that share a BN statistic; 1 where BN is frozen."""
     bn_splits: int
     """BN batches inside one GPU's forward pass; 1 where BN is frozen."""
-    sublinear: bool
+    sublinear: bool | str
+    """Whether activations are recomputed in backward; "offload": and what is kept for that lies in main memory."""
+
+    @property
+    def sublinear_text(self) -> str:
+        """off, on or offload."""
+        return self.sublinear if isinstance(self.sublinear, str) else ("off", "on")[self.sublinear]
 
     @property
     def independent_gradients(self) -> int:
@@ -53,12 +59,12 @@ class LayoutRequest:
     max_images_per_gpu: int | None
     max_images_by: str
     """The setting that says so, with its value."""
-    max_images_if_sublinear: int | None
-    """What it would be with sublinear memory, where that may be asked for and helps."""
+    max_images_if_sublinear: Mapping[bool | str, int]
+    """What it would be with more of sublinear memory (True, "offload"), where memory is what limits it."""
     frozen_images_per_gpu: int
     """Images of a pass that are worth having at once where BN is frozen, and need no statistic to share."""
     bn_across_nodes: bool
-    sublinear: bool
+    sublinear: bool | str
 
     @property
     def capacity(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from megdet.errors import UserError
 from megdet.planning.layout import divisors
+from megdet.planning.memory import MODES
 from megdet.planning.plan import Plan, make_plan
 
 CLEARLY_LESS = 0.8
@@ -27,10 +28,10 @@ def lighter_ask(plan: Plan) -> str | None:
 
 
 def _fewer_at_a_time(plan: Plan) -> Iterator[tuple[str, Plan]]:
-    """Most images first; without sublinear memory before with it."""
+    """Most images first; less of sublinear memory before more."""
     now = plan.layout
     for images in reversed([d for d in divisors(plan.config.batch) if d <= now.images_per_gpu]):
-        for sublinear in sorted({now.sublinear, True}):
+        for sublinear in MODES[MODES.index(now.sublinear) :]:
             for gpus in (now.gpus, "auto"):
                 config = copy.deepcopy(plan.config)
                 config.images_per_gpu, config.sublinear, config.gpus = images, sublinear, gpus
@@ -41,7 +42,7 @@ def _fewer_at_a_time(plan: Plan) -> Iterator[tuple[str, Plan]]:
                 own = found.layout
                 asked = [f"images_per_gpu={own.images_per_gpu}"] if own.images_per_gpu != now.images_per_gpu else []
                 asked += [f"gpus={own.gpus}"] if own.gpus != now.gpus else []
-                asked += ["sublinear=true"] if own.sublinear != now.sublinear else []
+                asked += [f"sublinear={own.sublinear}".lower()] if own.sublinear != now.sublinear else []
                 if asked:
                     yield " ".join(asked), found
                 break

@@ -2,8 +2,8 @@
 
 Counted from the shapes of the detector's layers, not fitted: float32 weights, gradients and momenta; of each
 convolution its output where a trained norm follows (which needs it for backward) and the activation after that, which
-the next one needs; one map a block with sublinear memory. On top of that come the maps that live when the pyramid is
-read.
+the next one needs; one map a block with sublinear memory, and none where they go to main memory. On top of that come
+the maps that live when the pyramid is read.
 
 `tests/training/test_memory.py` holds it to what torch's allocator counts, to 15 %. What libraries take for
 themselves (cuDNN's workspaces, the CUDA context, about 1 GB) is not in it.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from megdet.config.schema import Config
 from megdet.data.size import PADDED_TOGETHER
-from megdet.model.settings import BackboneSettings, ModelSettings, pyramid_strides
+from megdet.model.settings import OFFLOAD, BackboneSettings, ModelSettings, pyramid_strides
 from megdet.planning.module_memory import FLOAT, module_image_bytes, module_map_bytes, module_weights
 
 GB = 2**30
@@ -28,6 +28,10 @@ SMALL_GPU_GB = 4
 """Taken for the memory of a GPU, or of a process on a CPU, where `cluster.gpu_memory_gb` is not known."""
 USED_SHARE = 0.9
 """Of a GPU's memory: the rest is for CUDA itself, for libraries and for gaps between tensors."""
+
+
+MODES: tuple[bool | str, ...] = (False, True, OFFLOAD)
+"""Of sublinear memory, the one that takes most of a GPU's memory first."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ Block = tuple[_Conv, ...]
 Stage = tuple[Block, ...]
 
 
-def memory_gb(config: Config, *, images: int, sublinear: bool) -> float | None:
+def memory_gb(config: Config, *, images: int, sublinear: bool | str) -> float | None:
     """The most memory in tensors on a GPU with `images` in a pass, in GB of 2^30 bytes.
 
     For images of the largest padded size that the config allows. None for parts not counted here: a backbone of one's
@@ -75,14 +79,14 @@ def memory_gb(config: Config, *, images: int, sublinear: bool) -> float | None:
     return (_static_bytes(config, stages) + pixels * saved + images * of_image) / GB
 
 
-def most_images(config: Config, *, sublinear: bool) -> int | None:
+def most_images(config: Config, *, sublinear: bool | str) -> int | None:
     """How many images in a pass fit into `cluster.gpu_memory_gb`; None where one of the two is not known."""
     if config.cluster.gpu_memory_gb is None:
         return None
     return _images_in(USED_SHARE * config.cluster.gpu_memory_gb, config, sublinear=sublinear)
 
 
-def frozen_images(config: Config, *, sublinear: bool) -> int:
+def frozen_images(config: Config, *, sublinear: bool | str) -> int:
     """How many images to have in a pass at once where BN is frozen: what is padded together, if it fits.
 
     Two, the paper's number, where memory cannot be predicted or a GPU of unknown size may be too small for more.
@@ -91,7 +95,7 @@ def frozen_images(config: Config, *, sublinear: bool) -> int:
     return max(2, min(PADDED_TOGETHER, _images_in(room_gb, config, sublinear=sublinear) or 0))
 
 
-def _images_in(room_gb: float, config: Config, *, sublinear: bool) -> int | None:
+def _images_in(room_gb: float, config: Config, *, sublinear: bool | str) -> int | None:
     one, two = (memory_gb(config, images=images, sublinear=sublinear) for images in (1, 2))
     if one is None or two is None:
         return None
@@ -105,14 +109,17 @@ def _padded_pixels(min_size: int, max_size: int) -> int:
 
 
 def _static_bytes(config: Config, stages: Sequence[Stage]) -> float:
-    """Weights, and a gradient and a momentum of each that is trained."""
+    """Weights, and a gradient and a momentum of each that is trained; with AGVM the gradient of half a batch, with an
+    average the weights again."""
     model = config.model
     of_body = [sum(conv.weights + 2 * conv.outputs for block in stage for conv in block) for stage in stages]
     frozen = sum(of_body[: model.backbone.frozen_stages])
     rest = _pyramid_weights(model, stages) + _rpn_weights(model) + _head_weights(config)
     rest += module_weights(config)
     every = sum(of_body) + rest
-    return FLOAT * (every + 2 * (every - frozen)) + (2 * every if config.precision == "bf16" else 0)
+    of_trained = 3 if config.optimizer.agvm.interval is not None else 2
+    copies = 1 if config.optimizer.ema_decay is None else 2
+    return FLOAT * (copies * every + of_trained * (every - frozen)) + (2 * every if config.precision == "bf16" else 0)
 
 
 def _pyramid_weights(model: ModelSettings, stages: Sequence[Stage]) -> int:
@@ -131,7 +138,7 @@ def _head_weights(config: Config) -> int:
     return hidden * (model.fpn.channels * model.roi_pool.resolution**2 + hidden + 2) + 5 * classes * (hidden + 1)
 
 
-def _saved_bytes(config: Config, stages: Sequence[Stage], *, sublinear: bool, width: int) -> float:
+def _saved_bytes(config: Config, stages: Sequence[Stage], *, sublinear: bool | str, width: int) -> float:
     """What backbone and pyramid leave for backward, for each pixel of the images."""
     model = config.model
     in_body = config.bn_size > 0 and "backbone" in model.bn_in
@@ -144,10 +151,12 @@ def _saved_bytes(config: Config, stages: Sequence[Stage], *, sublinear: bool, wi
             inside = sum(conv.numbers * (conv.kept + in_body) for conv in block)
             output = block[-1].numbers
             total += output if recomputed else inside
-            largest_block = max(largest_block, inside - output if recomputed else 0.0)
+            largest_block = max(largest_block, inside - output * (sublinear != OFFLOAD) if recomputed else 0.0)
         if number == 0 and model.backbone.name != "tiny":
             # The max pooling of a ResNet: its output, and the places of the largest as int64.
             total += stage[-1][-1].numbers / 4 * (1 + 8 / width) * (not recomputed)
+    if sublinear == OFFLOAD:
+        return width * largest_block
     channels = model.fpn.channels
     in_pyramid = config.bn_size > 0 and "fpn" in model.bn_in
     # Of each level the sum that its convolution reads, and with a norm both convolutions' outputs.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from megdet.config.schema import Config
-from megdet.model.settings import narrower, pyramid_strides
+from megdet.model.settings import OFFLOAD, narrower, pyramid_strides
 
 FLOAT = 4
 """Bytes of float32."""
@@ -32,14 +32,14 @@ def module_weights(config: Config) -> int:
     return total
 
 
-def module_map_bytes(config: Config, *, sublinear: bool, width: int) -> float:
+def module_map_bytes(config: Config, *, sublinear: bool | str, width: int) -> float:
     """What their maps leave for backward, for each pixel of the images; `width`: bytes of a number in them."""
     model, total = config.model, 0.0
     channels, strides = model.fpn.channels, model.backbone.strides
     if model.large_kernel.size is not None:
         inside = 2 * narrower(model.large_kernel.channels, channels) + channels * _has_norm(config, "large_kernel")
         levels = pyramid_strides(strides)
-        total += width * channels * _cells(levels)
+        total += width * channels * _cells(levels[:1] if sublinear == OFFLOAD else levels)
         total += width * inside * _cells(levels[:1] if sublinear else levels)
     if model.context.scale is not None:
         inner = narrower(model.context.channels, channels)

@@ -17,14 +17,11 @@ from megdet.errors import UserError
 from megdet.planning.fork import Fork
 from megdet.planning.identity import RECIPE, experiment_id_of, name_of, recipe_of, refuse_old_names, run_id_of
 from megdet.planning.layout import Layout, LayoutRequest, find_layout
-from megdet.planning.memory import frozen_images, memory_gb, most_images
+from megdet.planning.memory import MODES, frozen_images, memory_gb, most_images
+from megdet.planning.notes import SUBLINEAR_FROM_BN_SIZE, notes_on
 from megdet.planning.schedule import Schedule, make_schedule
 from megdet.planning.ways_out import refusal
-from megdet.settings.own_part import TARGET
 from megdet.settings.rules import shown
-
-SUBLINEAR_FROM_BN_SIZE = 32
-"""Table 3: "When the BN size >= 32, the sublinear memory is applied"."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +149,10 @@ def make_plan(
             "data.train_images=null, data.num_classes=null: a plan needs numbers; launchers put in those of the files"
         )
     schedule = make_schedule(config.schedule, lr=config.lr, batch=config.batch, train_images=train_images)
-    wanted = config.bn_size >= SUBLINEAR_FROM_BN_SIZE if config.sublinear == "auto" else bool(config.sublinear)
+    wanted = config.bn_size >= SUBLINEAR_FROM_BN_SIZE if config.sublinear == "auto" else config.sublinear
     request = layout_request(config, sublinear=wanted)
     layout = find_layout(request)
-    if layout is None and config.sublinear == "auto" and request.max_images_if_sublinear:
+    if layout is None and config.sublinear == "auto" and True in request.max_images_if_sublinear:
         layout = find_layout(layout_request(config, sublinear=True))
     if layout is None:
         raise refusal(request)
@@ -169,25 +166,25 @@ def make_plan(
         recipe=RECIPE,
         commit=commit,
         dirty=dirty,
-        notes=tuple(_notes(config, layout, schedule, dirty=dirty)),
+        notes=tuple(notes_on(config, layout, schedule, dirty=dirty)),
         fork=fork,
         keep_epochs=tuple(keep_epochs),
         code=code,
     )
 
 
-def layout_request(config: Config, *, sublinear: bool) -> LayoutRequest:
+def layout_request(config: Config, *, sublinear: bool | str) -> LayoutRequest:
     """What a config asks of its layout; a number of images that is asked for is not held to predicted memory."""
     cluster = config.cluster
     assert isinstance(cluster.gpus_per_node, int) and config.data.train_images is not None, "as make_plan has seen"
     images_per_gpu = None if isinstance(config.images_per_gpu, str) else config.images_per_gpu
     most, by = cluster.max_images_per_gpu, f"cluster.max_images_per_gpu={cluster.max_images_per_gpu}"
-    if_sublinear = None
+    if_sublinear: dict[bool | str, int] = {}
     by_memory = most_images(config, sublinear=sublinear) if images_per_gpu is None else None
     if by_memory is not None and (most is None or by_memory < most):
-        if not sublinear:
-            more = most_images(config, sublinear=True)
-            if_sublinear = more if more is None or most is None else min(more, most)
+        for mode in MODES[MODES.index(sublinear) + 1 :]:
+            if more := most_images(config, sublinear=mode):
+                if_sublinear[mode] = more if most is None else min(more, most)
         most = by_memory
         by = f"cluster.gpu_memory_gb={cluster.gpu_memory_gb:g} (at most {most} images a GPU, by prediction)"
     return LayoutRequest(
@@ -265,58 +262,3 @@ def _differences(found: Any, expected: Any, key: str = "") -> Iterator[str]:
                 yield from _differences(found[name], expected[name], prefix + name)
     elif found != expected:
         yield f"{key} is {shown(found)} there, and {shown(expected)} by the config"
-
-
-def _notes(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool) -> list[str]:
-    notes = []
-    own_parts = list(_own_parts(asdict(config)))
-    if own_parts:
-        notes.append(f"parts of your own, imported by the ranks: {', '.join(own_parts)}")
-    if config.model.init_from is not None:
-        notes.append(f"training begins from the weights of {config.model.init_from}")
-    if layout.sublinear:
-        asked = f"bn_size >= {SUBLINEAR_FROM_BN_SIZE}, as in the paper"
-        if config.sublinear is True:
-            asked = "as asked"
-        elif config.bn_size < SUBLINEAR_FROM_BN_SIZE:
-            asked = f"without it, no layout fits cluster.gpu_memory_gb={config.cluster.gpu_memory_gb:g}"
-        notes.append(f"sublinear memory is on ({asked}): less memory, slower; the result is the same")
-    room_gb = config.cluster.gpu_memory_gb
-    takes_gb = memory_gb(config, images=layout.images_per_gpu, sublinear=layout.sublinear)
-    if room_gb is not None and takes_gb is not None and takes_gb > room_gb:
-        notes.append(
-            f"images_per_gpu={layout.images_per_gpu}, as asked, is predicted to take {takes_gb:.1f} GB, and a GPU has "
-            f"cluster.gpu_memory_gb={room_gb:g}"
-        )
-    if config.noise_scale_every and layout.independent_gradients < 2:
-        way_out = "images_per_gpu" if layout.bn_splits > 1 or not config.bn_size else "bn_size"
-        notes.append(
-            f"noise_scale_every={config.noise_scale_every} finds nothing: a step of batch={config.batch} is one "
-            f"gradient here; use a smaller {way_out}, so that it is the mean of several"
-        )
-    if layout.accumulation > 1:
-        notes.append(
-            f"{layout.accumulation} passes per step stand in for {layout.gpus * layout.accumulation} GPUs: "
-            "same images behind every statistic, more time"
-        )
-    if layout.bn_group > layout.gpus_per_node:
-        notes.append(f"BN groups of {layout.bn_group} GPUs span nodes: each BN layer talks over the network")
-    if schedule.warmup_steps:
-        notes.append(f"warm-up from {schedule.warmup_lr:g} to {schedule.lr:g} over {schedule.warmup_steps} steps")
-    train_images = config.data.train_images or 0
-    left_over = train_images - schedule.steps_per_epoch * config.batch
-    if left_over:
-        notes.append(f"{left_over} of {train_images} images are left over in every epoch")
-    if dirty:
-        notes.append("the code differs from the commit that is recorded")
-    return notes
-
-
-def _own_parts(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """`model.backbone my_package.MyBackbone` for each part that is a user's own, and none of megdet's switches."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            if name != "custom":
-                yield from _own_parts(value, f"{prefix}{name}.")
-            elif not value[TARGET].startswith("megdet."):
-                yield f"{prefix.removesuffix('.')} {value[TARGET]}"

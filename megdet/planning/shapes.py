@@ -30,7 +30,7 @@ def shapes_of(config: Config, *, commit: str = "unknown", dirty: bool = False) -
     chosen = make_plan(config, commit=commit, dirty=dirty)
     layouts: dict[Layout, None] = {}
     too_large = 0
-    for sublinear in (False, True) if config.sublinear == "auto" else (bool(config.sublinear),):
+    for sublinear in (False, True) if config.sublinear == "auto" else (config.sublinear,):
         request = layout_request(chosen.config, sublinear=sublinear)
         found = list(all_layouts(request))
         layouts |= dict.fromkeys(found)
@@ -45,6 +45,13 @@ def asked_of(plan: Plan) -> str:
     layout = plan.layout
     sublinear = str(layout.sublinear).lower()
     return f"gpus={layout.gpus} images_per_gpu={layout.images_per_gpu} sublinear={sublinear}"
+
+
+def on_any(config: Config) -> Config:
+    """The config with as many GPUs and nodes as there are, instead of those that it asks for (`cluster.elastic`)."""
+    config = copy.deepcopy(config)
+    config.gpus = config.images_per_gpu = config.cluster.nodes = "auto"
+    return config
 
 
 def _with(config: Config, layout: Layout, *, commit: str, dirty: bool) -> Plan:

@@ -72,9 +72,10 @@ def _ways_out(request: LayoutRequest) -> list[str]:
             ways.append(f"cluster.max_images_per_gpu={layout.images_per_gpu}")
         elif layout:
             ways.append("cluster.gpu_memory_gb=null, which tries it all the same")
-    sublinear = request.max_images_if_sublinear
-    if sublinear and find_layout(replace(request, max_images_per_gpu=sublinear)):
-        ways.append("sublinear=true")
+    for sublinear, most in request.max_images_if_sublinear.items():
+        if find_layout(replace(request, max_images_per_gpu=most)):
+            ways.append(f"sublinear={sublinear}".lower())
+            break
     if not request.bn_across_nodes and find_layout(replace(request, bn_across_nodes=True)):
         ways.append("cluster.bn_across_nodes=true")
     if request.gpus and request.gpus > request.capacity:

@@ -34,8 +34,8 @@ DIVERGED = Cause(
 )
 CUDA_MEMORY = Cause(
     "CUDA out of memory",
-    "put fewer images on a GPU at a time: sublinear=true, cluster.max_images_per_gpu=N below what was tried, or more "
-    "GPUs. The result stays the same.",
+    "put fewer images on a GPU at a time: sublinear=true or offload, cluster.max_images_per_gpu=N below what was "
+    "tried, or more GPUs. The result stays the same.",
     _words(r"CUDA (error: )?out of memory", r"OutOfMemoryError", r"CUBLAS_STATUS_ALLOC_FAILED", r"HIP out of memory"),
 )
 HOST_MEMORY = Cause(

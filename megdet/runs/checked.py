@@ -25,7 +25,7 @@ def checked(cls: type[T], values: Any) -> T:
     hashable: Any = cls
     kinds, needed = _fields(hashable)
     if unknown := values.keys() - kinds.keys():
-        raise ValueError(f"it has {min(unknown)!r}, which is not known")
+        raise ValueError(f"it has {min(unknown)!r:.40}, which is not known")
     if missing := needed - values.keys():
         raise ValueError(f"it lacks {min(missing)!r}")
     return cls(**{name: _value(kinds[name], value, name) for name, value in values.items()})

@@ -134,7 +134,7 @@ def read_journal(folder: RunFolder, *, kinds: Sequence[str] = KINDS) -> list[dic
     except FileNotFoundError:
         return []
     lines = []
-    wanted, known = (tuple(f'{{"kind": "{kind}"' for kind in these) for these in (kinds, KINDS))
+    wanted, known = (tuple(map(_beginning, these)) for these in (kinds, KINDS))
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
             if line.startswith(wanted):
@@ -144,6 +144,10 @@ def read_journal(folder: RunFolder, *, kinds: Sequence[str] = KINDS) -> list[dic
         except (ValueError, KeyError, RecursionError):
             raise UserError(f"{path}, line {number} is damaged; mend or remove it") from None
     return lines
+
+
+def _beginning(kind: str) -> str:
+    return f'{{"kind": "{kind}"'
 
 
 def _refuse(constant: str) -> None:
@@ -164,7 +168,7 @@ def _parsed(text: str) -> dict[str, Any]:
     else:
         right &= kinds.count(str) == 1 and _NUMBERS.issuperset(kinds)  # the one text is `kind`
         right &= kind != "epoch" or type(line["epoch"]) is int
-    if not right:
+    if not right or not text.startswith(_beginning(kind)):  # another kind may come second
         raise ValueError
     return line
 

@@ -168,6 +168,8 @@ def _finished(runs: Path) -> Iterable[_Measured]:
             evaluations = plan["schedule"]["epochs"]
         except (ValueError, TypeError, KeyError):
             continue  # damaged, or of another version: it says nothing that can be used here
+        if state.gpus(layout.gpus) != layout.gpus:
+            continue  # its seconds are those of several layouts
         yield _Measured(kind, layout, state.train_s / state.step, state.eval_s / evaluations * layout.gpus, RUNS)
 
 

@@ -32,7 +32,7 @@ def save_backbone(folder: Path, file: Path) -> int:
         raise UserError(f"{folder} has no checkpoint.pt; name the folder of a run that has trained, one of runs/")
     if file.exists():
         raise UserError(f"{file} exists, and runs may have started from it; choose another name")
-    body = {name.removeprefix(BODY): value for name, value in checkpoint.model.items() if name.startswith(BODY)}
+    body = {name.removeprefix(BODY): value for name, value in checkpoint.trained.items() if name.startswith(BODY)}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(file, body)
     return sum(value.numel() for value in body.values())

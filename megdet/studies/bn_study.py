@@ -30,7 +30,8 @@ from rich.table import Table
 from torch import Tensor
 
 from megdet.data.batch import ImageBatch
-from megdet.data.loader import EvalLoader, TrainLoader
+from megdet.data.eval_loader import EvalLoader
+from megdet.data.loader import TrainLoader
 from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector

@@ -108,9 +108,17 @@ def _cells(point: Point) -> list[str]:
     layout, schedule = plan.layout, plan.schedule
     numbers = (config.batch, config.bn_size, layout.gpus, layout.nodes, layout.images_per_gpu, layout.accumulation)
     bn = (layout.bn_group, layout.bn_splits) if config.bn_size else ("frozen", "")
-    sublinear = "on" if layout.sublinear else "off"
     return [
-        str(cell) for cell in (plan.run_id, *numbers, *bn, sublinear, f"{schedule.lr:g}", schedule.steps, _memory(plan))
+        str(cell)
+        for cell in (
+            plan.run_id,
+            *numbers,
+            *bn,
+            layout.sublinear_text,
+            f"{schedule.lr:g}",
+            schedule.steps,
+            _memory(plan),
+        )
     ]
 
 
@@ -134,8 +142,7 @@ def _cost_cells(point: Point, cost: Prediction | None) -> tuple[str, str]:
     state = folder_of(point.plan).state() if point.plan else None
     if point.plan is None or state is None or not _is_over(point):
         return "", ""
-    seconds = state.train_s + state.eval_s
-    return duration_text(seconds), _short((seconds - state.shared_s) / 3600 * point.plan.layout.gpus)
+    return duration_text(state.train_s + state.eval_s), _short(state.gpu_hours(point.plan.layout.gpus))
 
 
 def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from megdet.config.compose import Asked
+from megdet.config.locations import LAUNCH
 from megdet.data.resolve import DataResolver
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.interface import Launcher
@@ -44,6 +45,11 @@ def run_points(
     launcher = launcher or LocalLauncher()
     try:
         sweep.check("sweep.")  # once for all points
+        if sweep.seeds is not None:
+            raise UserError(
+                f"sweep.seeds={sweep.seeds} is for sweeps of megdet's own: add -m and the rows to compare, without "
+                f"hydra/sweeper ({LAUNCH} -m sweep=table3 sweep.seeds={sweep.seeds}), or leave it out"
+            )
     except UserError as error:
         return report(error)
     data = DataResolver()
@@ -68,7 +74,7 @@ def run_points(
             print(launcher.preview(plans, canaries=canaries) if shown else "", end="", flush=True)
             return ExitCode.OK
         make_ready(plans, anew=sweep.on_existing == "force")
-        folder = _on_record(points, arguments) if arguments else None
+        folder = on_record(points, arguments) if arguments else None
         code = _start(points, plans, launcher, canaries)
     except UserError as error:
         return report(error)
@@ -85,7 +91,8 @@ def report(error: UserError) -> ExitCode:
     return ExitCode.USER_ERROR
 
 
-def _on_record(points: Sequence[Point], arguments: Sequence[str]) -> Path | None:
+def on_record(points: Sequence[Point], arguments: Sequence[str]) -> Path | None:
+    """The folder of the sweep of these points, made or found; None for a single run."""
     plans = [point.plan for point in points if point.plan]
     first = points[0].asked
     given = {argument.partition("=")[0] for argument in arguments}

@@ -130,6 +130,7 @@ def tags(plan: Mapping[str, Any], state: RunState, made_from: Provenance, folder
         "asked/bn_size": f"{plan['config']['bn_size']:07d}",
         "asked/lr": f"{plan['schedule']['lr']:013.8f}",
         **plan["layout"],
+        "gpus": state.gpus(plan["layout"]["gpus"]),
     }
     return {key: str(value)[:5000] for key, value in facts.items()}  # MLflow's limit is 8000 bytes
 

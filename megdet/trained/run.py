@@ -72,7 +72,7 @@ class TrainedRun:
         self.epoch = round(self.step / self.plan.schedule.steps_per_epoch, 4)
         self.bf16 = use_precision(self.plan.config.precision)
         self.detector: Detector = detector_of(self.plan, self.ranks, pretrained=False).eval()
-        self.detector.load_state_dict(checkpoint.model)
+        self.detector.load_state_dict(checkpoint.trained)
 
     def __repr__(self) -> str:
         config = self.plan.config

@@ -16,7 +16,8 @@ import numpy as np
 from megdet.data.annotations import Annotations
 from megdet.data.batch import ImageBatch
 from megdet.data.coco import CocoSplit
-from megdet.data.loader import EvalLoader, limits_of
+from megdet.data.eval_loader import EvalLoader
+from megdet.data.reader import limits_of
 from megdet.data.settings import MOST_PIXELS
 from megdet.errors import UserError
 from megdet.trained.fusion import fuse

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from megdet.data.data_set import DataSet
-from megdet.data.loader import EvalLoader, TrainLoader
+from megdet.data.eval_loader import EvalLoader
+from megdet.data.loader import TrainLoader
 from megdet.model.detector import Detector, build_detector
 from megdet.model.norms import norm_layers
 from megdet.planning.plan import Plan
@@ -15,6 +16,7 @@ from megdet.runs.folder import RunFolder
 from megdet.tracking.mirror import Mirror
 from megdet.tracking.moved import uri_here
 from megdet.tracking.uri import default_uri
+from megdet.training.average import WeightAverage
 from megdet.training.distributed import Ranks, bn_group_of
 from megdet.training.learning_rate import LearningRate, build_learning_rate
 from megdet.training.noise_scale import NoiseMeter
@@ -84,7 +86,15 @@ def detector_of(plan: Plan, ranks: Ranks, *, pretrained: bool = True) -> Detecto
 
 def optimizer_of(plan: Plan, detector: Detector) -> torch.optim.Optimizer:
     """The optimizer of all parameters that are not frozen, norms included."""
-    return build_optimizer(plan.config.optimizer, detector, lr=plan.schedule.lr)
+    return build_optimizer(
+        plan.config.optimizer, detector, lr=plan.schedule.lr, warmup_steps=plan.schedule.warmup_steps
+    )
+
+
+def average_of(plan: Plan, detector: Detector) -> WeightAverage | None:
+    """The running average of the weights, where one is asked for."""
+    decay = plan.config.optimizer.ema_decay
+    return None if decay is None else WeightAverage(detector, decay)
 
 
 def learning_rate_of(plan: Plan) -> LearningRate:

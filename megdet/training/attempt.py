@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from megdet.data.bad_images import check_bad_images
 from megdet.data.batch import TrainingStep
 from megdet.data.data_set import read_data
-from megdet.data.loader import check_bad_images
 from megdet.errors import ExitCode
 from megdet.planning.plan import Plan
 from megdet.runs.classes import Classes
@@ -19,6 +19,7 @@ from megdet.runs.job_environment import JobEnvironment, NoJob
 from megdet.runs.provenance import check_same_data
 from megdet.runs.status import Status
 from megdet.training.assemble import (
+    average_of,
     detector_of,
     learning_rate_of,
     loaders_of,
@@ -26,6 +27,7 @@ from megdet.training.assemble import (
     optimizer_of,
     recorder_of,
 )
+from megdet.training.average import evaluated_weights
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import Ranks, any_over_ranks, union_over_ranks
 from megdet.training.divergence import Diverged
@@ -107,9 +109,12 @@ class Attempt:
         self.last_pass = LastPass(self.detector)
         self.model = data_parallel(self.detector)
         self.optimizer = optimizer_of(plan, self.detector)
+        self.average = average_of(plan, self.detector)
         self.learning_rate = learning_rate_of(plan)
         self.noise = noise_meter_of(plan, ranks, self.detector)
-        self.state = checkpoint.restore(self.detector, self.optimizer) if checkpoint else TrainingState()
+        self.state = TrainingState()
+        if checkpoint:
+            self.state = checkpoint.restore(self.detector, self.optimizer, self.average)
         self.bf16 = use_precision(plan.config.precision)
         recorded = self.going_on.epochs
         self.epochs_done = len(recorded)
@@ -117,6 +122,7 @@ class Attempt:
             # The checkpoint was made before the evaluation that is on record.
             self.state.totals = EpochTotals()
             self.state.past_train_s, self.state.eval_s = recorded[-1]["train_s"], recorded[-1]["eval_s"]
+        self.state.go_on_with(plan.layout.gpus)
         self._saved_at = time.monotonic()
         # Every rank reads journal and checkpoint before rank 0 begins to write.
         dist.barrier()
@@ -182,6 +188,7 @@ class Attempt:
             stop_requested=self.stop.requested,
             on_step=self._after_step,
             noise=self.noise,
+            average=self.average,
         )
 
     def _train(self, epoch: int) -> None:
@@ -215,14 +222,15 @@ class Attempt:
         began = time.perf_counter()
         self.watchdog.doing(EVALUATING)
         self.progress.evaluating(len(self.eval_loader))
-        found = detect(
-            self.detector,
-            self.eval_loader,
-            category_ids=self.eval_loader.split.category_ids,
-            device=self.ranks.device,
-            bf16=self.bf16,
-            on_batch=self._after_evaluation_batch,
-        )
+        with evaluated_weights(self.average):
+            found = detect(
+                self.detector,
+                self.eval_loader,
+                category_ids=self.eval_loader.split.category_ids,
+                device=self.ranks.device,
+                bf16=self.bf16,
+                on_batch=self._after_evaluation_batch,
+            )
         found = gather_found(found, self.ranks.device)
         self.state.eval_s += time.perf_counter() - began
         return found
@@ -284,6 +292,6 @@ class Attempt:
             self.watchdog.doing("saving a checkpoint")
             self.folder.check_owner()
             self.recorder.about_to_save()
-            checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state)
+            checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state, self.average)
             checkpoint.write(self.folder.checkpoint, before=self.folder.keep_checkpoint)
             self.recorder.saved(self.state)

@@ -13,6 +13,7 @@ from megdet.runs.canary import STEPS
 from megdet.runs.canary_report import CanaryReport
 from megdet.runs.status import Status
 from megdet.training.attempt import Attempt
+from megdet.training.average import evaluated_weights
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.distributed import any_over_ranks
 from megdet.training.divergence import Diverged
@@ -73,14 +74,15 @@ class CanaryAttempt(Attempt):
         split = self.eval_loader.split
         for _ in range(2):  # the first time, libraries warm up
             began = time.perf_counter()
-            found = detect(
-                self.detector,
-                batches,
-                category_ids=split.category_ids,
-                device=self.ranks.device,
-                bf16=self.bf16,
-                on_batch=self.progress.evaluated,
-            )
+            with evaluated_weights(self.average):
+                found = detect(
+                    self.detector,
+                    batches,
+                    category_ids=split.category_ids,
+                    device=self.ranks.device,
+                    bf16=self.bf16,
+                    on_batch=self.progress.evaluated,
+                )
             seconds = time.perf_counter() - began
         found = gather_found(found, self.ranks.device)
         if self.recorder:
@@ -94,7 +96,8 @@ class CanaryAttempt(Attempt):
         if self.recorder:
             self.watchdog.doing("saving a checkpoint")
             self.folder.check_owner()
-            Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state).write(self.folder.checkpoint)
+            checkpoint = Checkpoint.of(self.plan.run_id, self.detector, self.optimizer, self.state, self.average)
+            checkpoint.write(self.folder.checkpoint)
             self.folder.checkpoint.unlink()
 
     def _report(self, eval_gpu_s: float, peak_gb: float) -> ExitCode:

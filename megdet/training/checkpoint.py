@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from megdet.errors import UserError
 from megdet.runs.files import replacing
+from megdet.training.average import WeightAverage
 from megdet.training.divergence import LossWatch
 from megdet.training.state import TrainingState
 from megdet.training.totals import EpochTotals
@@ -38,16 +39,36 @@ class Checkpoint:
     optimizer: dict[str, Any]
     """The optimizer's state dict: the momenta, by number of parameter."""
     state: TrainingState
+    average: dict[str, Tensor] | None = None
+    """The running average of `model`, where the run has one."""
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """What the run has learned: the average, where it has one."""
+        return self.model if self.average is None else self.average
 
     @classmethod
-    def of(cls, run_id: str, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> Checkpoint:
+    def of(
+        cls,
+        run_id: str,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: TrainingState,
+        average: WeightAverage | None = None,
+    ) -> Checkpoint:
         """Of a training as it stands, with references to its tensors."""
-        return cls(run_id, model.state_dict(), optimizer.state_dict(), state)
+        averaged = None if average is None else average.state_dict()
+        return cls(run_id, model.state_dict(), optimizer.state_dict(), state, averaged)
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
-        """Make model and optimizer those of the checkpoint; the state that goes with them."""
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None = None
+    ) -> TrainingState:
+        """Make model, optimizer and average those of the checkpoint; the state that goes with them."""
         model.load_state_dict(self.model)
         optimizer.load_state_dict(self.optimizer)
+        if average is not None:
+            assert self.average is not None, "the run's id says that it has one"
+            average.load_state_dict(self.average)
         return self.state
 
     def write(self, path: Path, *, before: Callable[[], None] | None = None) -> None:
@@ -63,6 +84,8 @@ class Checkpoint:
             "optimizer": self.optimizer,
             "state": asdict(self.state),
         }
+        if self.average is not None:
+            content["average"] = self.average
         write_tensors(path, content, before=before)
 
     @classmethod

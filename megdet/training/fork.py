@@ -49,7 +49,7 @@ def take_over(plan: Plan, folder: RunFolder, *, data_sha256: str) -> str:
     forked = {"kind": "event", "event": FORKED, "step": step, "run": source.name, "epochs": epoch}
     folder.check_owner()
     replace_file(folder.journal, text_of([*lines, forked]))
-    state = replace(checkpoint.state, shared_s=shared_s)
+    state = replace(checkpoint.state, shared_s=shared_s, gpus=plan.layout.gpus, moved_s=shared_s, moved_gpu_s=0.0)
     replace(checkpoint, run_id=plan.run_id, state=state).write(folder.checkpoint, before=folder.check_owner)
     return ""
 

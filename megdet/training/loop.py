@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,12 +13,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from megdet.data.batch import TrainingStep
+from megdet.data.batch import ImageBatch, TrainingStep
 from megdet.model.cgbn import update_running_statistics
 from megdet.model.output import TrainingOutput
+from megdet.training.agvm import AGVM
+from megdet.training.average import WeightAverage
 from megdet.training.divergence import LossWatch
+from megdet.training.halves import Gradients, gradients_by_half, halves_of
 from megdet.training.named_sums import NamedSums
-from megdet.training.noise_scale import NoiseMeter
+from megdet.training.noise_scale import NoiseMeter, NoiseSample
 from megdet.training.totals import EpochTotals, Step
 
 
@@ -55,11 +58,12 @@ def train_epoch(
     stop_requested: Callable[[], bool],
     on_step: Callable[[Step, float], None],
     noise: NoiseMeter | None = None,
+    average: WeightAverage | None = None,
 ) -> None:
     """Train on this rank's share of `steps`, each of `batch` images over all ranks.
 
     `first_step` optimizer steps are already done. `totals` is added to. `on_step(step, seconds)` is called after each
-    step, on every rank. `noise` measures the noise scale of some of the steps.
+    step, on every rank. `noise` measures the noise scale of some of the steps; `average` follows the weights.
 
     Raises:
         Diverged: when `watch` says so; the weights are those before the step that showed it.
@@ -73,17 +77,17 @@ def train_epoch(
         lr = lr_at(number)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        measured = noise.of_step(number) if noise else None
-        accumulate_gradients(
-            model,
-            training_step,
-            sums,
-            batch=batch,
-            device=device,
-            bf16=bf16,
-            after_pass=measured.pass_is_over if measured else None,
-        )
-        samples = measured.end() if measured else {}
+        samples: Mapping[str, NoiseSample] = {}
+        if isinstance(optimizer, AGVM) and optimizer.compares_at(number):
+            halves = accumulate_by_half(model, training_step, sums, batch=batch, device=device, bf16=bf16)
+            optimizer.compare(*halves)
+        else:
+            measured = noise.of_step(number) if noise else None
+            after_pass = measured.pass_is_over if measured else None
+            accumulate_gradients(
+                model, training_step, sums, batch=batch, device=device, bf16=bf16, after_pass=after_pass
+            )
+            samples = measured.end() if measured else {}
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm or float("inf"))
         report = sums.over_ranks(stop_requested=stop_requested())
         step = Step(
@@ -93,11 +97,14 @@ def train_epoch(
             counts=report.counts,
             grad_norm=grad_norm.item(),
             noise=samples,
+            lr_factors=optimizer.factors if isinstance(optimizer, AGVM) else {},
         )
         watch.see(step.step, loss=step.loss, grad_norm=step.grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         update_running_statistics(model)
+        if average is not None:
+            average.update(step.step)
         seconds = time.perf_counter() - began
         began += seconds
         totals.add(step, seconds)
@@ -121,14 +128,47 @@ def accumulate_gradients(
     What the detector reports of each pass is added to `sums`, and `after_pass()` is called after its backward.
     """
     image_batches = step.image_batches
+    # DDP averages over ranks what is to be summed over them.
+    scale = dist.get_world_size() / batch
     for images in image_batches:
         # Gradients cross the GPUs once per step, with the last backward.
         with nullcontext() if images is image_batches[-1] else model.no_sync():
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                output: TrainingOutput = model(images.to(device))
-            loss = torch.stack(list(output.losses.values())).sum()
-            # DDP averages over ranks what is to be summed over them.
-            (loss * (dist.get_world_size() / batch)).backward()
-        sums.add(output)
+            sums.add(_backward(model, images, scale=scale, device=device, bf16=bf16))
         if after_pass:
             after_pass()
+
+
+def accumulate_by_half(
+    model: DistributedDataParallel,
+    step: TrainingStep,
+    sums: NamedSums,
+    *,
+    batch: int,
+    device: torch.device,
+    bf16: bool,
+) -> tuple[Gradients, Gradients]:
+    """As `accumulate_gradients`, but to the last bits; returns what each half of the batch gave to the gradient.
+
+    The gradients of each half cross the GPUs when all of it is done, so this takes longer.
+    """
+
+    # Past DDP, whose own collectives (it arranges its buckets in the forward after the first step) would meet those of
+    # ranks that have nothing of a half.
+    detector = model.module
+
+    def backward(images: ImageBatch) -> None:
+        sums.add(_backward(detector, images, scale=1 / batch, device=device, bf16=bf16))
+
+    halves = halves_of(step, batch=batch, rank=dist.get_rank(), world_size=dist.get_world_size())
+    return gradients_by_half(detector, halves, backward=backward)
+
+
+def _backward(
+    model: nn.Module, images: ImageBatch, *, scale: float, device: torch.device, bf16: bool
+) -> TrainingOutput:
+    """Forward and backward of the images of one pass; their loss, times `scale`, adds to the gradient."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        output: TrainingOutput = model(images.to(device))
+    loss = torch.stack(list(output.losses.values())).sum()
+    (loss * scale).backward()
+    return output

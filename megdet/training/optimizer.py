@@ -1,4 +1,4 @@
-"""The optimizer: the paper's SGD, or one's own."""
+"""The optimizer: the paper's SGD, AGVM, or one's own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import Parameter
 
 from megdet.config.optimizer import OptimizerSettings
 from megdet.settings.own_part import make, misfit
+from megdet.training.agvm import AGVM, modules_of
 
 
 class OptimizerFactory(Protocol):
@@ -23,13 +24,22 @@ class OptimizerFactory(Protocol):
     def __call__(self, parameters: Sequence[Parameter], *, lr: float) -> torch.optim.Optimizer: ...
 
 
-def build_optimizer(settings: OptimizerSettings, model: nn.Module, *, lr: float) -> torch.optim.Optimizer:
-    """SGD as in section 4 of the paper, or the user's own, of all parameters of `model` that are trained.
+def build_optimizer(
+    settings: OptimizerSettings, model: nn.Module, *, lr: float, warmup_steps: int
+) -> torch.optim.Optimizer:
+    """SGD as in section 4 of the paper, AGVM, or the user's own, of all parameters of `model` that are trained.
 
-    Raises UserError for an own one that is no torch optimizer of all of them.
+    Raises UserError for an own one that is no torch optimizer of all of them, and for AGVM without its anchor.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if settings.custom is None:
+        if settings.agvm.interval is not None:
+            by_module = [
+                {"params": group, "weight_decay": decay, "module": module}
+                for module, own in modules_of(model).items()
+                for decay, group in _by_weight_decay(settings, model, own).items()
+            ]
+            return AGVM(by_module, lr=lr, momentum=settings.momentum, settings=settings.agvm, first_step=warmup_steps)
         groups = [
             {"params": group, "weight_decay": decay}
             for decay, group in _by_weight_decay(settings, model, parameters).items()

@@ -63,6 +63,7 @@ class Recorder:
             loss=step.loss,
             **step.losses,
             grad_norm=step.grad_norm,
+            **{f"lr_factor_{module}": factor for module, factor in step.lr_factors.items()},
             images_per_s=round(images_per_s, 3),
         )
 
@@ -138,6 +139,7 @@ class Recorder:
             train_s=round(training.train_s, 3),
             eval_s=round(training.eval_s, 3),
             shared_s=round(training.shared_s, 3),
+            gpu_s=round(training.gpu_s, 3) if training.gpus else None,
             step=training.step,
             reason=reason,
             journal_bytes=journal_bytes,

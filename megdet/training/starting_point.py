@@ -81,7 +81,7 @@ def _state_of(folder: RunFolder, sha256: str | None) -> dict[str, Tensor]:
         )
     checkpoint = Checkpoint.read(folder.checkpoint, torch.device("cpu"))
     assert checkpoint is not None, "it has just been read"
-    return checkpoint.model
+    return checkpoint.trained
 
 
 def _fits(head: str, state: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:

@@ -24,6 +24,8 @@ class Step:
     grad_norm: float
     noise: Mapping[str, NoiseSample] = field(default_factory=dict)
     """By module, where the step was measured."""
+    lr_factors: dict[str, float] = field(default_factory=dict)
+    """By module, what its learning rate is multiplied by; empty where all have the same."""
 
     @property
     def loss(self) -> float:

@@ -342,7 +342,7 @@ def test_a_mistyped_table_is_one_message_with_the_near_one(name: str) -> None:
 def test_a_table_of_published_results_has_nothing_to_run_and_is_not_proposed() -> None:
     with pytest.raises(UserError, match=r"sweep\.rows=table4: nothing is to be run for it"):
         points_of("sweep.rows=table4")
-    with pytest.raises(UserError, match=r"Use one of ablation, figure1, figure4, table1, table2, table3, or"):
+    with pytest.raises(UserError, match=r"Use one of ablation, beyond, figure1, figure4, table1, table2, table3, or"):
         points_of("sweep.rows=tabel4")
 
 

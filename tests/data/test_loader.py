@@ -19,9 +19,10 @@ from torchvision.transforms.v2 import functional as transforms
 
 from megdet.data.batch import ImageBatch
 from megdet.data.coco import CocoSplit
+from megdet.data.eval_loader import EvalLoader
 from megdet.data.files import DataFiles
 from megdet.data.images import MEAN_COLOUR, resized_size
-from megdet.data.loader import EvalLoader, TrainLoader
+from megdet.data.loader import TrainLoader
 from megdet.data.sampler import drawn_scale, is_flipped, sampling_key
 from megdet.errors import UserError
 

@@ -50,6 +50,8 @@ def test_commands_within_sentences_are_there(page: Path) -> None:
                 assert target in targets, code
             case ["python", "-m", module, *_] if module.startswith(("megdet.", "benchmarks.", "tests.")):
                 spec = find_spec(module)
+                if spec and spec.submodule_search_locations:  # a package runs by its __main__.py
+                    spec = find_spec(f"{module}.__main__")
                 assert spec and spec.origin and "__main__" in Path(spec.origin).read_text(), f"{code} does nothing"
 
 

@@ -187,8 +187,8 @@ def state_says(content: bytes) -> dict[str, Any] | None:
     if "state" in said:
         said = {"status": said.pop("state"), **said}
     whole = {
-        "ended": None, "train_s": 0.0, "eval_s": 0.0, "shared_s": 0.0, "step": 0, "reason": None,
-        "journal_bytes": None, **said,
+        "ended": None, "train_s": 0.0, "eval_s": 0.0, "shared_s": 0.0, "gpu_s": None, "step": 0,
+        "reason": None, "journal_bytes": None, **said,
     }  # fmt: skip
     right = {
         "status": whole.get("status") in list(Status),
@@ -198,6 +198,7 @@ def state_says(content: bytes) -> dict[str, Any] | None:
         "train_s": is_a(whole["train_s"], int, float) and whole["train_s"] >= 0,
         "eval_s": is_a(whole["eval_s"], int, float) and whole["eval_s"] >= 0,
         "shared_s": is_a(whole["shared_s"], int, float) and whole["shared_s"] >= 0,
+        "gpu_s": whole["gpu_s"] is None or (is_a(whole["gpu_s"], int, float) and whole["gpu_s"] >= 0),
         "step": is_a(whole["step"], int) and whole["step"] >= 0,
         "reason": whole["reason"] is None or is_a(whole["reason"], str),
         "journal_bytes": whole["journal_bytes"] is None

@@ -26,9 +26,15 @@ def test_a_run_goes_on_on_half_the_ranks_with_the_same_batch_and_bn_size(tmp_pat
     started.send_signal(signal.SIGTERM)
     assert started.wait(timeout=60) == 3, "interrupted"
     folder = folder_of(two)
-    before = measured_by(folder)
+    before, stopped_state = measured_by(folder), folder.state()
+    assert stopped_state is not None
     assert launch(two, tmp_path / "log.txt").wait(timeout=200) == 0, (tmp_path / "log.txt").read_text()[-2000:]
     assert "resumed" in events_of(folder)
+    stopped, ended = stopped_state, folder.state()
+    assert ended is not None and stopped.gpu_s is not None and ended.gpu_s is not None
+    assert stopped.gpu_s == pytest.approx(4 * (stopped.train_s + stopped.eval_s), abs=0.1)
+    own_s = ended.train_s + ended.eval_s - stopped.train_s - stopped.eval_s
+    assert ended.gpu_s == pytest.approx(stopped.gpu_s + 2 * own_s, abs=0.1), "each attempt counts on its own GPUs"
 
     after, undisturbed = measured_by(folder), measured_by(folder_of(quiet))
     assert after[: len(before)] == before, "what was made stays"

@@ -21,6 +21,8 @@ from typing import Any
 
 FOLDER = "FAKE_SLURM"
 """Environment variable: where the jobs are kept."""
+NODES_UP = "nodes-up"
+"""In that folder: how many nodes are in service, one GPU each; without it all jobs start."""
 KILL_WAIT_S = 5.0
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 
@@ -29,7 +31,7 @@ def install(folder: Path) -> dict[str, str]:
     """The environment of a user of this Slurm."""
     programs = folder / "bin"
     programs.mkdir(parents=True)
-    for name in ("sbatch", "srun", "squeue", "scontrol", "scancel", "sacct"):
+    for name in ("sbatch", "srun", "squeue", "scontrol", "scancel", "sacct", "sinfo"):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -S {__file__} {name} "$@"\n')
         (programs / name).chmod(0o755)
     return {FOLDER: str(folder), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
@@ -77,6 +79,13 @@ def sbatch(script: str) -> int:
 def run(job: str) -> int:
     """The life of one job, restarts and all."""
     while True:
+        with record(job) as values:
+            if values["state"] == "CANCELLED":
+                return 0
+            needed = int(values["options"]["nodes"])
+        if needed > nodes_up(needed):
+            time.sleep(0.05)
+            continue
         with record(job) as values:
             if values["state"] == "CANCELLED":
                 return 0
@@ -136,6 +145,19 @@ def srun(*words: str) -> int:
             for task in tasks:
                 task.kill()
         time.sleep(0.02)
+
+
+def nodes_up(otherwise: int) -> int:
+    try:
+        return int((Path(os.environ[FOLDER]) / NODES_UP).read_text())
+    except FileNotFoundError:
+        return otherwise
+
+
+def sinfo(*words: str) -> int:
+    for state, nodes in (("idle", nodes_up(4)), ("drained", 4 - nodes_up(4))):
+        print(f"gpu*|up|infinite|{nodes}|8|100000|gpu:1|(null)|{state}")
+    return 0
 
 
 def squeue(*words: str) -> int:

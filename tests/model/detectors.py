@@ -39,7 +39,7 @@ def small_detector(
     num_classes: int = NUM_CLASSES,
     norm: NormLayers = FROZEN,
     score_threshold: float = 0.05,
-    sublinear: bool = False,
+    sublinear: bool | str = False,
     sampler: str = "balanced",
     seed: int = 0,
 ) -> Detector:

@@ -20,6 +20,7 @@ from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.model.norms import NormLayers
 from megdet.model.output import TrainingOutput
+from megdet.model.settings import OFFLOAD
 from tests.model.detectors import (
     NUM_CLASSES,
     TRAINED,
@@ -155,12 +156,13 @@ def test_bfloat16_autocast_stays_near_float32_and_keeps_losses_in_float32(detect
     assert all(bool(g.isfinite().all()) for g in gradients(low).values())
 
 
+@pytest.mark.parametrize("sublinear", [True, OFFLOAD])
 @pytest.mark.parametrize("backbone", ["tiny", "resnet18"])
-def test_sublinear_memory_changes_neither_losses_nor_gradients(backbone: str) -> None:
+def test_sublinear_memory_changes_neither_losses_nor_gradients(backbone: str, sublinear: bool | str) -> None:
     batch = random_batch(SIZES[:2])
     results = []
-    for sublinear in (False, True):
-        detector = small_detector(backbone=backbone, sublinear=sublinear, frozen_stages=1)
+    for mode in (False, sublinear):
+        detector = small_detector(backbone=backbone, sublinear=mode, frozen_stages=1)
         results.append((loss_values(train_pass(detector, batch)), gradients(detector)))
     (plain, plain_gradients), (saved, saved_gradients) = results
     assert torch.equal(plain, saved)

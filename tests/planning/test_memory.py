@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from megdet.config.cluster import ClusterSettings
+from megdet.config.compose import compose
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.planning.lighter import lighter_ask
@@ -22,7 +23,7 @@ def plan_of(gpu_memory_gb: float | None, **asked: object) -> Plan:
 def asked_by(text: str) -> dict[str, object]:
     """The overrides of `images_per_gpu=4 sublinear=true (...)`."""
     words = [word.partition("=") for word in text.partition(" (")[0].split()]
-    return {key: True if value == "true" else int(value) for key, _, value in words}
+    return {key: {"true": True, "offload": "offload"}.get(value) or int(value) for key, _, value in words}
 
 
 @pytest.mark.parametrize("gb", [80.0, 40.0, 24.0, 16.0, 12.0])
@@ -53,6 +54,32 @@ def test_sublinear_false_is_obeyed_and_the_refusal_names_the_ways_out() -> None:
     assert "cluster.gpu_memory_gb=24" in said and "sublinear=true" in said and "cluster.gpu_memory_gb=null" in said
 
 
+ONE_BN_BATCH = {"batch": 32, "bn_size": 32, "gpus": 1}
+
+
+def test_32_images_of_one_bn_batch_fit_a_gpu_of_24_gb_with_offloading_and_only_so() -> None:
+    with pytest.raises(UserError, match=r"cluster.gpu_memory_gb=24.*\n.*sublinear=offload"):
+        plan_of(24.0, **ONE_BN_BATCH)
+    plan = plan_of(24.0, **ONE_BN_BATCH, sublinear="offload")
+    assert plan.layout.images_per_gpu == 32 and plan.layout.sublinear == "offload"
+    assert plan.memory_gb is not None and plan.memory_gb < 0.9 * 24
+    assert plan.run_id == plan_of(None, **ONE_BN_BATCH).run_id
+    assert any("main memory (sublinear=offload)" in note for note in plan.notes)
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_an_average_and_agvm_take_what_copies_of_the_weights_take() -> None:
+    def gb(*asked: str) -> float:
+        plan = make_plan(compose(["batch=64", "cluster=paper", *asked]))
+        assert plan.memory_gb is not None
+        return plan.memory_gb
+
+    weights_gb = 41.76e6 * 4 / 2**30
+    plain, averaged, agvm = gb(), gb("optimizer.ema_decay=0.999"), gb("optimizer=agvm")
+    assert averaged - plain == pytest.approx(weights_gb, rel=0.05)
+    assert 0.9 * weights_gb < agvm - plain < weights_gb, "of what is trained"
+
+
 def test_images_that_are_asked_for_are_tried_and_a_note_warns() -> None:
     plan = plan_of(12.0, bn_size=16, gpus=1, images_per_gpu=16)
     assert plan.layout.images_per_gpu == 16
@@ -66,12 +93,12 @@ def test_what_is_known_of_images_counts_beside_the_prediction() -> None:
 
 @pytest.mark.parametrize(
     ("bn_size", "gpus", "images_per_gpu", "sublinear"),
-    [(16, 1, 16, False), (16, 4, 4, False), (0, 1, 8, False), (16, 4, 4, True), (2, 2, 8, False)],
+    [(16, 1, 16, False), (16, 4, 4, False), (0, 1, 8, False), (16, 4, 4, True), (2, 2, 8, False), (32, 1, 32, True)],
 )
 def test_after_running_out_of_memory_a_lighter_layout_is_named(
     bn_size: int, gpus: int, images_per_gpu: int, sublinear: bool
 ) -> None:
-    heavy = {"bn_size": bn_size, "gpus": gpus, "images_per_gpu": images_per_gpu, "sublinear": sublinear}
+    heavy = {"batch": 32, "bn_size": bn_size, "gpus": gpus, "images_per_gpu": images_per_gpu, "sublinear": sublinear}
     plan = plan_of(None, **heavy)
     said = lighter_ask(plan)
     assert said is not None
@@ -81,4 +108,6 @@ def test_after_running_out_of_memory_a_lighter_layout_is_named(
 
 
 def test_where_nothing_is_lighter_nothing_is_named() -> None:
-    assert lighter_ask(plan_of(None, batch=8, bn_size=0, images_per_gpu=1, sublinear=True, gpus=8)) is None
+    heavy = {"batch": 8, "bn_size": 0, "images_per_gpu": 1, "gpus": 8}
+    assert lighter_ask(plan_of(None, **heavy, sublinear="offload")) is None
+    assert "sublinear=offload" in str(lighter_ask(plan_of(None, **heavy, sublinear=True)))

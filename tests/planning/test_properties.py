@@ -76,7 +76,8 @@ def check_plan(plan: Plan) -> None:
     assert schedule.steps == schedule.steps_per_epoch * config.schedule.epochs
     assert 0 <= schedule.warmup_steps <= min([schedule.steps, *(step for step, _ in schedule.milestones)])
     steps = [0, schedule.warmup_steps, schedule.steps - 1, *(step for step, _ in schedule.milestones)]
-    assert all(0 < schedule.lr_at(step) < math.inf for step in steps)
+    from_zero = schedule.warmup_steps and config.lr.warmup_start == 0
+    assert all(0 < schedule.lr_at(step) < math.inf for step in steps if step or not from_zero)
     if not schedule.warmup_steps and not schedule.milestones:
         assert schedule.lr_at(0) == schedule.lr
 

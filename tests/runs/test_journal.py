@@ -156,6 +156,12 @@ def test_a_line_that_begins_as_none_of_the_kinds_is_damaged_whichever_are_read(t
             read_journal(RunFolder(tmp_path), kinds=kinds)
 
 
+def test_a_line_with_a_second_kind_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_text('{"kind": "epoch", "kind": "event", "event": "started", "step": 0, "time": 1.0}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is damaged"):
+        read_journal(RunFolder(tmp_path))
+
+
 def test_a_file_in_place_of_a_runs_folder_is_said_to_be_none_and_a_database_how_it_is_named(tmp_path: Path) -> None:
     for name, way_out in (("mlflow.db", f"sqlite:///{tmp_path}/mlflow.db"), ("notes.txt", "name a folder of runs")):
         (tmp_path / name).touch()

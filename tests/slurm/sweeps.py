@@ -38,14 +38,27 @@ def run_program(
     cluster: SlurmCluster, folder: Path, *words: str, timeout_s: float = 120.0
 ) -> subprocess.CompletedProcess[str]:
     """`python WORDS` in `folder`, as a user of a cluster would."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder, env=_environment(cluster), capture_output=True, text=True, timeout=timeout_s,
+    )  # fmt: skip
+
+
+def start_launcher(cluster: SlurmCluster, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """`python launch.py ARGUMENTS` in `folder`, in the background; what it says goes to `launcher.log` there."""
+    with (folder / "launcher.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "launch.py"), *arguments],
+            cwd=folder, env=_environment(cluster), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+
+
+def _environment(cluster: SlurmCluster) -> dict[str, str]:
     settings: Mapping[str, str] = {
         **cluster.environment, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "COLUMNS": "200",
         "PYTHONDONTWRITEBYTECODE": "",
     }  # fmt: skip
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, timeout=timeout_s,
-    )  # fmt: skip
+    return {**os.environ, **settings}
 
 
 def submit_runs(cluster: SlurmCluster, folder: Path, *arguments: str) -> list[Path]:

@@ -1,7 +1,8 @@
-"""Random kill -9 on a real Slurm: of ranks, of a job's script, of slurmd, of slurmctld, of a whole node. The end is
-that of a quiet run; nobody is needed, but for a job whose script is gone: Slurm ends it, and the same command goes on.
+"""Random kill -9 on a real Slurm: of ranks, of a job's script, of slurmd, of slurmctld, of a whole node, while the
+launcher waits. The end is that of a quiet run, and nobody is needed.
 
-MEGDET_SLURM_KILLS says how often (6: each once); the moments come from MEGDET_SEED.
+MEGDET_SLURM_KILLED names what is killed (all, parted by semicolons), MEGDET_SLURM_KILLS says how often in all (each
+once); the moments come from MEGDET_SEED.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -18,12 +20,14 @@ from megdet.runs.folder import RunFolder
 from tests.faults.runs import is_the_same_as
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.daemons import kill, processes_with, wait_until
-from tests.slurm.jobs import field_of, wait_for
-from tests.slurm.sweeps import job_of, logs_of, ranks_of, submit_runs, wait_for_run, wait_for_steps
+from tests.slurm.jobs import field_of
+from tests.slurm.sweeps import SMALL, job_of, logs_of, ranks_of, start_launcher, state_of_run, wait_for_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
-KILLED = ("rank", "ranks", "job script", "slurmctld", "slurmd", "node")
+KILLED = os.environ.get("MEGDET_SLURM_KILLED", "rank;ranks;job script;slurmctld;slurmd;slurmd, given up;node").split(
+    ";"
+)
 KILLS = int(os.environ.get("MEGDET_SLURM_KILLS", str(len(KILLED))))
 SEED = int(os.environ.get("MEGDET_SEED", "0"))
 RUN = [
@@ -33,24 +37,34 @@ STEPS = 64
 
 
 def test_random_kills_under_slurm_cost_nothing(slurm: SlurmCluster, tmp_path: Path) -> None:
-    (quiet,) = submit_runs(slurm, new(tmp_path / "quiet"), *RUN)
-    wait_for_run(quiet, "finished")
-    generator, starts = random.Random(SEED), []
+    quiet, launcher = submit(slurm, new(tmp_path / "quiet"))
+    assert launcher.wait(timeout=240) == 0, logs_of(quiet)
+    generator, ends = random.Random(SEED), []
     for number in range(KILLS):
         what = KILLED[number % len(KILLED)]
-        (run,) = submit_runs(slurm, new(tmp_path / f"{number}-{what}"), *RUN)
+        run, launcher = submit(slurm, new(tmp_path / f"{number}-{what}"))
+        job = job_of(run)
         wait_for_steps(run, generator.randint(1, STEPS // 2))
         time.sleep(generator.uniform(0, 0.3))
         kill_one(what, slurm, run, generator)
-        if what == "job script":
-            assert wait_for(slurm, job_of(run)) == "FAILED"
-            assert submit_runs(slurm, run.parents[1], *RUN) == [run]
-        state = wait_for_run(run, "finished", timeout_s=180)
-        assert wait_for(slurm, job_of(run)) == "COMPLETED", logs_of(run)
+        assert launcher.wait(timeout=300) == 0, f"{what}, seed {SEED}\n{logs_of(run)}"
         assert is_the_same_as(RunFolder(run), RunFolder(quiet)), f"{what}, seed {SEED}\n{logs_of(run)}"
         assert wait_until(lambda run=run: not ranks_of(run), timeout_s=150), f"orphans after {what}"  # type: ignore[misc]
-        starts.append((what, state["attempts"]))
-    print(f"\n{KILLS} kills under Slurm, and the starts that it took: {starts}")
+        again = "" if job_of(run) == job else ", in a job of its own"
+        ends.append(f"{what}: {state_of_run(run)['attempts']} starts{again}")
+    print(f"\n{KILLS} kills under Slurm: {ends}")
+
+
+def submit(cluster: SlurmCluster, folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
+    """A launcher that submits the run and waits for its end; the run's folder, which has its job."""
+    launcher = start_launcher(cluster, folder, "-m", *SMALL, *RUN)
+
+    def submitted() -> list[Path]:
+        return [path.parent for path in (folder / "runs").glob("*/submission.json")]
+
+    assert wait_until(lambda: bool(submitted()) or launcher.poll() is not None, timeout_s=120)
+    (run,) = submitted()
+    return run, launcher
 
 
 def new(folder: Path) -> Path:
@@ -78,6 +92,11 @@ def kill_one(what: str, cluster: SlurmCluster, run: Path, generator: random.Rand
     elif what == "slurmd":  # its steps and ranks live on, and nobody counts them
         cluster.daemons.stop(f"slurmd-{node}", number=signal.SIGKILL)
         time.sleep(generator.uniform(0, 20))
+        cluster.start_node(node, clean=False)
+    elif what == "slurmd, given up":  # it comes back in the second in which Slurm gives its node up
+        cluster.daemons.stop(f"slurmd-{node}", number=signal.SIGKILL)
+        assert wait_until(lambda: cluster.states_of_nodes()[node].startswith("down"), timeout_s=120)
+        time.sleep(generator.uniform(0, 1))
         cluster.start_node(node, clean=False)
     else:
         cluster.kill_node(node)

@@ -138,7 +138,7 @@ def pool(custom: dict[str, Any]) -> object:
 def optimizer(custom: dict[str, Any]) -> object:
     settings = Config().optimizer
     settings.custom = custom
-    return build_optimizer(settings, nn.Linear(2, 3), lr=0.1)
+    return build_optimizer(settings, nn.Linear(2, 3), lr=0.1, warmup_steps=0)
 
 
 def learning_rate(custom: dict[str, Any]) -> object:

@@ -31,7 +31,8 @@ class Measure:
 class Sample:
     """One measure of one row: a value for each seed."""
 
-    key: RowKey
+    key: RowKey | str
+    """The row; a text where it is none of the paper's form (`questions`)."""
     values: tuple[float, ...]
     failed: bool
     """Whether a run of the row failed."""
@@ -50,7 +51,11 @@ class Spread:
 
         The 95 % are of `among` such differences together (Student's t, Bonferroni).
         """
-        error = self.deviation * math.sqrt(1 / len(first.values) + 1 / len(second.values))
+        return self.reach_of(len(first.values), len(second.values), among=among)
+
+    def reach_of(self, first: int, second: int, *, among: int) -> float:
+        """The same of means of so many runs."""
+        error = self.deviation * math.sqrt(1 / first + 1 / second)
         return float(stdtrit(self.freedom, 1 - (1 - CONFIDENCE) / 2 / among)) * error
 
 
@@ -71,8 +76,9 @@ def pooled(samples: Iterable[Sample]) -> Spread | None:
 class Evidence:
     """The runs of one group of comparable ones, by row."""
 
-    def __init__(self, group: Group) -> None:
-        self.group = group
+    def __init__(self, group: Group, *, looks: int = 1) -> None:
+        """`looks`: how often claims are judged, at the most, while seeds are added; the looks share the 5 %."""
+        self.group, self.looks = group, looks
         self.rows = by_row(group.runs)
         self.mmAP = Measure("mmAP", group.runs["mmAP"])
         """COCO AP in percent after the last epoch, of the runs that have finished."""

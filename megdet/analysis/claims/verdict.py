@@ -3,7 +3,7 @@
 The difference of two rows has a confidence interval: from the standard deviation over seeds of all rows that the claim
 compares, and for all its comparisons together. A comparison bears the claim out where the whole interval lies on the
 claim's side. It speaks against the claim where the whole interval lies on the other side, or does not reach the paper's
-own difference. Else it says nothing.
+own difference. Else it is undecided, and says how many seeds would decide.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from statistics import fmean
 from megdet.analysis.claims.evidence import Evidence, Measure, Sample, Spread, pooled
 from megdet.analysis.rows import RowKey, row_name
 
+MOST_SEEDS = 1000
+"""More would decide nothing that anybody waits for."""
 LEVEL = 0.5
 """mmAP: what the paper calls the same level differs by less (Table 3: 37.0 to 37.3; Table 2: 36.2 and 36.4)."""
 
@@ -23,6 +25,8 @@ LEVEL = 0.5
 class Mark(StrEnum):
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"
+    UNDECIDED = "undecided"
+    """The runs are there, and chance hides what they say."""
     NOT_TESTABLE = "not testable here"
 
 
@@ -48,26 +52,48 @@ class Comparison:
     """The paper's own difference; None where it gives no number."""
     bar: float = 0.0
     digits: int = 1
+    looks: int = 1
+    """That share the 5 %, as of `Evidence`."""
 
     def finding(self, spread: Spread | None, among: int) -> Finding:
         """What it says of a claim that rests on `among` comparisons of rows with this spread."""
-        difference = fmean(self.more.values) - fmean(self.less.values)
         printed = "" if self.paper is None else f" (paper {self.paper:+.{self.digits}f})"
-        why = f"{self.names}: {difference:+.{self.digits}f}"
+        why = f"{self.names}: {self._difference:+.{self.digits}f}"
         if spread is None:
-            return Finding(None, why + printed)
-        reach = spread.reach(self.more, self.less, among=among)
+            return Finding(None, f"{why}{printed}, two seeds would say how far chance reaches")
+        reach = spread.reach(self.more, self.less, among=among * self.looks)
         why += f" ± {reach:.{self.digits}f}{printed}"
-        if difference - reach > self.bar:
+        if self._difference - reach > self.bar:
             return Finding(True, why)
-        claimed = self.bar if self.paper is None or self.bar < 0 else max(self.bar, self.paper)
-        return Finding(False if difference + reach < claimed else None, why)
+        if self._difference + reach < self._claimed:
+            return Finding(False, why)
+        seeds = self._seeds_that_decide(spread, among)
+        return Finding(None, why + (f", about {seeds} seeds of each would decide" if seeds else ""))
+
+    @property
+    def _difference(self) -> float:
+        return fmean(self.more.values) - fmean(self.less.values)
+
+    @property
+    def _claimed(self) -> float:
+        """The difference that is not there where even the whole interval lies below."""
+        return self.bar if self.paper is None or self.bar < 0 else max(self.bar, self.paper)
+
+    def _seeds_that_decide(self, spread: Spread, among: int) -> int | None:
+        """Of each row, if difference and spread stay as they are; None: more than MOST_SEEDS."""
+        margin = max(self._difference - self.bar, self._claimed - self._difference)
+        for seeds in range(1 + max(len(self.more.values), len(self.less.values)), MOST_SEEDS + 1):
+            if spread.reach_of(seeds, seeds, among=among * self.looks) < margin:
+                return seeds
+        return None
 
 
 @dataclass(frozen=True)
 class Verdict:
     mark: Mark
     why: str
+    undecided: tuple[Comparison, ...] = ()
+    """Where nothing else stands between the claim and a verdict: the comparisons that more seeds may decide."""
 
 
 def verdict(evidence: Sequence[Finding | Comparison], *, missing: str = "") -> Verdict:
@@ -83,6 +109,10 @@ def verdict(evidence: Sequence[Finding | Comparison], *, missing: str = "") -> V
         return Verdict(Mark.NOT_REPRODUCED, why)
     if findings and all(finding.holds for finding in findings):
         return Verdict(Mark.REPRODUCED, why)
+    undecided = [each for each, finding in zip(evidence, findings, strict=True) if finding.holds is None]
+    compared = [each for each in undecided if isinstance(each, Comparison)]
+    if compared and len(compared) == len(undecided):
+        return Verdict(Mark.UNDECIDED, why, tuple(compared))
     return Verdict(Mark.NOT_TESTABLE, why)
 
 
@@ -105,7 +135,9 @@ def greater(
     larger, smaller = evidence.sample(more, measure), evidence.sample(less, measure)
     if larger is None or smaller is None:
         return _not_run(evidence, more, less)
-    return Comparison(f"{first} against {second}", measure.name, larger, smaller, paper, digits=digits)
+    return Comparison(
+        f"{first} against {second}", measure.name, larger, smaller, paper, digits=digits, looks=evidence.looks
+    )
 
 
 def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> Finding | Comparison:
@@ -113,7 +145,8 @@ def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> F
     own, other = (evidence.sample(each, evidence.mmAP) for each in (key, than))
     if own is None or other is None:
         return _not_run(evidence, key, than)
-    return Comparison(f"{row_name(key)} against {row_name(than)}", evidence.mmAP.name, own, other, paper, bar=-LEVEL)
+    names, measure = f"{row_name(key)} against {row_name(than)}", evidence.mmAP.name
+    return Comparison(names, measure, own, other, paper, bar=-LEVEL, looks=evidence.looks)
 
 
 def fails(evidence: Evidence, key: RowKey) -> Finding:

@@ -34,6 +34,7 @@ def points_of(group: Group) -> list[Point]:
         Point(int(gpus), key, fmean(seconds) / 3600)
         for key, runs in by_row(timed_runs(group)).items()
         for gpus, seconds in runs.groupby("gpus")["train_s"]
+        if gpus == int(gpus)  # not those that moved on their way
     )
 
 

@@ -111,8 +111,8 @@ def mark_drops(axes: Axes, runs: pd.DataFrame) -> None:
         axes.axvline(epoch, color="0.6", linewidth=0.9, linestyle="--", zorder=0)
 
 
-def gpus_label(gpus: int) -> str:
-    return f"{gpus} GPU{'s' if gpus != 1 else ''}"
+def gpus_label(gpus: float) -> str:
+    return f"{gpus:g} GPU{'s' if gpus != 1 else ''}"
 
 
 def seeds_label(runs: pd.DataFrame) -> str:

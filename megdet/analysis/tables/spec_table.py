@@ -102,7 +102,7 @@ def _measured(row: RowSpec, runs: pd.DataFrame, *, measure: Measure, apart: bool
     by_gpus = {gpus: times / SECONDS[measure.unit] for gpus, times in values.groupby(runs["gpus"])}
     if len(by_gpus) < 2 and not apart:
         return Seeds(tuple(values / SECONDS[measure.unit]))
-    return ", ".join(f"{measure.format(list(t))} ({gpus} GPU{'s' * (gpus > 1)})" for gpus, t in by_gpus.items())
+    return ", ".join(f"{measure.format(list(t))} ({gpus:g} GPU{'s' * (gpus > 1)})" for gpus, t in by_gpus.items())
 
 
 def _difference(row: RowSpec, runs: pd.DataFrame, *, measure: Measure) -> Cell:

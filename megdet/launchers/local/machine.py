@@ -13,6 +13,7 @@ from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.interface import Start
 from megdet.planning.plan import Plan
+from megdet.planning.shapes import on_any
 from megdet.runs.prediction import is_like_the_paper
 
 MAX_CPU_RANKS = 64
@@ -48,8 +49,11 @@ class Machine:
         """The config with `cluster.gpus_per_node=auto` as the number of this machine.
 
         Without a GPU that is 1, or as many CPU processes as `gpus` asks for. A dry run may plan for GPUs that are not
-        here, by their number.
+        here, by their number. With `cluster.elastic`, what asks for more GPUs than there are gets those that there are.
         """
+        if config.cluster.elastic and self.gpus and self._is_short_of(config):
+            config = on_any(config)
+            config.cluster.gpus_per_node = "auto"
         is_auto = config.cluster.gpus_per_node == "auto"
         on_cpus = not self.gpus and (is_auto or not config.sweep.dry_run)
         if not is_auto and not on_cpus:
@@ -61,6 +65,10 @@ class Machine:
             config.cluster.gpus_per_node = len(self.gpus) or asked
             config.cluster.gpu_memory_gb = config.cluster.gpu_memory_gb or self.gpu_memory_gb
         return config
+
+    def _is_short_of(self, config: Config) -> bool:
+        wanted = (config.gpus, config.cluster.gpus_per_node)
+        return any(isinstance(gpus, int) and gpus > len(self.gpus) for gpus in wanted)
 
     def check(self, plan: Plan) -> None:
         """Raises UserError where a plan needs more ranks than this machine can run."""

@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-OUT_OF_SERVICE = ("down", "drain", "fail", "future", "unknown", "error", "inval", "perfctrs")
+OUT_OF_SERVICE = ("down", "drain", "fail", "future", "error", "inval", "perfctrs")
 """Beginnings of sinfo's words for nodes that will not take a job soon."""
+NOT_HEARD_OF = "unknown"
+"""Its word for nodes that a controller which has just started has yet to hear of; they come within seconds."""
 DAY_MIN = 24 * 60
 
 Call = Callable[..., str]

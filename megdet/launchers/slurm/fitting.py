@@ -9,7 +9,9 @@ from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.slurm.discovery import Cluster, NodeShape
+from megdet.planning.layout import Layout
 from megdet.planning.plan import Plan, make_plan
+from megdet.planning.shapes import on_any
 
 CPUS_BESIDE_LOADERS = 1
 """Cores of a rank beside those of its loader processes."""
@@ -20,17 +22,20 @@ def fit(config: Config, found: Cluster, *, partition: str | None) -> Config:
 
     `partition`: where jobs go that name none (the user's SBATCH_PARTITION). `cluster.*` has the last word wherever it
     is given. Where the experiment fits nowhere, the numbers are those of the most GPUs, and planning says why not.
+    With `cluster.elastic` it may have fewer GPUs and nodes than it asks for.
 
     Raises UserError where no nodes are as `cluster.*` asks.
     """
     shapes = _eligible(config.cluster, found, partition)
-    for shape in shapes:
-        resolved = _on(config, shape, default=partition)
-        try:
-            make_plan(resolved)
-        except UserError:
-            continue
-        return resolved
+    for asked in (config, on_any(config)) if config.cluster.elastic else (config,):
+        for shape in shapes:
+            resolved = _on(asked, shape, default=partition)
+            try:
+                layout = make_plan(resolved).layout
+            except UserError:
+                continue
+            if not config.cluster.elastic or _has(shape, layout, config.cluster):
+                return resolved
     return _on(config, max(shapes, key=lambda shape: shape.nodes * shape.gpus_per_node), default=partition)
 
 
@@ -38,11 +43,7 @@ def check_fits(plan: Plan, found: Cluster, *, time_min: int, partition: str | No
     """Raises UserError where no partition that the plan may go to ever has the nodes or the time that it asks for."""
     cluster, layout = plan.config.cluster, plan.layout
     shapes = _eligible(cluster, found, partition)
-    large = [
-        shape
-        for shape in shapes
-        if shape.nodes >= layout.nodes and (not cluster.request_gpus or shape.gpus_per_node >= layout.gpus_per_node)
-    ]
+    large = [shape for shape in shapes if _has(shape, layout, cluster)]
     if not large:
         raise UserError(
             f"{layout.nodes} nodes x {layout.gpus_per_node} GPUs are more than any job ever gets: "
@@ -59,6 +60,11 @@ def check_fits(plan: Plan, found: Cluster, *, time_min: int, partition: str | No
             f"for ever. Use cluster.time_min={longest} or less (a longer run goes on in its next job), or another "
             "cluster.partition or cluster.qos"
         )
+
+
+def _has(shape: NodeShape, layout: Layout, cluster: ClusterSettings) -> bool:
+    enough_gpus = not cluster.request_gpus or shape.gpus_per_node >= layout.gpus_per_node
+    return shape.nodes >= layout.nodes and enough_gpus
 
 
 def _eligible(cluster: ClusterSettings, found: Cluster, partition: str | None) -> list[NodeShape]:

@@ -24,6 +24,7 @@ from megdet.launchers.slurm.arrays import MANY, arrays_behind, arrays_with_hours
 from megdet.launchers.slurm.client import SlurmClient, SlurmError
 from megdet.launchers.slurm.discovery import Cluster, discover
 from megdet.launchers.slurm.dispatch import NO_SLURM, PAUSES_S, script_of
+from megdet.launchers.slurm.elastic import Moves, Service, planned_again
 from megdet.launchers.slurm.fitting import check_fits, fit
 from megdet.launchers.slurm.intents import submissions_folder
 from megdet.launchers.slurm.let_go import note_waiting
@@ -71,7 +72,7 @@ class SlurmLauncher:
 
         A dry run where no Slurm is at hand is planned for the paper's cluster.
         """
-        if "auto" not in (config.cluster.nodes, config.cluster.gpus_per_node):
+        if "auto" not in (config.cluster.nodes, config.cluster.gpus_per_node) and not config.cluster.elastic:
             return config
         try:
             found = self._found_within(config.cluster)
@@ -194,12 +195,15 @@ class SlurmLauncher:
         of_canaries = [canary.plan for canary in canaries]
         self._hand_over(of_canaries, ())
         self._hand_over(plans, canaries)
+        moves = Moves([*under_way, *plans], client=self._client, hand_over=self._hand_over_again)
+        moves.look_at_once([folder_of(plan) for plan in under_way])
         if not self.wait:
             print("they go on by themselves: megdet status, megdet wait, megdet cancel", flush=True)
             return ExitCode.OK
         watched = [*of_canaries, *under_way, *plans]
         while True:
-            code = watch([folder_of(plan) for plan in watched], mirror=lambda number: mirror(watched[number]))
+            folders = [folder_of(plan) for plan in watched]
+            code = watch(folders, mirror=lambda number: mirror(watched[number]), at_each_look=moves.look)
             if code == ExitCode.OK or not self._submit_again([*under_way, *plans]):
                 break
         tell(canaries)
@@ -219,10 +223,16 @@ class SlurmLauncher:
         if not before:
             return False
         print(f"submitted again, as Slurm ended them: {', '.join(folder.name for folder in before)}", flush=True)
-        self._hand_over([folders[folder] for folder in before], ())
-        for folder, counted in before.items():
-            carry_over(folder, counted)
+        again = [folders[folder] for folder in before]
+        service = Service(self._client)
+        self._hand_over_again([planned_again(plan, service) or plan for plan in again], list(before.values()))
         return True
+
+    def _hand_over_again(self, plans: Sequence[Plan], before: Sequence[Submission]) -> None:
+        """Submit runs that had a job `before`."""
+        self._hand_over(plans, ())
+        for plan, submission in zip(plans, before, strict=True):
+            carry_over(folder_of(plan), submission)
 
     def _hand_over(self, plans: Sequence[Plan], canaries: Sequence[Canary]) -> None:
         """Submit all plans, as others end where Slurm takes no more. Raises UserError where nobody waits for that."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from megdet.launchers.slurm.client import SlurmClient, SlurmError, outside_of_jobs
+from megdet.launchers.slurm.discovery import NOT_HEARD_OF
 from megdet.launchers.slurm.dispatch import BUSY, defaults_of_sbatch, script_of
 from megdet.launchers.slurm.resources import Array
 
@@ -40,9 +41,17 @@ def rehearse(array: Array, client: SlurmClient) -> Rehearsal:
         said = client.call("sbatch", "--test-only", stdin=script, environment=environment, with_stderr=True)
     except SlurmError as error:
         words = " ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
-        for_now = BUSY.search(words) or FOR_NOW.search(words)
+        for_now = BUSY.search(words) or FOR_NOW.search(words) or _has_just_started(client)
         return Rehearsal(unknown=words) if for_now else Rehearsal(refusal=words)
     found = START.search(said)
     # Slurm's clock is this machine's: it names no zone.
     start = datetime.fromisoformat(found.group(1)).astimezone() if found else None
     return Rehearsal(start, unknown="" if start else "sbatch --test-only names no time")
+
+
+def _has_just_started(client: SlurmClient) -> bool:
+    """Whether Slurm has yet to hear of a node: it says then that there is none, and takes the job all the same."""
+    try:
+        return NOT_HEARD_OF in client.call("sinfo", "--noheader", "--format=%T").lower()
+    except SlurmError:
+        return True

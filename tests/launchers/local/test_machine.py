@@ -53,6 +53,18 @@ def test_without_a_gpu_a_node_has_as_many_cpu_ranks_as_are_asked_for() -> None:
     assert NO_GPU.resolve(Config(cluster=ClusterSettings(gpus_per_node=8))).cluster.gpus_per_node == 8
 
 
+def test_an_elastic_run_gets_the_gpus_that_there_are() -> None:
+    machine = Machine(gpus=("0", "1"), cores=8)
+    asked = Config(batch=16, bn_size=4, gpus=4, images_per_gpu=4)
+    with pytest.raises(UserError, match="gpus=4"):
+        make_plan(machine.resolve(asked))
+    asked.cluster.elastic = True
+    plan = make_plan(machine.resolve(asked))
+    assert (plan.layout.gpus, plan.config.batch, plan.config.bn_size) == (2, 16, 4)
+    enough = Config(batch=16, bn_size=4, gpus=2, images_per_gpu=4, cluster=ClusterSettings(elastic=True))
+    assert make_plan(machine.resolve(enough)).layout.accumulation == 2, "what is there is given as it was asked for"
+
+
 def test_cpu_processes_are_planned_as_what_they_are() -> None:
     assert NO_GPU.resolve(Config()).cluster.request_gpus is False
     pretended = Config(cluster=ClusterSettings(gpus_per_node=8))

@@ -153,3 +153,26 @@ def test_a_dry_run_asks_for_no_rehearsal(tmp_path: Path) -> None:
     config.sweep.dry_run = True
     make_plan(SlurmLauncher().resolve(config))
     assert not (tmp_path / "asked").exists()
+
+
+def test_a_controller_that_has_just_started_refuses_nothing(command: Command) -> None:
+    # What Slurm 22.05 says until its nodes have told it that they are there; it takes such a job all the same.
+    command(
+        "sinfo",
+        """case "$*" in *--format=%T*) echo unknown;; *) cat <<END
+gpu*|up|2-00:00:00|4|64|512000|gpu:a100:4|(null)|unknown
+END
+esac""",
+    )
+    refusal = "allocation failure: Requested node configuration is not available"
+    command("sbatch", f"cat > script; echo '{refusal}' >&2; exit 1")
+    assert settled(asked(16)).layout.gpus_per_node == 4
+    command(
+        "sinfo",
+        """case "$*" in *--format=%T*) echo idle;; *) cat <<END
+gpu*|up|2-00:00:00|4|64|512000|gpu:a100:4|(null)|idle
+END
+esac""",
+    )
+    with pytest.raises(UserError, match=refusal):
+        settled(asked(16))

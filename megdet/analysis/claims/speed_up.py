@@ -1,0 +1,63 @@
+"""The paper's claim on time: 16 images on 8 GPUs took 33.2 hours, 256 on 128 GPUs 4.1 (Table 3)."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from megdet.analysis.claims.evidence import Evidence
+from megdet.analysis.claims.verdict import Mark, Verdict
+from megdet.analysis.paper import paper_rows
+from megdet.analysis.rows import BASE, RowKey, row_name
+from megdet.planning.cost_fit import fit, table3_times
+
+CLAIMED = 8.0
+LARGE: RowKey = (256, 16, "normal", 1.0)
+
+
+def faster(evidence: Evidence) -> Verdict:
+    """Judged by runs on the paper's numbers of GPUs alone; without them it says what the cost model predicts, and how
+    much faster more ranks made one row here.
+    """
+    measured = [_hours(evidence, key) for key in (BASE, LARGE)]
+    before, after = measured
+    if before is not None and after is not None:
+        mark = Mark.REPRODUCED if before / after >= CLAIMED else Mark.NOT_REPRODUCED
+        return Verdict(mark, f"{before / after:.1f} times faster")
+    used = ", ".join(map(str, sorted(evidence.group.runs["gpus"].unique())))
+    why = [f"needs 8 and 128 GPUs; these runs had {used}", predicted(), scaling(evidence)]
+    return Verdict(Mark.NOT_TESTABLE, "; ".join(filter(None, why)))
+
+
+def _hours(evidence: Evidence, key: RowKey) -> float | None:
+    """The mean hours of the row's runs on the paper's GPUs."""
+    gpus = next(row.gpus for row in paper_rows("table3") if row.key == key)
+    runs = evidence.runs(key)
+    timed = runs[(runs["status"] == "finished") & (runs["gpus"] == gpus)]
+    return float(timed["train_s"].mean()) / 3600 if len(timed) else None
+
+
+@cache
+def predicted() -> str:
+    """What the cost model says of the two rows when it is fitted to the paper's other 18 times."""
+    times = {(t.plan.config.batch, t.plan.config.bn_size, t.plan.config.schedule.name): t for t in table3_times()}
+    two = [times[key[:3]] for key in (BASE, LARGE)]
+    model = fit([time for time in times.values() if time not in two])
+    before, after = (model.hours(time.plan) for time in two)
+    printed = " and ".join(f"{time.hours:g}" for time in two)
+    return (
+        f"the cost model, fitted to the other {len(times) - 2} times of the paper, says {before:.1f} and {after:.1f} h "
+        f"(paper {printed}): {before / after:.1f} times faster"
+    )
+
+
+def scaling(evidence: Evidence) -> str:
+    """How much faster a row was on more GPUs (or CPU ranks) here; empty where no row ran on several numbers of them."""
+    timed = evidence.group.runs[evidence.group.runs["status"] == "finished"]
+    seconds = {key: timed.loc[runs.index.intersection(timed.index)] for key, runs in evidence.rows.items()}
+    means = {key: runs.groupby("gpus")["train_s"].mean().sort_index() for key, runs in seconds.items()}
+    key = max(means, key=lambda key: len(means[key]), default=None)
+    if key is None or len(means[key]) < 2:
+        return ""
+    first, *others = means[key].items()
+    ratios = " and ".join(f"{first[1] / took:.2f} times on {gpus}" for gpus, took in others)
+    return f"here {row_name(key)} was as fast as on {first[0]} rank{'s' * (first[0] != 1)}: {ratios}"
