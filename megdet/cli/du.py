@@ -12,7 +12,7 @@ from megdet.cli.runs import DEFAULT, select_runs
 from megdet.runs.as_json import print_json
 from megdet.runs.code import CODE
 from megdet.runs.folder import RunFolder
-from megdet.runs.run_files import CANARIES, PICTURES
+from megdet.runs.run_files import CANARIES, PICTURES, PROBES
 
 SUMMARY = "what runs take on disk, the largest first"
 HELP = """\
@@ -52,6 +52,7 @@ def _besides(words: Sequence[str]) -> dict[str, int]:
     return {
         "sweeps": bytes_in(sweeps_folder(runs)),
         "canaries": bytes_in(runs / CANARIES),
+        "stability": bytes_in(runs / PROBES),
         "code": bytes_in(runs / CODE),
         "begun anew": begun_anew,
     }

@@ -7,6 +7,8 @@ from pathlib import Path
 
 CANARIES = ".canaries"
 """Beside the run folders: those of canaries (`megdet.runs.canary`), which are no results."""
+PROBES = ".stability"
+"""Beside the run folders: those of the short trainings of `megdet stability`."""
 PLAN = "plan.json"
 JOURNAL = "metrics.jsonl"
 STATE = "state.json"
