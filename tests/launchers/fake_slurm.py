@@ -70,7 +70,8 @@ def sbatch(script: str) -> int:
         (Path(os.environ[FOLDER]) / f"{job}.json").write_text(json.dumps(values))
         subprocess.Popen(
             [sys.executable, "-S", __file__, "run", job],
-            start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     print(f"Submitted batch job {number}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -57,19 +58,23 @@ def test_a_requeued_run_whose_nodes_are_drained_ends_on_the_one_that_is_left(
         if launcher.poll() is None:
             launcher.terminate()
             launcher.wait(timeout=60)
-    assert "the nodes that it waits for are out of service; 1 x 1 GPUs instead of 2 x 1 GPUs" in log.read_text()
+    assert (
+        "the nodes that it waits for are out of service; 1 node x 1 GPUs instead of 2 nodes x 1 GPUs" in log.read_text()
+    )
     plan, submission = (json.loads((run / name).read_text()) for name in ("plan.json", "submission.json"))
     assert (plan["layout"]["gpus"], plan["config"]["batch"], plan["config"]["bn_size"]) == (1, 4, 2)
     assert submission["history"] == [job] and ended["attempts"] == 2
     # Two GPUs until then, one from there on: the mean lies between, and both parts are counted.
     seconds = ended["train_s"] + ended["eval_s"]
     assert 1.0 < ended["gpu_s"] / seconds < 2.0, state_of_run(run)
-    resumed = [line for line in map(json.loads, (run / "metrics.jsonl").open()) if line.get("event") == "resumed"]
+    journal = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    resumed = [line for line in journal if line.get("event") == "resumed"]
     assert len(resumed) == 1 and resumed[0]["step"] > 0
     shown = run_program(slurm, tmp_path, "-m", "megdet.cli", "tables", "--table", "3", "--format", "csv")
-    rows = [line for line in shown.stdout.splitlines() if line.startswith("4")]
-    gpus = f"{ended['gpu_s'] / seconds:.1f}"
-    assert any(gpus in row for row in rows), f"{gpus} GPUs\n{shown.stdout}{shown.stderr}"
+    ours = [row for row in csv.DictReader(shown.stdout.splitlines()) if row["# of GPUs"]]
+    assert [(row["Batch size"][0], float(row["# of GPUs"])) for row in ours] == [
+        ("4", pytest.approx(ended["gpu_s"] / seconds, abs=0.01))
+    ], shown.stdout + shown.stderr
 
 
 def wait_for_folder(folder: Path, launcher: subprocess.Popen[bytes], log: Path) -> Path:

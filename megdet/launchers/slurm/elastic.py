@@ -168,7 +168,7 @@ def _queued_plan(folder: RunFolder, asked: Plan) -> Plan:
 
 
 def _say(queued: Plan, moved: Plan) -> None:
-    shapes = [f"{plan.layout.nodes} x {plan.layout.gpus_per_node} GPUs" for plan in (queued, moved)]
+    shapes = [Resources.of(plan).describe().partition(",")[0] for plan in (queued, moved)]
     print(
         f"{queued.run_id}: the nodes that it waits for are out of service; {shapes[1]} instead of {shapes[0]}, with "
         f"images_per_gpu={moved.layout.images_per_gpu} and accumulation {moved.layout.accumulation}: the same run",

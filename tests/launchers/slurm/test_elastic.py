@@ -70,7 +70,7 @@ def test_a_run_that_waits_for_a_drained_node_goes_on_on_the_others_as_the_same_r
     assert (moved.layout.gpus, moved.layout.accumulation) == (1, 2)
     assert (moved.run_id, moved.config.batch, moved.config.bn_size) == (plan.run_id, 4, 2)
     assert submission is not None and len(submission.history) == 1
-    assert "1 x 1 GPUs instead of 2 x 1 GPUs" in capsys.readouterr().out
+    assert "1 node x 1 GPUs instead of 2 nodes x 1 GPUs" in capsys.readouterr().out
 
 
 def test_the_same_line_again_moves_what_is_queued_at_once(tmp_path: Path, slurm: Path) -> None:
