@@ -22,6 +22,7 @@ from megdet.cli import (
     predict,
     rm,
     shapes,
+    stability,
     status,
     sync,
     wait,
@@ -38,6 +39,7 @@ EPILOG = """\
   megdet launch -m batch=16,64,256 bn_size=16,32 cluster=mine hydra/launcher=submitit_slurm sweep.wait=false
   megdet shapes batch=64 bn_size=16    each layout of an experiment: hours, memory, when it would end
   megdet advise b64-bn16       which batch to use, by the noise in its gradients
+  megdet stability batch=16,64 bn_size=0      the largest stable learning rate of each, by short trainings
   megdet status --watch        the runs as they go; Ctrl-C stops watching, not the runs
   megdet logs b256-bn16 -f     what a run says
   megdet why                   what went wrong, by cause, and what to do
@@ -79,6 +81,7 @@ COMMANDS: dict[str, Command] = {
     "cluster": cluster,
     "shapes": shapes,
     "advise": advise,
+    "stability": stability,
 }
 
 

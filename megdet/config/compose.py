@@ -16,6 +16,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from megdet.config.explain import explain, explain_value, is_of_composition, no_such_key
@@ -86,17 +87,35 @@ def compose(overrides: Sequence[str], *, folders: Sequence[str] = ()) -> Config:
 
 def compose_with_launcher(overrides: Sequence[str], *, folders: Sequence[str] = ()) -> tuple[Config, str]:
     """The experiment as `compose` gives it, and what `hydra/launcher` it is for."""
+    with _hydra_of_its_own(overrides, folders) as search:
+        composed = hydra.compose("config", [*search, *overrides], return_hydra_config=True)
+        return to_config(composed), _launcher_in(composed)
+
+
+def compose_sweep(overrides: Sequence[str]) -> tuple[list[Asked], str]:
+    """The experiments of a command with -m, and what `hydra/launcher` they are for. Raises UserError."""
+    with _hydra_of_its_own(overrides, ()) as search:
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [*search, *overrides], run_mode=RunMode.MULTIRUN)
+        return compose_points(loader, master, list(master.hydra.overrides.task)), _launcher_in(master)
+
+
+@contextmanager
+def _hydra_of_its_own(overrides: Sequence[str], folders: Sequence[str]) -> Iterator[list[str]]:
+    """Hydra set up for `conf/`; the overrides that say where else options are. A running one is left as it was."""
     register()
     own = own_conf()
     places = [*map(str, filter(None, [own])), *(str(Path(folder).resolve()) for folder in folders)]
-    search = [f"hydra.searchpath={[f'file://{place}' for place in places]}"] if places else []
     at_work, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with composing(overrides), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = hydra.compose("config", [*search, *overrides], return_hydra_config=True)
-            return to_config(composed), str(composed.hydra.runtime.choices["hydra/launcher"])
+            yield [f"hydra.searchpath={[f'file://{place}' for place in places]}"] if places else []
     finally:
         GlobalHydra.instance().hydra = at_work
+
+
+def _launcher_in(composed: DictConfig) -> str:
+    return str(composed.hydra.runtime.choices["hydra/launcher"])
 
 
 def compose_one(composed: DictConfig) -> Asked:

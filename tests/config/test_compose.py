@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from megdet.config.compose import compose as compose_config
-from megdet.config.compose import compose_one, compose_points, explain, to_config
+from megdet.config.compose import compose_one, compose_points, compose_sweep, explain, to_config
 from megdet.config.register import register
 from megdet.config.schema import Config
 from megdet.errors import UserError
@@ -407,3 +407,16 @@ def test_the_run_that_is_named_for_its_backbone_is_that_of_the_experiment_that_t
 def test_a_value_that_refers_to_another_follows_it_through_a_sweep() -> None:
     assert [p.bn_size for _, p in points_of("batch=16,32", "bn_size=${batch}")] == [16, 32]
     assert [p.lr.scale for _, p in points_of("batch=16,32", "lr={scale: 0.5}")] == [0.5, 0.5]
+
+
+def test_a_sweep_without_a_command_line_is_each_of_its_experiments() -> None:
+    asked, launcher = compose_sweep(["batch=16,64", "bn_size=4", "model=tiny", "hydra/launcher=local_parallel"])
+    assert launcher == "local_parallel"
+    assert [one.overrides for one in asked] == [("batch=16",), ("batch=64",)]
+    assert [one.config for one in asked] == [
+        compose_config([f"batch={batch}", "bn_size=4", "model=tiny"]) for batch in (16, 64)
+    ]
+    rows, _ = compose_sweep(["sweep=table2"])
+    assert [(one.config.batch, one.config.lr.scale) for one in rows[:4]] == [(16, 1), (32, 1), (64, 1), (64, 0.5)]
+    [alone], _ = compose_sweep([])
+    assert alone.config == compose_config([])

@@ -41,6 +41,7 @@ NOT_RUN = {
     "megdet cluster": "asks Slurm; tests/launchers/slurm/test_discovery.py has it",
     "megdet predict": "needs a run that has trained; tests/docs/test_trained_runs.py has it",
     "megdet eval": "as predict",
+    "megdet stability": "trains for minutes; tests/sweep/test_stability.py has it",
     "megdet advise": "needs a run that has measured its noise scale; tests/cli/test_advise.py has it",
     "megdet export": "as predict",
     "megdet ensemble": "as predict; tests/trained/test_ensemble.py has it",
