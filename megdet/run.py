@@ -15,8 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from megdet.errors import ExitCode
-from megdet.runs.folder import ATTEMPT, LostOwnership, RunFolder
+from megdet.runs.folder import LostOwnership, RunFolder
 from megdet.runs.guard import guarded
+from megdet.runs.rank_environment import ATTEMPT
 from megdet.training.ending import record_failure, start_log
 from megdet.training.stop_signals import StopSignals
 

@@ -27,7 +27,7 @@ from megdet.training.distributed import bn_group_of
 
 
 def tiny_detector(
-    *, bn_size: int, bn_group: int = 1, sublinear: bool = False, model: ModelSettings | None = None
+    *, bn_size: int, bn_group: int = 1, sublinear: bool | str = False, model: ModelSettings | None = None
 ) -> Detector:
     """A `tiny` detector with CGBN (or frozen BN) in backbone and FPN; collective where `bn_group` > 1."""
     world_size = dist.get_world_size() if dist.is_initialized() else 1

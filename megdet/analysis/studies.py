@@ -13,7 +13,7 @@ import pandas as pd
 
 from megdet.analysis.frames import RunFrames
 from megdet.analysis.rows import RowKey, by_row, label_of
-from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE
+from megdet.runs.run_files import BN_STUDY, GRADIENT_VARIANCE
 
 PROGRAMS = {BN_STUDY: "megdet.studies.bn_study", GRADIENT_VARIANCE: "megdet.studies.gradient_variance"}
 """What makes each file."""

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from megdet.runs.folder import JOURNAL, STATE
+from megdet.runs.run_files import JOURNAL, STATE
 from megdet.runs.sweep_folder import Sweep
 
 TABLES_TEXT, TABLES_PAGE, FIGURES = "tables.md", "tables.html", "figures"

@@ -19,9 +19,10 @@ from megdet.planning.critical_batch import EpochNoise, Estimate, Progress, usual
 from megdet.planning.plan import config_in, make_plan
 from megdet.runs.as_json import print_json
 from megdet.runs.data_places import located
-from megdet.runs.folder import PLAN, RunFolder
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import NOISE_SCALE, read_journal
 from megdet.runs.prediction import SOURCES, Predictor
+from megdet.runs.run_files import PLAN
 from megdet.runs.status import Status
 
 SUMMARY = "which batch to use: what each would need for a run's result, by the noise in its gradients"

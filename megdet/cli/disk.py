@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from megdet.cli.runs import DEFAULT
-from megdet.runs.folder import PLAN, REPLACED, RunFolder
+from megdet.runs.folder import RunFolder
+from megdet.runs.run_files import PLAN, REPLACED
 from megdet.runs.sweep_folder import SWEEPS
 
 

@@ -11,7 +11,8 @@ from megdet.cli.disk import bytes_in, files_in, replaced_runs, size_text, sweeps
 from megdet.cli.runs import DEFAULT, select_runs
 from megdet.runs.as_json import print_json
 from megdet.runs.code import CODE
-from megdet.runs.folder import CANARIES, PICTURES, PROBES, RunFolder
+from megdet.runs.folder import RunFolder
+from megdet.runs.run_files import CANARIES, PICTURES, PROBES
 
 SUMMARY = "what runs take on disk, the largest first"
 HELP = """\

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet.errors import UserError
-from megdet.runs.folder import PLAN, RunFolder, run_folders
+from megdet.runs.folder import RunFolder, run_folders
+from megdet.runs.run_files import PLAN
 from megdet.settings.paths import expanded, fault_of_path
 from megdet.settings.rules import shown
 

@@ -71,12 +71,22 @@ class Config(Settings):
                 "bn_size=0 freezes BN, so that model.norm.custom would change nothing; use model/norm=cgbn, or a "
                 "bn_size above 0"
             )
-        whole = max(1, self.bn_size)
-        if self.optimizer.agvm.interval is not None and self.batch % (2 * whole):
+        if self.optimizer.agvm.interval is not None:
+            self._check_agvm(self.optimizer.agvm.interval)
+
+    def _check_agvm(self, interval: int) -> None:
+        whole = 2 * max(1, self.bn_size)
+        if self.batch % whole:
             raise UserError(
                 f"optimizer=agvm compares the gradients of two halves of a batch, and batch={self.batch} has no halves "
-                f"of whole BN batches (bn_size={self.bn_size}); use batch={-(-self.batch // (2 * whole)) * 2 * whole}, "
-                "or a smaller bn_size"
+                f"of whole BN batches (bn_size={self.bn_size}); use batch={-(-self.batch // whole) * whole}, or a "
+                "smaller bn_size"
+            )
+        if self.noise_scale_every and self.noise_scale_every % interval == 0:
+            way = f"noise_scale_every={self.noise_scale_every + 1}, or " if interval > 1 else ""
+            raise UserError(
+                f"noise_scale_every={self.noise_scale_every}: at these steps optimizer=agvm compares "
+                f"(optimizer.agvm.interval={interval}), and such steps cannot be measured; use {way}noise_scale_every=0"
             )
 
 

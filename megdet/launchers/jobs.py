@@ -11,8 +11,10 @@ from megdet.launchers.interface import Job, JobFinder
 from megdet.launchers.named import LAUNCHERS, launcher_of
 from megdet.runs.canary import failed_canary
 from megdet.runs.causes import Diagnosis, diagnose
-from megdet.runs.folder import SUBMISSION, WAYS_OUT, RunFolder, last_lines
+from megdet.runs.folder import RunFolder
 from megdet.runs.job_environment import JobEnvironment
+from megdet.runs.run_files import SUBMISSION
+from megdet.runs.run_records import WAYS_OUT, last_lines
 from megdet.runs.status import Stand, Status
 
 

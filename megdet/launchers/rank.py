@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from megdet.config.locations import PACKAGE
-from megdet.runs.folder import ATTEMPT, LISTENER, STORE
+from megdet.runs.rank_environment import ATTEMPT, LISTENER, STORE
 
 RANK_PROGRAM = ("-m", "megdet.run")
 """Python's arguments before the path of the plan."""

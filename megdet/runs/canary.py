@@ -14,7 +14,8 @@ from pathlib import Path
 
 from megdet.config.schema import Config
 from megdet.planning.plan import Plan, make_plan
-from megdet.runs.folder import CANARIES, RunFolder, folder_of
+from megdet.runs.folder import RunFolder, folder_of
+from megdet.runs.run_files import CANARIES
 from megdet.runs.status import Status
 
 STEPS = 20

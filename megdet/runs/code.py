@@ -18,7 +18,7 @@ from megdet.config.locations import CHECKOUT, PACKAGE
 from megdet.errors import UserError
 from megdet.planning.code_version import sha256_of_sources, source_files
 from megdet.planning.plan import Plan
-from megdet.runs.folder import PLAN
+from megdet.runs.run_files import PLAN
 
 CODE = ".code"
 LOCK = ".lock"

@@ -17,7 +17,8 @@ from megdet.planning.identity import settings_in
 from megdet.planning.layout import Layout
 from megdet.planning.plan import Plan
 from megdet.runs.canary_report import CanaryReport
-from megdet.runs.folder import CANARIES, PLAN, RunFolder, run_folder
+from megdet.runs.folder import RunFolder, run_folder
+from megdet.runs.run_files import CANARIES, PLAN
 from megdet.runs.status import Status
 
 TAKING_TIME = (

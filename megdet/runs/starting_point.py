@@ -10,7 +10,8 @@ from pathlib import Path
 from megdet.errors import UserError
 from megdet.model.settings import ModelSettings
 from megdet.runs.files import short_sha256
-from megdet.runs.folder import PLAN, RunFolder
+from megdet.runs.folder import RunFolder
+from megdet.runs.run_files import PLAN
 
 
 def resolve_start(model: ModelSettings, runs_dir: Path) -> ModelSettings:

@@ -36,7 +36,7 @@ from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
 from megdet.planning.plan import Plan
-from megdet.runs.folder import BN_STUDY
+from megdet.runs.run_files import BN_STUDY
 from megdet.studies.studied_run import StudiedRun
 from megdet.training.evaluate import detect
 from megdet.training.metrics import coco_metrics

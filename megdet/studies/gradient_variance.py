@@ -35,7 +35,7 @@ from megdet.data.batch import ImageBatch
 from megdet.errors import UserError
 from megdet.model.cgbn import CrossGPUBatchNorm2d
 from megdet.model.detector import Detector
-from megdet.runs.folder import GRADIENT_VARIANCE
+from megdet.runs.run_files import GRADIENT_VARIANCE
 from megdet.studies.jackknife import Projection, ratio_error
 from megdet.studies.studied_run import StudiedRun
 

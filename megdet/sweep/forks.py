@@ -10,7 +10,8 @@ from megdet.errors import UserError
 from megdet.launchers.jobs import stands_of
 from megdet.planning.fork import Fork, beginning_of, shared_epochs
 from megdet.planning.plan import Plan, earlier_plan
-from megdet.runs.folder import PLAN, RunFolder, folder_of
+from megdet.runs.folder import RunFolder, folder_of
+from megdet.runs.run_files import PLAN
 from megdet.runs.status import Stand, Status
 from megdet.sweep.points import Point
 

@@ -14,7 +14,8 @@ from megdet.errors import UserError
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
 from megdet.runs.code import freeze_code
-from megdet.runs.folder import REPLACED, folder_of
+from megdet.runs.folder import folder_of
+from megdet.runs.run_files import REPLACED
 
 SYSTEM_PACKAGES = {"psutil": "psutil", "pynvml": "nvidia-ml-py"}
 """Modules that read how busy a machine is, with the packages that have them."""

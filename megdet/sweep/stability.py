@@ -17,7 +17,8 @@ from megdet.config.sweep import SweepSettings
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.interface import Launcher
 from megdet.planning.plan import Plan
-from megdet.runs.folder import PROBES, folder_of
+from megdet.runs.folder import folder_of
+from megdet.runs.run_files import PROBES
 from megdet.runs.status import Status
 from megdet.sweep.bisection import Edge, Search, fewest_stable, largest_stable
 from megdet.sweep.objective import with_repeated

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet.runs.files import replace_file
-from megdet.runs.folder import MLFLOW_NOTE
+from megdet.runs.run_files import MLFLOW_NOTE
 
 
 def noted_in(folder: Path) -> dict[str, Any] | None:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from megdet.planning.identity import plan_sha256_of
 from megdet.runs.data_places import root_here
-from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE, RunFolder
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import SCORES
 from megdet.runs.provenance import ARROW, Provenance
+from megdet.runs.run_files import BN_STUDY, GRADIENT_VARIANCE
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 

@@ -26,8 +26,9 @@ from megdet.model.detector import Detector
 from megdet.planning.plan import config_in, make_plan
 from megdet.runs.classes import Classes
 from megdet.runs.data_places import located
-from megdet.runs.folder import CHECKPOINT, CLASSES, RunFolder
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
+from megdet.runs.run_files import CHECKPOINT, CLASSES
 from megdet.trained.figure import figure_of
 from megdet.trained.images import images_at
 from megdet.trained.predictions import Predictions, detect_in

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from megdet.errors import UserError
-from megdet.runs.folder import LISTENER, STORE
+from megdet.runs.rank_environment import LISTENER, STORE
 
 CPUS_FOR_GPUS = "MEGDET_CPUS_FOR_GPUS"
 """Environment variable of a cluster whose GPUs are pretended (`make slurm-up`): CPU processes stand in for them."""

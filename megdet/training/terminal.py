@@ -8,7 +8,7 @@ from functools import cache
 from typing import TextIO
 
 from megdet.errors import outliving_its_pipe
-from megdet.runs.folder import TERMINAL
+from megdet.runs.rank_environment import TERMINAL
 
 
 def terminal() -> TextIO:

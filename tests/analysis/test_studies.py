@@ -10,7 +10,8 @@ import pytest
 from megdet.analysis import make_tables
 from megdet.analysis.frames import load_runs
 from megdet.analysis.studies import PROGRAMS, gradient_variances
-from megdet.runs.folder import BN_STUDY, GRADIENT_VARIANCE, RunFolder
+from megdet.runs.folder import RunFolder
+from megdet.runs.run_files import BN_STUDY, GRADIENT_VARIANCE
 from megdet.tracking.mirror import mirror
 from tests.runs.fabricate import fabricate_run
 from tests.tracking.databases import new_database

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from megdet.runs.folder import LOCK
+from megdet.runs.run_files import LOCK
 
 
 @contextmanager

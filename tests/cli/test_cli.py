@@ -59,7 +59,8 @@ run_local(Plan.from_json(Path(sys.argv[1]).read_text()), program=("-c", sys.argv
 RANK = """
 import os, signal, sys, time
 from pathlib import Path
-from megdet.runs.folder import ATTEMPT, RunFolder
+from megdet.runs.rank_environment import ATTEMPT
+from megdet.runs.folder import RunFolder
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 

@@ -88,6 +88,7 @@ def test_every_experiment_composes_and_plans(experiment: str) -> None:
 )
 def test_every_option_composes_and_plans(override: str) -> None:
     config = config_of(override)
+    config.batch = 32  # optimizer=agvm compares two halves of whole BN batches
     group, _, option = override.partition("=")
     assert getattr(config, group).name == option
     config.data.train_images = config.data.train_images or 1000  # own data's are read from its files
@@ -300,6 +301,16 @@ def test_the_ablation_is_the_baseline_then_each_module_alone_then_all_of_them() 
     assert all(changes) and len({plan.run_id for plan in plans}) == len(points)
     alone = {key: value for change in changes for key, value in change.items() if key != "model.bn_in"}
     assert {key: together[key] for key in alone} == alone
+
+
+def test_beyond_has_the_papers_256_and_every_optimizer_at_every_larger_batch() -> None:
+    plans = [make_plan(config) for _, config in points_of("sweep=beyond", "cluster=paper")]
+    found = [(p.config.batch, p.config.optimizer.name, p.config.optimizer.ema_decay) for p in plans]
+    every = [("sgd", None), ("lars", None), ("lamb", None), ("muon", None), ("agvm", None), ("agvm", 0.99)]
+    assert found == [(256, "sgd", None), *((batch, *row) for batch in (512, 1024, 1536) for row in every)]
+    assert {p.layout.gpus for p in plans[1:]} == {128} and len({p.run_id for p in plans}) == len(plans)
+    assert plans[0].run_id == make_plan(config_of("batch=256", "bn_size=32", "cluster=paper")).run_id
+    assert all(plan.schedule.warmup_steps == plan.schedule.steps_per_epoch for plan in plans), "a warm-up of one epoch"
 
 
 PAPERS_GPUS = {

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet import run
-from megdet.runs.folder import JOURNAL
+from megdet.runs.run_files import JOURNAL
 from megdet.training import attempt, checkpoint, evaluate
 
 WINDOWS = ("checkpoint", "journal line", "evaluation", "sync")

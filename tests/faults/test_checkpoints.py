@@ -12,7 +12,8 @@ import torch
 
 from megdet.config.compose import Asked
 from megdet.errors import UserError
-from megdet.runs.folder import UNUSED_CHECKPOINT, RunFolder
+from megdet.runs.folder import RunFolder
+from megdet.runs.run_files import UNUSED_CHECKPOINT
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.sweep.points import plan_points

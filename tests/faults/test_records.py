@@ -14,8 +14,9 @@ import torch
 from megdet.errors import UserError
 from megdet.launchers.jobs import stand_of
 from megdet.planning.plan import Plan
-from megdet.runs.folder import UNUSED_CHECKPOINT, RunFolder
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal, read_journal
+from megdet.runs.run_files import UNUSED_CHECKPOINT
 from megdet.runs.status import Status
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.resume import GoingOn, going_on

@@ -11,7 +11,8 @@ PRELUDE = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
 from megdet.runs.failure import Failure
-from megdet.runs.folder import ATTEMPT, RunFolder
+from megdet.runs.rank_environment import ATTEMPT
+from megdet.runs.folder import RunFolder
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 folder, rank = Path(sys.argv[1]).parent, int(os.environ["RANK"])

@@ -14,8 +14,9 @@ from megdet.launchers.local.lock import locked
 from megdet.runs.beats import Beat, write_beat
 from megdet.runs.failure import Failure
 from megdet.runs.files import replace_file
-from megdet.runs.folder import FAILURE, OWNER, STATE, LostOwnership, RunFolder
+from megdet.runs.folder import LostOwnership, RunFolder
 from megdet.runs.journal import Journal, read_journal
+from megdet.runs.run_files import FAILURE, OWNER, STATE
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from tests.runs.fabricate import fabricate_run

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from megdet.errors import UserError
-from megdet.runs.folder import JOURNAL, OWNER, RunFolder, run_folders
+from megdet.runs.folder import RunFolder, run_folders
 from megdet.runs.journal import Journal, read_journal
+from megdet.runs.run_files import JOURNAL, OWNER
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from tests.runs.folders import owned

@@ -9,7 +9,7 @@ import torch
 
 from megdet.errors import UserError
 from megdet.model.detector import Detector
-from megdet.runs.folder import CHECKPOINT
+from megdet.runs.run_files import CHECKPOINT
 from megdet.studies.backbone_weights import save_backbone
 from megdet.training.checkpoint import Checkpoint
 from megdet.training.state import TrainingState

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from megdet.planning.plan import make_plan
-from megdet.runs.folder import BN_STUDY, CHECKPOINT, GRADIENT_VARIANCE
+from megdet.runs.run_files import BN_STUDY, CHECKPOINT, GRADIENT_VARIANCE
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.studies import bn_study, gradient_variance

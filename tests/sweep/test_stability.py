@@ -14,8 +14,9 @@ from megdet.config.compose import compose_sweep
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.plan import Plan
-from megdet.runs.folder import PROBES, RunFolder, folder_of
+from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.journal import Journal
+from megdet.runs.run_files import PROBES
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.sweep.stability import RATE, Interrupted, Row, find_edges

@@ -21,8 +21,9 @@ from mlflow.entities import Run
 from megdet.analysis.frames import load_runs
 from megdet.errors import UserError
 from megdet.planning.plan import Plan
-from megdet.runs.folder import JOURNAL, RunFolder
+from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal
+from megdet.runs.run_files import JOURNAL
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.tracking.client import browse_hint, prepare

@@ -87,6 +87,8 @@ def assert_same(folder: RunFolder, expected: RunFolder) -> None:
     assert folder.name == expected.name
     ours, theirs = (torch.load(f.checkpoint, weights_only=True) for f in (folder, expected))
     assert all(torch.equal(value, theirs["model"][name]) for name, value in ours["model"].items())
+    assert ("average" in ours) == ("average" in theirs)
+    assert all(torch.equal(value, theirs["average"][name]) for name, value in ours.get("average", {}).items())
     momenta = [
         [entry["momentum_buffer"] for entry in content["optimizer"]["state"].values()] for content in (ours, theirs)
     ]
@@ -140,6 +142,21 @@ def test_runs_that_share_epochs_are_those_from_scratch_to_the_last_bit(
     assert events(second) == ["started", "forked", "resumed", "finished"]
     forked = read_journal(second, kinds=("event",))[1]
     assert (forked["run"], forked["epochs"], forked["step"]) == (first.name, 2, 2 * STEPS_PER_EPOCH)
+
+
+def test_with_agvm_and_an_average_of_the_weights_too(tmp_path: Path, shapes_root: Path) -> None:
+    folders = []
+    for place, fork in (("alone", False), ("shared", True)):
+        experiments = [each(tmp_path / place, shapes_root, fork=fork) for each in (short, long)]
+        for experiment in experiments:
+            optimizer = experiment.config.optimizer
+            optimizer.name, optimizer.agvm.interval, optimizer.ema_decay = "agvm", 2, 0.9
+            experiment.config.schedule.warmup_epochs = 0.0
+        folders.append(run(*experiments))
+    for expected, folder in zip(*folders, strict=True):
+        assert_same(folder, expected)
+        assert "average" in torch.load(folder.checkpoint, weights_only=True)
+    assert "forked" in events(folder)
 
 
 def test_the_time_of_a_forked_run_is_that_of_all_its_epochs_and_what_another_spent_is_told_apart(

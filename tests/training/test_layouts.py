@@ -23,7 +23,7 @@ CASES = [(layout, bn_size) for layout in LAYOUTS for bn_size in (0, 2, 4) if bn_
 
 
 def train_some_steps(
-    root: Path, bn_size: int, images_per_gpu: int, accumulation: int, sublinear: bool, bf16: bool
+    root: Path, bn_size: int, images_per_gpu: int, accumulation: int, sublinear: bool | str, bf16: bool
 ) -> tuple[dict[str, Tensor], list[Step]]:
     """The weights and statistics after some steps at a high learning rate, and what each step said."""
     bn_group = max(1, bn_size // images_per_gpu)
@@ -51,7 +51,7 @@ def train_some_steps(
     return {name: value.clone() for name, value in detector.state_dict().items()}, steps
 
 
-def runs_of(layout: tuple[int, int, int], root: Path, bn_size: int, sublinear: bool = False, bf16: bool = False):
+def runs_of(layout: tuple[int, int, int], root: Path, bn_size: int, sublinear: bool | str = False, bf16: bool = False):
     world, images_per_gpu, accumulation = layout
     return run_ranks(world, train_some_steps, root, bn_size, images_per_gpu, accumulation, sublinear, bf16)
 
@@ -84,8 +84,9 @@ def test_every_rank_ends_with_the_same_weights_and_statistics_bit_for_bit(shapes
         assert all(torch.equal(weights[name], value) for name, value in first.items())
 
 
-def test_sublinear_memory_changes_nothing_bit_for_bit(shapes_root: Path) -> None:
-    plain, recomputed = (runs_of((2, 2, 2), shapes_root, 4, sublinear)[0][0] for sublinear in (False, True))
+@pytest.mark.parametrize("mode", [True, "offload"])
+def test_sublinear_memory_changes_nothing_bit_for_bit(mode: bool | str, shapes_root: Path) -> None:
+    plain, recomputed = (runs_of((2, 2, 2), shapes_root, 4, sublinear)[0][0] for sublinear in (False, mode))
     assert all(torch.equal(recomputed[name], value) for name, value in plain.items())
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 from megdet.analysis.frames import RunFrames
 from megdet.launchers.jobs import Jobs, Look
 from megdet.runs.causes import Diagnosis, diagnose, group
-from megdet.runs.folder import FAILURE, RunFolder
+from megdet.runs.folder import RunFolder
+from megdet.runs.run_files import FAILURE
 from megdet.runs.status import Stand, Status
 
 ENDED = ("failed", "diverged", "interrupted")

@@ -11,7 +11,7 @@ import pandas as pd
 from megdet.analysis.cells import Cell, hours
 from megdet.analysis.frames import RunFrames
 from megdet.analysis.table import Column, Kind, Row, Table, table_of
-from megdet.runs.folder import PLAN
+from megdet.runs.run_files import PLAN
 
 PLANNED = {
     "lr": ("schedule", "lr"), "steps per epoch": ("schedule", "steps_per_epoch"), "nodes": ("layout", "nodes"),

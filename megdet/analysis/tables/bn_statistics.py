@@ -7,7 +7,7 @@ from megdet.analysis.comparable import Group
 from megdet.analysis.studies import bn_statistics, early_text, missing_text, studied_label, studied_rows
 from megdet.analysis.table import Column, Kind, Row, Table, table_of
 from megdet.analysis.tables.recipe import Recipe
-from megdet.runs.folder import BN_STUDY
+from megdet.runs.run_files import BN_STUDY
 
 COCO = ("mmAP", "AP50", "AP75", "mmAR")
 RUNNING = "running average"

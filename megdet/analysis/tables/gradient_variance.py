@@ -9,7 +9,7 @@ from megdet.analysis.comparable import Group
 from megdet.analysis.studies import early_text, gradient_variances, missing_text, studied_label, studied_rows
 from megdet.analysis.table import Column, Kind, Row, Table, table_of
 from megdet.analysis.tables.recipe import Recipe
-from megdet.runs.folder import GRADIENT_VARIANCE
+from megdet.runs.run_files import GRADIENT_VARIANCE
 
 LEGEND = (
     "k x Var(mean of k gradients) / Var(gradient), the gradients being those of the run's own BN batches (accumulation "

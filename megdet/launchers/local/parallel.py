@@ -24,7 +24,8 @@ from megdet.launchers.rank import with_code
 from megdet.planning.plan import Plan
 from megdet.runs.canary import Canary
 from megdet.runs.code import frozen_code
-from megdet.runs.folder import folder_of, last_lines, run_folder
+from megdet.runs.folder import folder_of, run_folder
+from megdet.runs.run_records import last_lines
 from megdet.runs.status import Status
 
 ONE_RUN = (sys.executable, "-m", "megdet.launchers.local.one_run")

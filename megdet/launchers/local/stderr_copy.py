@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from megdet.runs.folder import TERMINAL
+from megdet.runs.rank_environment import TERMINAL
 
 END_S = 5.0
 """For what the rank has started, and outlives it, to let go of the pipe."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet.launchers.slurm.submission import Submission
-from megdet.runs.folder import RunFolder, last_lines
+from megdet.runs.folder import RunFolder
+from megdet.runs.run_records import last_lines
 
 LINES = 400
 _ENDED = re.compile(r"srun: error: .*\btasks? (\d+)[^:]*: (?:Exited with exit code (\d+)|(\S.*))")

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from megdet.errors import UserError
 from megdet.planning.code_version import code_sha256
 from megdet.runs.checked import checked
-from megdet.runs.folder import SUBMISSION, WAYS_OUT, RunFolder
+from megdet.runs.folder import RunFolder
+from megdet.runs.run_files import SUBMISSION
+from megdet.runs.run_records import WAYS_OUT
 from megdet.runs.times import now
 
 LAUNCHER = "slurm"
