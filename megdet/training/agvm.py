@@ -19,31 +19,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Parameter
 
 from megdet.config.optimizer import AgvmSettings
 from megdet.errors import UserError
+from megdet.training.modules import BACKBONE
 
-ANCHOR = "backbone"
+ANCHOR = BACKBONE
 LOWEST, HIGHEST = 0.5, 10.0
 """Of the ratio of two variances, in one measurement."""
 _EPS = 1e-6
-
-
-def modules_of(model: nn.Module) -> dict[str, list[Parameter]]:
-    """The trained parameters by module: `backbone`, `fpn`, `rpn`, `roi_heads`, and `segmentation` and `mask` if any."""
-    modules: dict[str, list[Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            modules.setdefault(_module_of(name), []).append(parameter)
-    return modules
-
-
-def _module_of(name: str) -> str:
-    if name.startswith("backbone."):
-        return ANCHOR if name.startswith("backbone.body.") else "fpn"
-    return name.partition(".")[0]
 
 
 class AGVM(torch.optim.SGD):

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from megdet.runs.journal import NOISE_SCALE
 from megdet.training.distributed import sum_over_ranks
+from megdet.training.modules import modules_of
 
 ALL = "all"
 
@@ -104,14 +105,14 @@ class NoiseMeter:
         if gradients < 2:
             raise ValueError("one gradient a step says nothing of its variance")
         self.every, self.batch, self.gradients, self.group = every, batch, gradients, group
-        self._modules: dict[str, list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                self._modules.setdefault(_module_of(name), []).append(parameter)
+        self._modules = modules_of(model)
 
     def of_step(self, number: int) -> StepGradients | None:
-        """Begin to listen, where the step after `number` steps is one to be measured."""
-        if number % self.every:
+        """Begin to listen, where the step after `number` steps is one to be measured: the last of every `every`.
+
+        AGVM takes the first of so many apart, and has no gradients of passes there.
+        """
+        if (number + 1) % self.every:
             return None
         images = self.batch // self.gradients
         # The loop scales each image's loss by this, so that DDP's mean over ranks is the mean over images.
@@ -191,9 +192,3 @@ def _square(vector: Tensor) -> Tensor:
     """float64 scalar on its device: the squared norm."""
     norm: Tensor = torch.linalg.vector_norm(vector, dtype=torch.float64)
     return norm.square()
-
-
-def _module_of(name: str) -> str:
-    """`rpn`, `roi_heads`, ...; the backbone's parts are modules of their own: `backbone.body`, `backbone.fpn`."""
-    first, _, rest = name.partition(".")
-    return f"{first}.{rest.partition('.')[0]}" if first == "backbone" else first

@@ -11,7 +11,8 @@ from torch.nn import Parameter
 
 from megdet.config.optimizer import OptimizerSettings
 from megdet.settings.own_part import make, misfit
-from megdet.training.agvm import AGVM, modules_of
+from megdet.training.agvm import AGVM
+from megdet.training.modules import modules_of
 
 
 class OptimizerFactory(Protocol):

@@ -93,7 +93,7 @@ def test_a_run_that_measures_is_branched_over_equal_images(
     monkeypatch.chdir(tmp_path)
     found = answer(capsys, run.name, "--branch", "4,8")
     assert [epoch["epoch"] for epoch in found["epochs"]] == [1, 2]
-    assert found["epochs"][0]["modules"].keys() == {"backbone.body", "backbone.fpn", "rpn", "roi_heads"}
+    assert found["epochs"][0]["modules"].keys() == {"backbone", "fpn", "rpn", "roi_heads"}
     branches = found["branches"]
     assert [(one["batch"], one["steps"], one["status"]) for one in branches] == [(4, 8, "finished"), (8, 4, "finished")]
     plans = [RunFolder(tmp_path / "runs" / one["run"]).read_plan() for one in branches]
