@@ -50,12 +50,6 @@ def notes_on(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool)
             f"noise_scale_every={config.noise_scale_every} finds nothing: a step of batch={config.batch} is one "
             f"gradient here; use a smaller {way_out}, so that it is the mean of several"
         )
-    every, interval = config.noise_scale_every, config.optimizer.agvm.interval
-    if every and interval and every % interval == 0:
-        notes.append(
-            f"noise_scale_every={every} finds nothing after the warm-up: every {interval} steps "
-            "(optimizer.agvm.interval) AGVM takes the batch apart for itself; use a number that is no multiple of it"
-        )
     if layout.accumulation > 1:
         notes.append(
             f"{layout.accumulation} passes per step stand in for {layout.gpus * layout.accumulation} GPUs: "
