@@ -82,11 +82,11 @@ class Config(Settings):
                 f"of whole BN batches (bn_size={self.bn_size}); use batch={-(-self.batch // whole) * whole}, or a "
                 "smaller bn_size"
             )
-        if self.noise_scale_every and self.noise_scale_every % interval == 0:
-            way = f"noise_scale_every={self.noise_scale_every + 1}, or " if interval > 1 else ""
+        if self.noise_scale_every and interval == 1:  # else they never want the same step
             raise UserError(
-                f"noise_scale_every={self.noise_scale_every}: at these steps optimizer=agvm compares "
-                f"(optimizer.agvm.interval={interval}), and such steps cannot be measured; use {way}noise_scale_every=0"
+                f"noise_scale_every={self.noise_scale_every}: optimizer=agvm compares in every step "
+                "(optimizer.agvm.interval=1), and such steps cannot be measured; use a larger interval, or "
+                "noise_scale_every=0"
             )
 
 
