@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import copy
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from megdet.cli.runs import select_run
@@ -21,9 +16,9 @@ from megdet.runs.as_json import print_json
 from megdet.runs.data_places import located
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import NOISE_SCALE, read_journal
-from megdet.runs.prediction import SOURCES, Predictor
-from megdet.runs.run_files import PLAN
-from megdet.runs.status import Status
+from megdet.runs.prediction import SOURCES
+from megdet.sweep.batch_needs import BatchNeeds, needs_of
+from megdet.sweep.branches import Branch, branches_of, train_branches
 
 SUMMARY = "which batch to use: what each would need for a run's result, by the noise in its gradients"
 HELP = """\
@@ -42,35 +37,6 @@ trained here, kept in the run's folder of runs, not trained again when it is the
 SHOWN_EPOCHS = 12
 
 
-@dataclass(frozen=True)
-class Row:
-    """What a batch needs for what the run has gained; None where it is not known, and `why` says why."""
-
-    batch: int
-    epochs: Estimate
-    """In images, over those of one epoch."""
-    steps: float
-    gpus: int | None = None
-    hours: float | None = None
-    gpu_hours: float | None = None
-    predicted_from: str | None = None
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Branch:
-    """The run trained on at another batch."""
-
-    run: str
-    batch: int
-    epochs: int
-    steps: int
-    status: str
-    loss: float | None
-    """Mean over the last epoch."""
-    mmAP: float | None
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="one that has measured its noise scale")
     parser.add_argument("--batches", type=_batches, metavar="N,...", help="those of the table (16, 32, ...)")
@@ -83,9 +49,9 @@ def run(parsed: argparse.Namespace) -> int:
     """Print what is known; the exit code. Raises UserError where the run has measured nothing."""
     folder = select_run(parsed.run)
     config = located(config_in(folder.plan.read_bytes()), folder)
-    code = _train_branches(folder, config, parsed.branch, parsed.epochs) if parsed.branch else ExitCode.OK
+    code = train_branches(folder, config, parsed.branch, parsed.epochs) if parsed.branch else ExitCode.OK
     lines = read_journal(folder, kinds=("epoch",))
-    branches = _branches_of(folder, config)
+    branches = branches_of(folder, config)
     measured = [line for line in lines if NOISE_SCALE in line]
     if not measured and not branches:
         raise UserError(_why_nothing(folder, config))
@@ -97,11 +63,11 @@ def run(parsed: argparse.Namespace) -> int:
     plan = make_plan(config)
     progress = Progress(noise, batch=config.batch, steps=plan.schedule.steps_per_epoch) if noise else None
     critical = progress.critical_batch() if progress else None
-    rows: list[Row] = []
+    rows: list[BatchNeeds] = []
     if progress and critical:
         most = plan.config.data.train_images or 0
         usual = usual_batches(batch=config.batch, bn_size=config.bn_size, critical=critical.value, most=most)
-        rows = _rows(parsed.batches or usual, progress, config, folder.path.parent, epochs=len(noise))
+        rows = needs_of(parsed.batches or usual, progress, config, folder.path.parent, epochs=len(noise))
     if parsed.json:
         print_json(
             {
@@ -137,102 +103,6 @@ def _why_nothing(folder: RunFolder, config: Config) -> str:
     )
 
 
-def _rows(batches: Sequence[int], progress: Progress, config: Config, runs: Path, *, epochs: int) -> list[Row]:
-    """`epochs`: that the progress was made in; hours are those of a whole run, as far as such epochs go."""
-    predictor = Predictor(runs)
-    images = (config.data.train_images or 0) // config.batch * config.batch
-    found = []
-    for batch in batches:
-        needed = progress.images(batch)
-        error = None if needed.error is None else needed.error / images
-        row = Row(batch, Estimate(needed.value / images, error), needed.value / batch)
-        try:
-            plan = make_plan(_at(config, batch))
-        except UserError as error:
-            found.append(replace(row, why=str(error)))
-            continue
-        predicted = predictor.predict(plan)
-        if predicted is None:
-            why = "no run of this model and data is finished, and Table 3 is of others"
-            found.append(replace(row, gpus=plan.layout.gpus, why=why))
-            continue
-        share = row.steps / plan.schedule.steps
-        found.append(
-            replace(
-                row,
-                gpus=plan.layout.gpus,
-                hours=predicted.hours * share,
-                gpu_hours=predicted.gpu_hours * share,
-                predicted_from=predicted.source,
-            )
-        )
-    return found
-
-
-def _at(config: Config, batch: int) -> Config:
-    """The run's experiment at another batch, on as many GPUs as were asked for."""
-    config = copy.deepcopy(config)
-    if batch != config.batch:
-        config.batch, config.images_per_gpu = batch, "auto"
-    return config
-
-
-def _train_branches(folder: RunFolder, config: Config, batches: Sequence[int], epochs: int) -> ExitCode:
-    # Imported here: a table alone needs no launcher.
-    from megdet.config.compose import Asked
-    from megdet.config.sweep import SweepSettings
-    from megdet.sweep.sweep import run_points
-
-    state = folder.state()
-    factor = 1.0
-    schedule = make_plan(config).schedule
-    for step, own in schedule.milestones:
-        if state and state.step > step:
-            factor *= own
-    asked = []
-    for batch in batches:
-        branch = _at(config, batch)
-        branch.runs_dir = str(folder.path.parent)
-        branch.model.init_from, branch.model.init_sha256 = str(folder.path.absolute()), None
-        branch.schedule = replace(branch.schedule, epochs=epochs, milestones=[], factors=[], warmup_epochs=0.0)
-        branch.schedule.warmup_images = None
-        branch.lr.scale *= factor
-        branch.sweep = SweepSettings()
-        asked.append(Asked((f"batch={batch}",), branch))
-    with contextlib.redirect_stdout(sys.stderr):  # what the runs say
-        return run_points(asked)
-
-
-def _branches_of(folder: RunFolder, config: Config) -> list[Branch]:
-    """The runs beside it that began from its weights and differ in the batch."""
-    found = []
-    for path in sorted(folder.path.parent.glob(f"*/{PLAN}")):
-        branch = RunFolder(path.parent)
-        try:
-            plan = json.loads(path.read_text())
-            own = plan["config"]
-            begun = own["model"]["init_from"]
-            alike = own["bn_size"] == config.bn_size and not own["schedule"]["milestones"]
-            if begun is None or Path(begun).name != folder.name or not alike:
-                continue
-            state, lines = branch.state(), read_journal(branch, kinds=("epoch",))
-            last = lines[-1] if lines else {}
-            found.append(
-                Branch(
-                    branch.name,
-                    batch=own["batch"],
-                    epochs=own["schedule"]["epochs"],
-                    steps=plan["schedule"]["steps_per_epoch"] * own["schedule"]["epochs"],
-                    status=str(state.status if state else Status.NEW),
-                    loss=last.get("loss"),
-                    mmAP=last.get("mmAP"),
-                )
-            )
-        except (UserError, ValueError, TypeError, KeyError):
-            continue  # damaged, or of another version: it says nothing that can be used here
-    return sorted(found, key=lambda one: (one.epochs, one.batch, one.run))
-
-
 def _noise_in(line: dict[str, Any]) -> dict[str, Any]:
     modules = {
         name.removeprefix(f"{NOISE_SCALE}."): {"value": value, "error": line[f"{name}_error"]}
@@ -258,7 +128,7 @@ def _print_noise(folder: RunFolder, lines: Sequence[dict[str, Any]]) -> None:
     _print_table(["epoch", "all", *modules], rows)
 
 
-def _print_batches(rows: Sequence[Row], critical: Estimate, config: Config, *, epochs: int) -> None:
+def _print_batches(rows: Sequence[BatchNeeds], critical: Estimate, config: Config, *, epochs: int) -> None:
     print(f"critical batch over {epochs} epochs: {_estimate(asdict(critical))}")
     print(f"for what batch {config.batch} has learned in {epochs} epochs, by prediction:")
     cells = []
