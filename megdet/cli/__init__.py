@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=raw,
     )
-    parser.add_argument("--version", action="version", version=f"megdet {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"megdet {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, door in DOORS.items():  # to be listed; main() hands their arguments on
         commands.add_parser(name, help=door.summary, add_help=False)
