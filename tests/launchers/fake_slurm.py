@@ -24,6 +24,8 @@ FOLDER = "FAKE_SLURM"
 NODES_UP = "nodes-up"
 """In that folder: how many nodes are in service, one GPU each; without it all jobs start."""
 KILL_WAIT_S = 5.0
+FORGOTTEN_S = 600.0
+"""A job that has waited for so long is one that a test has left."""
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -79,7 +81,8 @@ def sbatch(script: str) -> int:
 
 def run(job: str) -> int:
     """The life of one job, restarts and all."""
-    while True:
+    until = time.monotonic() + FORGOTTEN_S
+    while time.monotonic() < until:
         with record(job) as values:
             if values["state"] == "CANCELLED":
                 return 0
@@ -115,6 +118,7 @@ def run(job: str) -> int:
             if values["state"] != "CANCELLED":
                 values["state"] = "FAILED" if code else "COMPLETED"
         return 0
+    return 1
 
 
 def srun(*words: str) -> int:
