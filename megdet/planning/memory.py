@@ -11,17 +11,15 @@ themselves (cuDNN's workspaces, the CUDA context, about 1 GB) is not in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from megdet.config.schema import Config
 from megdet.data.size import PADDED_TOGETHER
-from megdet.model.settings import OFFLOAD, BackboneSettings, ModelSettings, pyramid_strides
+from megdet.model.settings import OFFLOAD, ModelSettings, pyramid_strides
+from megdet.planning.backbone_layers import Stage, stages_of
 from megdet.planning.module_memory import FLOAT, module_image_bytes, module_map_bytes, module_weights
 
 GB = 2**30
-ONE_PIXEL = 2**20
-"""Stride of a map of one pixel, whatever the image."""
 SIZE_DIVISOR = 32
 """Images are padded to multiples of it."""
 SMALL_GPU_GB = 4
@@ -34,40 +32,13 @@ MODES: tuple[bool | str, ...] = (False, True, OFFLOAD)
 """Of sublinear memory, the one that takes most of a GPU's memory first."""
 
 
-@dataclass(frozen=True)
-class _Conv:
-    """A convolution with a norm."""
-
-    inputs: int
-    outputs: int
-    kernel: int
-    stride: int
-    """Of its output, to the image."""
-    kept: int = 1
-    """How many maps of its output's size backward needs of what follows: its activation, where that is an input."""
-    groups: int = 1
-
-    @property
-    def weights(self) -> int:
-        return self.kernel**2 * self.inputs * self.outputs // self.groups
-
-    @property
-    def numbers(self) -> float:
-        """Of its output, for each pixel of the image."""
-        return self.outputs / self.stride**2
-
-
-Block = tuple[_Conv, ...]
-Stage = tuple[Block, ...]
-
-
 def memory_gb(config: Config, *, images: int, sublinear: bool | str) -> float | None:
     """The most memory in tensors on a GPU with `images` in a pass, in GB of 2^30 bytes.
 
     For images of the largest padded size that the config allows. None for parts not counted here: a backbone of one's
     own, EfficientNet-Lite0, and masks.
     """
-    stages = _stages(config.model.backbone)
+    stages = stages_of(config.model.backbone)
     if stages is None or config.data.num_classes is None or config.model.mask.name is not None:
         return None
     largest = max(config.data.train_scales or [1.0])
@@ -177,59 +148,3 @@ def _head_bytes(model: ModelSettings, width: int) -> float:
     region = 2 * pooled + 4 * model.roi_heads.head_channels * width
     anchor = (2 * 9 + 1) * channels * FLOAT
     return model.roi_heads.samples * region + model.rpn.samples * anchor
-
-
-def _stages(backbone: BackboneSettings) -> list[Stage] | None:
-    """Stem and four stages of a backbone that comes with megdet."""
-    stem, strides = ((_Conv(3, 64, 7, 2),),), backbone.strides
-    match backbone.name:
-        case "resnet50":
-            return [stem, *_bottlenecks(strides)]
-        case "resnext50_32x4d":
-            return [stem, *_bottlenecks(strides, groups=32)]
-        case "seresnext50_32x4d":
-            return [stem, *_bottlenecks(strides, groups=32, excited=True)]
-        case "resnet18":
-            return [stem, *_basic_blocks()]
-        case "tiny":
-            return [((_Conv(3, 16, 3, 2),),), *_tiny_blocks(strides)]
-    return None
-
-
-def _bottlenecks(strides: Sequence[int], *, groups: int = 1, excited: bool = False) -> Iterator[Stage]:
-    """Of a ResNet-50, or of a ResNeXt-50 32x4d: in `groups`, twice as wide inside; `excited`: with SE-Net's gates."""
-    inputs, before = 64, 4
-    for width, blocks, stride in zip((64, 128, 256, 512), (3, 4, 6, 3), strides, strict=True):
-        stage, inner, outputs = [], width if groups == 1 else 2 * width, 4 * width
-        for number in range(blocks):
-            shortcut = (_Conv(inputs, outputs, 1, stride, kept=0),) if number == 0 else ()
-            narrow = (_Conv(inputs, inner, 1, before), _Conv(inner, inner, 3, stride, groups=groups))
-            gates = _gates(outputs) if excited else ()
-            # A gate needs what it is multiplied with.
-            stage.append((*shortcut, *narrow, *gates, _Conv(inner, outputs, 1, stride, kept=1 + excited)))
-            inputs, before = outputs, stride
-        yield tuple(stage)
-
-
-def _gates(channels: int) -> Block:
-    """The two layers of squeeze and excitation: weights, and one number a channel and image, which is next to none."""
-    narrow = channels // 16
-    return _Conv(channels, narrow, 1, ONE_PIXEL, kept=0), _Conv(narrow, channels, 1, ONE_PIXEL, kept=0)
-
-
-def _basic_blocks() -> Iterator[Stage]:
-    inputs = 64
-    for width, stride in ((64, 4), (128, 8), (256, 16), (512, 32)):
-        shortcut = (_Conv(inputs, width, 1, stride, kept=0),) if inputs != width else ()
-        yield (
-            (*shortcut, _Conv(inputs, width, 3, stride), _Conv(width, width, 3, stride)),
-            (_Conv(width, width, 3, stride), _Conv(width, width, 3, stride)),
-        )
-        inputs = width
-
-
-def _tiny_blocks(strides: Sequence[int]) -> Iterator[Stage]:
-    inputs = 16
-    for width, stride in zip((16, 32, 64, 64), strides, strict=True):
-        yield ((_Conv(inputs, width, 3, stride),), (_Conv(width, width, 3, stride),))
-        inputs = width
