@@ -62,6 +62,29 @@ def edges(training: Training, *overrides: str, seeds: tuple[int, ...] = (0,), wi
     return find_edges(asked, launcher=launcher, steps=20, within=within, seeds=seeds)
 
 
+def test_the_command_shows_the_edges_as_a_table_as_json_and_as_a_picture(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = Training(lambda plan: diverged_if(plan.schedule.lr > 0.02 * plan.config.batch**0.5))
+    monkeypatch.setattr("megdet.launchers.named.launcher_named", lambda name, config: LocalLauncher(run=training))
+    words = ["stability", *SMALL, "batch=4,16", "bn_size=4", "schedule.warmup_epochs=0", "--steps", "20"]
+    assert cli.main([*words, "--json"]) == ExitCode.OK
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["asked"] for row in rows] == [["batch=4"], ["batch=16"]]
+    trained = len(training.plans)
+    assert cli.main([*words, "--figure", "edges.svg"]) == ExitCode.OK
+    shown = capsys.readouterr().out
+    assert len(training.plans) == trained, "what is there is not trained again"
+    for row in rows:
+        (line,) = (line for line in shown.splitlines() if line.split()[:1] == row["asked"])
+        edge = row["lr_scale"]
+        rates = [f"{edge[name] * row['lr_at_scale_1']:.3g}" for name in ("stable", "diverged")]
+        assert {*rates, f"{edge['stable']:.3g}", str(row["runs"])} <= set(line.split())
+    assert "<svg" in Path("edges.svg").read_text()
+    assert cli.main([*words, "--figure", "edges.nothing"]) == ExitCode.USER_ERROR
+    assert "--figure edges.nothing" in capsys.readouterr().err
+
+
 def test_the_edge_of_each_row_is_found_in_its_own_runs() -> None:
     training = Training(lambda plan: diverged_if(plan.schedule.lr > 0.02 * plan.config.batch**0.5))
     small, large = edges(training, "batch=4,16", "bn_size=4", "schedule.warmup_epochs=0")
