@@ -35,7 +35,7 @@ def add_seeds(chance: random.Random, means: Sequence[float], *, looks: int) -> t
     return differing, sum(map(len, values))
 
 
-@pytest.mark.parametrize("rows", [2, 4])
+@pytest.mark.parametrize("rows", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_difference_that_is_not_there_is_found_in_5_percent_of_sweeps_at_most(rows: int) -> None:
     chance = random.Random(0)
     wrong = sum(bool(add_seeds(chance, [0.0] * rows, looks=MOST_SEEDS - 1)[0]) for _ in range(SWEEPS))

@@ -143,7 +143,7 @@ def gradients_of_bn_batches(root: Path, bn_size: int) -> NoiseSample:
 
 
 # ranks, images per GPU, accumulation; the second has each BN batch on two ranks
-LAYOUTS = [(2, 4, 1), (4, 2, 1), (2, 2, 2)]
+LAYOUTS = [(2, 4, 1), pytest.param((4, 2, 1), marks=pytest.mark.slow), (2, 2, 2)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["2x4x1", "4x2x1", "2x2x2"])
