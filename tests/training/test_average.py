@@ -124,7 +124,6 @@ def test_a_run_with_agvm_and_an_average_resumes_to_the_same_bits(
     assert lines[0] == lines[1]
 
 
-@pytest.mark.slow
 def test_what_is_evaluated_loaded_and_begun_from_is_the_average(finished: Plan) -> None:
     checkpoint, run = checkpoint_of(finished), TrainedRun(folder_of(finished))
     assert checkpoint.average is not None
