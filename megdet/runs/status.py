@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from megdet.errors import printable
+
 
 class Status(StrEnum):
     """The status of a run, from `new` to `lost`."""
@@ -49,3 +51,7 @@ class Stand:
 
     status: Status
     why: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.why.isprintable():  # words of an error, or of a damaged file
+            object.__setattr__(self, "why", printable(" ".join(self.why.split())))

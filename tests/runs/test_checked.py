@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from megdet.runs.checked import checked
+from megdet.runs.status import Stand, Status
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,8 @@ def test_others_are_refused_in_few_words(values: object, words: str) -> None:
     with pytest.raises(ValueError, match=words) as refused:
         checked(Weather, values)
     assert len(str(refused.value)) < 100
+
+
+def test_the_reason_of_a_stand_is_one_line_whatever_was_written() -> None:
+    assert Stand(Status.FAILED, "a\x1b[31m\nb  c").why == "a\\x1b[31m b c"
+    assert Stand(Status.FAILED, "disk  full").why == "disk  full"
