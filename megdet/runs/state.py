@@ -37,17 +37,20 @@ class RunState:
     journal_bytes: int | None = None
     """Size of the journal when the attempt ended; a shorter one has lost its end."""
 
+    @property
+    def own_s(self) -> float:
+        """Seconds of training and evaluation that the run has spent itself."""
+        return self.train_s + self.eval_s - self.shared_s
+
     def gpu_hours(self, gpus: int) -> float:
         """GPU-hours that the run has spent itself. `gpus`: of its plan, for states that have not counted."""
-        own_s = self.train_s + self.eval_s - self.shared_s
-        return (own_s * gpus if self.gpu_s is None else self.gpu_s) / 3600
+        return (self.own_s * gpus if self.gpu_s is None else self.gpu_s) / 3600
 
     def gpus(self, planned: int) -> int | float:
         """The GPUs that it has trained on: those of its plan, or where it had others before, the mean over its time."""
-        own_s = self.train_s + self.eval_s - self.shared_s
-        if self.gpu_s is None or own_s <= 0 or math.isclose(self.gpu_s, own_s * planned, rel_tol=1e-3):
+        if self.gpu_s is None or self.own_s <= 0 or math.isclose(self.gpu_s, self.own_s * planned, rel_tol=1e-3):
             return planned
-        return round(self.gpu_s / own_s, 2)
+        return round(self.gpu_s / self.own_s, 2)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
