@@ -36,6 +36,20 @@ class ImageBatch:
     def __len__(self) -> int:
         return self.images.shape[0]
 
+    def part(self, start: int, stop: int) -> ImageBatch:
+        """The images from `start` up to `stop`, as a batch with the same padding."""
+        chosen = slice(start, stop)
+        return ImageBatch(
+            images=self.images[chosen],
+            sizes=self.sizes[chosen],
+            boxes=self.boxes[chosen],
+            labels=self.labels[chosen],
+            image_ids=self.image_ids[chosen],
+            original_sizes=self.original_sizes[chosen],
+            sampling_keys=self.sampling_keys[chosen],
+            masks=None if self.masks is None else self.masks[chosen],
+        )
+
     def to(self, device: torch.device) -> ImageBatch:
         """The same batch with its tensors on `device`."""
         return replace(

@@ -7,7 +7,6 @@ there, and the gradient of each half is the same on every layout.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -31,27 +30,11 @@ def halves_of(
         for images in one_pass:
             below = min(max(batch // 2 - position, 0), len(images))
             if below:
-                first.append(_part(images, slice(0, below)))
+                first.append(images.part(0, below))
             if below < len(images):
-                second.append(_part(images, slice(below, len(images))))
+                second.append(images.part(below, len(images)))
             position += len(images)
     return first, second
-
-
-def _part(images: ImageBatch, chosen: slice) -> ImageBatch:
-    if chosen == slice(0, len(images)):
-        return images
-    return replace(
-        images,
-        images=images.images[chosen],
-        sizes=images.sizes[chosen],
-        boxes=images.boxes[chosen],
-        labels=images.labels[chosen],
-        image_ids=images.image_ids[chosen],
-        original_sizes=images.original_sizes[chosen],
-        sampling_keys=images.sampling_keys[chosen],
-        masks=None if images.masks is None else images.masks[chosen],
-    )
 
 
 def gradients_by_half(

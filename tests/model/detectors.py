@@ -89,20 +89,6 @@ def random_batch(
     )
 
 
-def part(batch: ImageBatch, start: int, stop: int) -> ImageBatch:
-    """Some of the images, as a batch with the same padding."""
-    chosen = slice(start, stop)
-    return ImageBatch(
-        images=batch.images[chosen],
-        sizes=batch.sizes[chosen],
-        boxes=batch.boxes[chosen],
-        labels=batch.labels[chosen],
-        image_ids=batch.image_ids[chosen],
-        original_sizes=batch.original_sizes[chosen],
-        sampling_keys=batch.sampling_keys[chosen],
-    )
-
-
 def train_pass(detector: nn.Module, batch: ImageBatch) -> TrainingOutput:
     """Forward and backward: gradients of the sum of the losses are added to the parameters'."""
     output = detector.train()(batch)

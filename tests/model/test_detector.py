@@ -26,7 +26,6 @@ from tests.model.detectors import (
     TRAINED,
     detect,
     gradients,
-    part,
     random_batch,
     save_state,
     small_detector,
@@ -54,7 +53,7 @@ def test_an_images_loss_does_not_depend_on_its_batch_mates(detector: Detector) -
     together = train_pass(detector, batch)
     joined = gradients(detector)
     detector.zero_grad()
-    alone = [train_pass(detector, part(batch, i, i + 1)) for i in range(3)]
+    alone = [train_pass(detector, batch.part(i, i + 1)) for i in range(3)]
     torch.testing.assert_close(loss_values(together), sum(map(loss_values, alone)), rtol=1e-4, atol=1e-5)
     for name, count in together.counts.items():
         assert count == sum(output.counts[name] for output in alone), name
@@ -315,7 +314,7 @@ def ddp_gradients(batch: ImageBatch) -> dict[str, Tensor]:
     detector = small_detector(backbone="resnet18", frozen_stages=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train_pass(DistributedDataParallel(detector), part(batch, rank, rank + 1))
+        train_pass(DistributedDataParallel(detector), batch.part(rank, rank + 1))
     return gradients(detector)
 
 

@@ -13,7 +13,7 @@ from megdet.data.batch import ImageBatch
 from megdet.model.detector import Detector
 from megdet.model.hard_examples import hardest
 from megdet.model.rows import pyramid_rows
-from tests.model.detectors import gradients, part, random_batch, small_detector, spread_scores, train_pass
+from tests.model.detectors import gradients, random_batch, small_detector, spread_scores, train_pass
 
 SIZES = [(64, 96), (50, 80), (64, 64)]
 
@@ -96,7 +96,7 @@ def test_each_image_chooses_for_itself(detector: Detector) -> None:
     detector.double()
     together = train_pass(detector, batch).regions
     for number in range(3):
-        alone = train_pass(detector, part(batch, number, number + 1)).regions
+        alone = train_pass(detector, batch.part(number, number + 1)).regions
         torch.testing.assert_close(together.boxes[together.image == number], alone.boxes, rtol=0, atol=1e-10)
         assert torch.equal(together.positive[together.image == number], alone.positive)
 

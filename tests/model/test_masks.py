@@ -22,7 +22,7 @@ from megdet.model.output import Detections, MatchedRegions
 from megdet.model.rows import pyramid_rows
 from megdet.model.segmentation import mask_targets_of
 from megdet.model.settings import STRIDES, EvaluationSettings, MaskSettings, ModelSettings
-from tests.model.detectors import NUM_CLASSES, detect, gradients, part, random_batch, spread_scores, train_pass
+from tests.model.detectors import NUM_CLASSES, detect, gradients, random_batch, spread_scores, train_pass
 from tests.tiny import tiny_model
 
 SIZES = [(64, 96), (50, 80), (64, 64)]
@@ -52,7 +52,7 @@ def masked_batch(sizes: list[tuple[int, int]] = SIZES, *, objects: int | list[in
 
 def masked_part(batch: ImageBatch, number: int) -> ImageBatch:
     assert batch.masks is not None
-    return replace(part(batch, number, number + 1), masks=batch.masks[number : number + 1])
+    return batch.part(number, number + 1)
 
 
 def regions_in(batch: ImageBatch, *, seed: int = 0) -> MatchedRegions:

@@ -14,7 +14,7 @@ from megdet.model.detector import Detector, build_detector
 from megdet.model.norms import norm_layers
 from megdet.model.segmentation import targets_of
 from megdet.model.settings import EvaluationSettings, ModelSettings, SegmentationSettings
-from tests.model.detectors import detect, gradients, part, random_batch, train_pass
+from tests.model.detectors import detect, gradients, random_batch, train_pass
 from tests.tiny import tiny_model
 
 SIZES = [(64, 96), (50, 80), (64, 64)]
@@ -73,7 +73,7 @@ def test_the_loss_is_each_images_mean_over_its_own_places() -> None:
         ]
         expected += weight * sum(losses) / len(losses)
     assert output.losses["segmentation"].item() == pytest.approx(expected, rel=1e-5)
-    alone = [train_pass(detector, part(batch, n, n + 1)).losses["segmentation"].item() for n in range(3)]
+    alone = [train_pass(detector, batch.part(n, n + 1)).losses["segmentation"].item() for n in range(3)]
     assert sum(alone) == pytest.approx(expected, rel=1e-4)
 
 
