@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 CHANNELS = (24, 40, 112, 320)
 """Of the outputs of strides 4, 8, 16 and 32."""
@@ -50,10 +51,10 @@ class InvertedResidual(nn.Module):
         inner = inputs * widening
         self.expand = _conv(inputs, inner, 1) if widening > 1 else nn.Identity()
         self.expand_norm = norm(inner) if widening > 1 else nn.Identity()
-        self.expand_relu = nn.ReLU6(inplace=True) if widening > 1 else nn.Identity()
+        self.expand_relu = ReLU6() if widening > 1 else nn.Identity()
         self.depthwise = SameConv2d(inner, inner, kernel, stride, groups=inner)
         self.depthwise_norm = norm(inner)
-        self.depthwise_relu = nn.ReLU6(inplace=True)
+        self.depthwise_relu = ReLU6()
         self.project = _conv(inner, outputs, 1)
         self.project_norm = norm(outputs)
         self.adds = stride == 1 and inputs == outputs
@@ -81,6 +82,34 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(x, self.weight, stride=self.stride, padding=padding, groups=self.groups)
 
 
+class ReLU6(nn.Module):
+    """torch's and its gradient; for backward it keeps its output alone, where torch keeps a copy of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = _ReLU6.apply(x)
+        assert isinstance(y, Tensor)
+        return y
+
+
+class _ReLU6(torch.autograd.Function):
+    """min(max(x, 0), 6), in place."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        y = F.relu6(x, inplace=True)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, dy: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        # The output is at a bound where the input is at it or beyond.
+        dx: Tensor = torch.ops.aten.hardtanh_backward(dy, y, 0.0, 6.0)
+        return dx
+
+
 def efficientnet_lite0(
     norm: Callable[[int], nn.Module],
 ) -> tuple[dict[str, nn.Module], Sequence[nn.Sequential]]:
@@ -104,7 +133,7 @@ def efficientnet_lite0(
     stem = {
         "conv1": SameConv2d(3, _STEM_CHANNELS, 3, 2),
         "bn1": own_norm(_STEM_CHANNELS),
-        "relu": nn.ReLU6(inplace=True),
+        "relu": ReLU6(),
         "block0": blocks[0],
     }
     return stem, [nn.Sequential(*blocks[stage]) for stage in _STAGES]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megdet.model.settings import BackboneSettings
 
@@ -39,9 +39,7 @@ Stage = tuple[Block, ...]
 
 
 def stages_of(backbone: BackboneSettings) -> list[Stage] | None:
-    """Stem and four stages; None for a backbone of one's own, and for EfficientNet-Lite0: what the kernels of its
-    depthwise convolutions take for themselves on a CPU is as much as its maps.
-    """
+    """Stem and four stages; None for a backbone of one's own."""
     stem, strides = ((Conv(3, 64, 7, 2),),), backbone.strides
     match backbone.name:
         case "resnet50":
@@ -54,6 +52,8 @@ def stages_of(backbone: BackboneSettings) -> list[Stage] | None:
             return [stem, *_basic_blocks()]
         case "tiny":
             return [((Conv(3, 16, 3, 2),),), *_tiny_blocks(strides)]
+        case "efficientnet_lite0":
+            return list(_lite_stages())
     return None
 
 
@@ -94,3 +94,22 @@ def _tiny_blocks(strides: Sequence[int]) -> Iterator[Stage]:
     for width, stride in zip((16, 32, 64, 64), strides, strict=True):
         yield ((Conv(inputs, width, 3, stride),), (Conv(width, width, 3, stride),))
         inputs = width
+
+
+def _lite_stages() -> Iterator[Stage]:
+    """Of EfficientNet-Lite0 (`megdet/model/efficientnet_lite.py`), whose first block belongs to the stem."""
+    yield (Conv(3, 32, 3, 2),), (Conv(32, 32, 3, 2, groups=32), Conv(32, 16, 1, 2))
+    inputs, before = 16, 2
+    groups = (((24, 3, 4, 2),), ((40, 5, 8, 2),), ((80, 3, 16, 3), (112, 5, 16, 3)), ((192, 5, 32, 4), (320, 3, 32, 1)))
+    for stage in groups:
+        blocks: list[Block] = []
+        for outputs, kernel, stride, count in stage:
+            for _ in range(count):
+                inner = 6 * inputs
+                # Where it strides, backward also needs the padded map.
+                wide = Conv(inputs, inner, 1, before, kept=1 + (stride > before))
+                blocks.append((wide, Conv(inner, inner, kernel, stride, groups=inner), Conv(inner, outputs, 1, stride)))
+                inputs, before = outputs, stride
+        # The pyramid reads a scaled copy of the last block's output.
+        *rest, last = blocks[-1]
+        yield (*blocks[:-1], (*rest, replace(last, kept=2)))

@@ -17,6 +17,7 @@ from megdet.config.schema import Config
 from megdet.data.size import PADDED_TOGETHER
 from megdet.model.settings import OFFLOAD, ModelSettings, pyramid_strides
 from megdet.planning.backbone_layers import Stage, stages_of
+from megdet.planning.mask_memory import mask_image_bytes, mask_map_bytes, mask_weights
 from megdet.planning.module_memory import FLOAT, module_image_bytes, module_map_bytes, module_weights
 
 GB = 2**30
@@ -35,19 +36,20 @@ MODES: tuple[bool | str, ...] = (False, True, OFFLOAD)
 def memory_gb(config: Config, *, images: int, sublinear: bool | str) -> float | None:
     """The most memory in tensors on a GPU with `images` in a pass, in GB of 2^30 bytes.
 
-    For images of the largest padded size that the config allows. None for parts not counted here: a backbone of one's
-    own, EfficientNet-Lite0, and masks.
+    For images of the largest padded size that the config allows. None for a backbone of one's own.
     """
     stages = stages_of(config.model.backbone)
-    if stages is None or config.data.num_classes is None or config.model.mask.name is not None:
+    if stages is None or config.data.num_classes is None:
         return None
     largest = max(config.data.train_scales or [1.0])
-    pixels = images * _padded_pixels(round(largest * config.data.min_size), round(largest * config.data.max_size))
+    pixels = _padded_pixels(round(largest * config.data.min_size), round(largest * config.data.max_size))
     width = 2 if config.precision == "bf16" else FLOAT
     saved = _saved_bytes(config, stages, sublinear=sublinear, width=width)
-    saved += module_map_bytes(config, sublinear=sublinear, width=width) + _pyramid_bytes(config.model, width)
+    saved += module_map_bytes(config, sublinear=sublinear, width=width) + mask_map_bytes(config, width)
+    saved += _pyramid_bytes(config.model, width)
     of_image = _head_bytes(config.model, width) + module_image_bytes(config, width=width)
-    return (_static_bytes(config, stages) + pixels * saved + images * of_image) / GB
+    of_image += mask_image_bytes(config, pixels=pixels, width=width) + pixels * saved
+    return (_static_bytes(config, stages) + images * of_image) / GB
 
 
 def most_images(config: Config, *, sublinear: bool | str) -> int | None:
@@ -86,7 +88,7 @@ def _static_bytes(config: Config, stages: Sequence[Stage]) -> float:
     of_body = [sum(conv.weights + 2 * conv.outputs for block in stage for conv in block) for stage in stages]
     frozen = sum(of_body[: model.backbone.frozen_stages])
     rest = _pyramid_weights(model, stages) + _rpn_weights(model) + _head_weights(config)
-    rest += module_weights(config)
+    rest += module_weights(config) + mask_weights(config)
     every = sum(of_body) + rest
     of_trained = 3 if config.optimizer.agvm.interval is not None else 2
     copies = 1 if config.optimizer.ema_decay is None else 2
@@ -144,7 +146,8 @@ def _pyramid_bytes(model: ModelSettings, width: int) -> float:
 def _head_bytes(model: ModelSettings, width: int) -> float:
     """Of an image: pooled regions, what the two layers behind them keep, and the surroundings of sampled anchors."""
     channels = model.fpn.channels
-    pooled = channels * model.roi_pool.resolution**2 * (FLOAT + (width if width < FLOAT else 0))
-    region = 2 * pooled + 4 * model.roi_heads.head_channels * width
+    # The values and their gradient; in bfloat16, values of two bytes and the gradient before and after it is float32.
+    pooled = channels * model.roi_pool.resolution**2 * 2 * FLOAT
+    region = pooled + 4 * model.roi_heads.head_channels * width
     anchor = (2 * 9 + 1) * channels * FLOAT
     return model.roi_heads.samples * region + model.rpn.samples * anchor

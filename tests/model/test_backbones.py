@@ -18,7 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from megdet.errors import UserError
 from megdet.model.backbones import BackboneWithFPN, build_backbone
 from megdet.model.detector import IMAGE_MEAN, IMAGE_STD
-from megdet.model.efficientnet_lite import OUTPUT_SCALE, from_published
+from megdet.model.efficientnet_lite import OUTPUT_SCALE, ReLU6, from_published
 from megdet.model.norms import FusedFrozenBatchNorm2d
 from megdet.model.settings import BackboneSettings, FPNSettings, pyramid_strides
 from megdet.model.weights import path_of
@@ -114,6 +114,25 @@ def test_efficientnet_lites_packaged_weights_know_what_is_on_photographs() -> No
             logits = functional.relu6(head).mean((2, 3)) @ published["_fc.weight"].T + published["_fc.bias"]
         found = logits.softmax(1)[0]
         assert int(found.argmax()) == expected and float(found.max()) == pytest.approx(probability, abs=0.02), name
+
+
+def test_relu6_has_torchs_values_and_gradients_and_keeps_one_map_for_backward() -> None:
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 6
+    x[0, 0, 0, :4] = torch.tensor([0.0, 6.0, -0.0, torch.inf])
+    dy = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    kept: list[torch.Tensor] = []
+    found = []
+    for relu6 in (ReLU6(), functional.relu6):
+        leaf = x.clone().requires_grad_()
+        between = leaf * 1
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            y = relu6(between)
+            y.sin()  # keeps its input, as a convolution does
+        y.backward(dy)
+        found.append((y.detach(), leaf.grad, len({t.data_ptr() for t in kept})))
+        kept.clear()
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+    assert (found[0][2], found[1][2]) == (1, 2)
 
 
 def test_the_atrous_last_stage_is_torchvisions_and_takes_the_weights_of_the_ordinary_one() -> None:

@@ -111,3 +111,8 @@ def test_where_nothing_is_lighter_nothing_is_named() -> None:
     heavy = {"batch": 8, "bn_size": 0, "images_per_gpu": 1, "gpus": 8}
     assert lighter_ask(plan_of(None, **heavy, sublinear="offload")) is None
     assert "sublinear=offload" in str(lighter_ask(plan_of(None, **heavy, sublinear=True)))
+
+
+def test_a_small_backbone_with_frozen_bn_takes_all_that_is_padded_together_in_one_pass() -> None:
+    plan = make_plan(compose(["experiment=evidence", "bn_size=0", "gpus=1", "cluster.gpus_per_node=1"]))
+    assert plan.layout.images_per_gpu == 16 and plan.memory_gb is not None and plan.memory_gb < 1

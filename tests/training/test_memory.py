@@ -15,6 +15,7 @@ from benchmarks.gpu.found import Bench
 from benchmarks.gpu.trainer import alone, trainer_of
 from benchmarks.sample import NUM_CLASSES, sample
 from megdet.config.schema import Config
+from megdet.data.batch import ImageBatch
 from megdet.model.settings import OFFLOAD, BackboneSettings, FPNSettings, ModelSettings, RoIHeadsSettings, RPNSettings
 from megdet.planning.memory import memory_gb
 
@@ -46,11 +47,25 @@ def measured_gb(
             model=model,
             sublinear=sublinear,
         )
-        trainer.steps([sample(images, *size)] * 2)
+        trainer.steps([batch_of(images, size, model)] * 2)
     assert seen.profiler is not None and seen.profiler.kineto_results is not None
     changes = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = torch.tensor([event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())]).cumsum(0)
     return held.max().item() / 2**30
+
+
+SIDE = 128
+"""Of objects with masks, in pixels: on a square level of stride 4 they are as large as planning takes them to be."""
+
+
+def batch_of(images: int, size: tuple[int, int], model: ModelSettings) -> ImageBatch:
+    batch = sample(images, *size, masks=model.mask.name is not None)
+    if batch.masks is not None:
+        for number, boxes in enumerate(batch.boxes):
+            low = boxes[:, :2].minimum(torch.tensor([size[1] - SIDE, size[0] - SIDE]).clamp(min=0))
+            batch.boxes[number] = torch.cat((low, low + min(SIDE, *size)), dim=1)
+            batch.masks[number] = torch.ones_like(batch.masks[number])
+    return batch
 
 
 def in_numpy(tensor: torch.Tensor) -> torch.Tensor:
@@ -92,6 +107,11 @@ def predicted_gb(
         ("seresnext50_32x4d", 2, (256, 320), False, False, False),
         ("resnet50 atrous", 2, (256, 320), True, False, False),
         ("resnet50 atrous", 2, (256, 320), True, False, True),
+        ("tiny", 16, (64, 96), True, True, False),
+        ("efficientnet_lite0", 2, (256, 320), True, False, False),
+        ("efficientnet_lite0", 16, (64, 96), True, False, False),
+        ("efficientnet_lite0", 16, (64, 96), False, False, False),
+        ("efficientnet_lite0", 16, (64, 96), True, False, True),
     ],
 )
 def test_predicted_memory_is_what_the_allocator_counts(
@@ -142,6 +162,22 @@ def test_predicted_memory_has_the_enhanced_detectors_modules(
     assert predicted == pytest.approx(measured, rel=WITHIN)
     # What the module adds, which is the smaller part of most of these, is not far off itself.
     assert predicted - without == pytest.approx(measured - measured_gb(model_of("tiny"), **asked), rel=0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["head", "generator"])
+@pytest.mark.parametrize(
+    ("images", "size", "bn", "bf16"),
+    [(4, (256, 256), True, False), (4, (256, 256), True, True), (16, (64, 96), False, False)],
+)
+def test_predicted_memory_has_masks(name: str, images: int, size: tuple[int, int], bn: bool, bf16: bool) -> None:
+    model = model_of("tiny")
+    model.mask.name = name
+    model.roi_heads.positive_fraction = 0.1  # 6 regions, so that 7 objects are enough for all that may have a mask
+    asked = {"images": images, "size": size, "bn": bn, "bf16": bf16, "sublinear": False}
+    predicted, without = predicted_gb(model, **asked), predicted_gb(model_of("tiny"), **asked)
+    assert predicted == pytest.approx(measured_gb(model, **asked), rel=WITHIN)
+    assert predicted > 1.15 * without, "masks take enough here to be missed"
 
 
 @pytest.mark.slow
