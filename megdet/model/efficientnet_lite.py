@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from megdet.model.depthwise import depthwise_conv2d
+
 CHANNELS = (24, 40, 112, 320)
 """Of the outputs of strides 4, 8, 16 and 32."""
 
@@ -79,7 +81,9 @@ class SameConv2d(nn.Conv2d):
             padding = (height // 2, width // 2)
         else:
             x, padding = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2)), (0, 0)
-        return F.conv2d(x, self.weight, stride=self.stride, padding=padding, groups=self.groups)
+        if self.groups == 1:
+            return F.conv2d(x, self.weight, stride=self.stride, padding=padding)
+        return depthwise_conv2d(x, self.weight, stride=self.stride[0], padding=padding)
 
 
 class ReLU6(nn.Module):
