@@ -30,7 +30,7 @@ def mask_weights(config: Config) -> int:
         return convolutions + 4 * inner**2 + inner + (classes + 1) * (inner + 1)
     narrow = narrower(None, channels)
     levels = len(config.model.backbone.strides)
-    return convolutions + (inner + 1) * narrow + levels * channels * narrow + classes * (narrow + 1)
+    return convolutions + (inner + 1) * narrow + levels * (channels + 1) * narrow + classes * (narrow + 1)
 
 
 def mask_map_bytes(config: Config, width: int) -> float:

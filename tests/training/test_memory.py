@@ -12,11 +12,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.found import Bench
-from benchmarks.gpu.trainer import alone, trainer_of
+from benchmarks.gpu.trainer import alone, detector_of, trainer_of
 from benchmarks.sample import NUM_CLASSES, sample
 from megdet.config.schema import Config
 from megdet.data.batch import ImageBatch
 from megdet.model.settings import OFFLOAD, BackboneSettings, FPNSettings, ModelSettings, RoIHeadsSettings, RPNSettings
+from megdet.planning.mask_memory import mask_weights
 from megdet.planning.memory import memory_gb
 
 WITHIN = 0.15
@@ -178,6 +179,25 @@ def test_predicted_memory_has_masks(name: str, images: int, size: tuple[int, int
     predicted, without = predicted_gb(model, **asked), predicted_gb(model_of("tiny"), **asked)
     assert predicted == pytest.approx(measured_gb(model, **asked), rel=WITHIN)
     assert predicted > 1.15 * without, "masks take enough here to be missed"
+
+
+@pytest.mark.parametrize(("layers", "channels"), [(4, None), (1, 32)])
+@pytest.mark.parametrize("name", ["head", "generator"])
+def test_the_weights_of_masks_are_counted_as_torch_counts_them(name: str, layers: int, channels: int | None) -> None:
+    def weights(model: ModelSettings) -> int:
+        detector = detector_of(Bench("cpu", quick=True), model, bn_size=0)
+        return sum(weight.numel() for weight in detector.parameters())
+
+    config = Config(bn_size=0, model=model_of("tiny"))
+    config.data.num_classes = NUM_CLASSES
+    without = weights(config.model)
+    small, large = (
+        {"images": images, "size": (64, 96), "bn": False, "bf16": False, "sublinear": False} for images in (1, 9)
+    )
+    least = predicted_gb(config.model, **small)
+    config.model.mask.name, config.model.mask.layers, config.model.mask.channels = name, layers, channels
+    assert mask_weights(config) == weights(config.model) - without
+    assert predicted_gb(config.model, **large) > predicted_gb(config.model, **small) > least
 
 
 @pytest.mark.slow
