@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## a small sweep by real training, the paper's tables of it, figures: all in demo/ (some minutes)
 	mkdir -p demo
-	cd demo && ../$(BIN)/megdet launch -m experiment=demo batch=8,32 bn_size=0,8 gpus=1 images_per_gpu=8 hydra/launcher=local_parallel
+	cd demo && ../$(BIN)/megdet launch -m experiment=demo batch=8,32 bn_size=0,8 hydra/launcher=local_parallel
 	cd demo && ../$(BIN)/megdet tables
 	cd demo && ../$(BIN)/megdet figures
 	@echo 'Go on in demo/:  . $(BIN)/activate && cd demo && megdet status'

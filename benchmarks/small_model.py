@@ -43,7 +43,7 @@ def step_seconds(size: int, bn_size: int, steps: int, folder: Path) -> list[floa
     plan = make_plan(
         compose(
             [
-                "experiment=demo", f"bn_size={bn_size}", "gpus=1", f"images_per_gpu={BATCH}",
+                "experiment=tiny", f"bn_size={bn_size}", "gpus=1", f"images_per_gpu={BATCH}",
                 "cluster.gpus_per_node=1", f"data.root={root}",
                 f"data.min_size={size}", f"data.max_size={2 * size}", f"data.train_images={images}",
                 "data.val_images=1",

@@ -1,6 +1,6 @@
 """Plans, runs and records large mini-batch detection experiments (MegDet, arXiv 1711.07240).
 
-  {command} experiment=demo                      one run that a laptop can do
+  {command} experiment=tiny                      one run that a laptop can do
   {command} batch=64 bn_size=32 schedule=long    a row of Table 3, on the GPUs of this machine
   {command} -m batch=16,64,256 bn_size=16,32     a sweep: every combination that can be
   {command} -m sweep=table3 seed=0,1             the rows of a table of the paper, with two seeds each

@@ -15,7 +15,7 @@ import megdet.launch
 
 LAUNCH = Path(__file__).parents[1] / "launch.py"
 SMALL = [
-    "experiment=demo", "gpus=1", "batch=4", "bn_size=4", "data.train_images=8", "data.val_images=2",
+    "experiment=tiny", "gpus=1", "batch=4", "bn_size=4", "data.train_images=8", "data.val_images=2",
     "data.min_size=64", "data.max_size=107", "data.workers=0", "schedule.epochs=1", "schedule.milestones=[]",
     "schedule.factors=[]", "tracking.enabled=false",
 ]  # fmt: skip
@@ -40,7 +40,7 @@ def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
         (["experiment=[1]"], ["experiment=[1]", "demo"]),
         (["--config-name", "nope"], ["nope"]),
         (["-m", "batch=16,32", "data.root=nowhere"], ["nowhere"]),
-        (["experiment=demo", "model.backbone.weights=no/such.pth"], ["model.backbone.weights=no/such.pth"]),
+        (["experiment=tiny", "model.backbone.weights=no/such.pth"], ["model.backbone.weights=no/such.pth"]),
     ],
     ids=" ".join,
 )
@@ -87,7 +87,7 @@ def test_help_names_the_knobs_the_groups_and_commands(tmp_path: Path) -> None:
         "batch ",
         "bn_size ",
         "gpus ",
-        "experiment=demo",
+        "experiment=tiny",
         "r18_fpn, r50_fpn, tiny",
         "coco2017, custom, digits, shapes",
     ):
@@ -139,8 +139,8 @@ def test_a_laptop_is_promised_what_it_can_do(words: list[str], tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "Table 3" not in done.stdout and "256 hours" not in done.stdout
     assert f"no GPU here: CPU processes stand in for GPUs, on {cores_in_words()}" in done.stdout
-    assert "r50_fpn on coco2017 is not meant for a CPU: about " in done.stdout and "experiment=demo" in done.stdout
-    demo = launch(tmp_path, "experiment=demo", "sweep.dry_run=true")
+    assert "r50_fpn on coco2017 is not meant for a CPU: about " in done.stdout and "experiment=tiny" in done.stdout
+    demo = launch(tmp_path, "experiment=tiny", "sweep.dry_run=true")
     assert "no GPU here" in demo.stdout and "not meant" not in demo.stdout
     cluster = launch(tmp_path, *words, "sweep.dry_run=true", "cluster=paper")
     assert "Table 3" in cluster.stdout and "no GPU here" not in cluster.stdout
@@ -254,7 +254,7 @@ def test_hydras_env_set_reaches_the_ranks_of_one_run_and_of_a_sweep(mode: tuple[
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-m", "seed=range(0,600)", "sweep.dry_run=true", "experiment=demo"]]
+    "arguments", [["--help"], ["-m", "seed=range(0,600)", "sweep.dry_run=true", "experiment=tiny"]]
 )
 def test_a_reader_that_leaves_early_is_no_error(arguments: list[str], tmp_path: Path) -> None:
     with subprocess.Popen(

@@ -100,10 +100,10 @@ SINGLE: list[Mistake] = [
     (["model.rpn.negative_iou=0.9"], "model.rpn.negative_iou=0.9", "model.rpn.positive_iou"),
     (["model.rpn_nms=0.5"], "model.rpn_nms", "Did you mean"),
     (["model.backbone.name=r101"], "model.backbone.name=r101", OWN),
-    (["experiment=nope"], "experiment=nope", "demo, evidence, small"),
-    (["experiment=[1]"], "experiment=[1]", "demo, evidence, small"),
-    (["experiment=null"], "experiment=null", "demo, evidence, small"),
-    (["experiment={a: 1}"], "experiment={a: 1}", "demo, evidence, small"),
+    (["experiment=nope"], "experiment=nope", "demo, evidence, small, small_backbone"),
+    (["experiment=[1]"], "experiment=[1]", "demo, evidence, small, small_backbone"),
+    (["experiment=null"], "experiment=null", "demo, evidence, small, small_backbone"),
+    (["experiment={a: 1}"], "experiment={a: 1}", "demo, evidence, small, small_backbone"),
     (["eval.score_threshold=2"], "eval.score_threshold=2", "from 0 to 1"),
     # Parts of one's own.
     ([f"{OWN}=x"], OWN, "_target_"),
@@ -133,22 +133,22 @@ SINGLE: list[Mistake] = [
     (["data=custom", f"{TRAIN}=pipe", "data.val_fraction=0.5"], "pipe", f"give {TRAIN}"),
     (["data=custom", f"{TRAIN}='~nouser/x.json'"], f"{TRAIN}=~nouser/x.json", "another path"),
     (["model.backbone.weights=none"], "model.backbone.weights=none", "model.backbone.frozen_stages=0"),
-    (["experiment=demo", "model.backbone.weights=imagenet"], "weights=imagenet", "model.backbone.weights=none"),
-    (["experiment=demo", "model.backbone.weights=no.pth"], "weights=no.pth", "give a path"),
+    (["experiment=tiny", "model.backbone.weights=imagenet"], "weights=imagenet", "model.backbone.weights=none"),
+    (["experiment=tiny", "model.backbone.weights=no.pth"], "weights=no.pth", "give a path"),
     (["model.backbone.weights_sha256=1a2b"], "model.backbone.weights_sha256=1a2b", "weights_sha256=null"),
-    (["experiment=demo", "model.backbone.weights=text.json", "model.backbone.weights_sha256=1a2b"],
+    (["experiment=tiny", "model.backbone.weights=text.json", "model.backbone.weights_sha256=1a2b"],
      "model.backbone.weights_sha256=1a2b", "launch again without"),
-    (["experiment=demo", "model.backbone.weights=pipe"], "weights=pipe", "give a path"),
-    (["experiment=demo", "model.backbone.weights=/dev/null"], "weights=/dev/null", "give a path"),
-    (["experiment=demo", "model.backbone.weights='~nouser/x'"], "weights=~nouser/x", "another path"),
-    (["experiment=demo", "runs_dir=text.json"], "runs_dir=text.json", "name another"),
-    (["experiment=demo", "runs_dir=/proc/x"], "runs_dir=/proc/x", "choose another"),
+    (["experiment=tiny", "model.backbone.weights=pipe"], "weights=pipe", "give a path"),
+    (["experiment=tiny", "model.backbone.weights=/dev/null"], "weights=/dev/null", "give a path"),
+    (["experiment=tiny", "model.backbone.weights='~nouser/x'"], "weights=~nouser/x", "another path"),
+    (["experiment=tiny", "runs_dir=text.json"], "runs_dir=text.json", "name another"),
+    (["experiment=tiny", "runs_dir=/proc/x"], "runs_dir=/proc/x", "choose another"),
     (["runs_dir='~nouser/x'"], "runs_dir=~nouser/x", "another path"),
     (["tracking.uri=''"], "tracking.uri=''", "or null"),
-    (["experiment=demo", "tracking.uri=mlflow.db"], "tracking.uri", "sqlite:////"),
-    (["experiment=demo", "tracking.uri='http://[::1'"], "tracking.uri", "http://HOST:PORT"),
-    (["experiment=demo", "tracking.uri='http://host:port'"], "tracking.uri", "http://HOST:PORT"),
-    (["experiment=demo", "tracking.uri='sqlite://'"], "tracking.uri", "sqlite:////"),
+    (["experiment=tiny", "tracking.uri=mlflow.db"], "tracking.uri", "sqlite:////"),
+    (["experiment=tiny", "tracking.uri='http://[::1'"], "tracking.uri", "http://HOST:PORT"),
+    (["experiment=tiny", "tracking.uri='http://host:port'"], "tracking.uri", "http://HOST:PORT"),
+    (["experiment=tiny", "tracking.uri='sqlite://'"], "tracking.uri", "sqlite:////"),
     # Where it runs.
     (["cluster=paper2"], "cluster=paper2", "Did you mean paper"),
     (["cluster.nodes=0"], "cluster.nodes=0", "or auto"),
@@ -165,7 +165,7 @@ SINGLE: list[Mistake] = [
     (["sweep=table3"], "sweep.rows=table3", "add -m"),
     (["sweep.on_existing=never"], "sweep.on_existing=never", "retry_failed"),
     (["sweep.wait=perhaps"], "sweep.wait=perhaps", "true or false"),
-    (["experiment=demo", "sweep.max_gpu_hours=0.001"], "sweep.max_gpu_hours=0.001", "sweep.max_gpu_hours=null"),
+    (["experiment=tiny", "sweep.max_gpu_hours=0.001"], "sweep.max_gpu_hours=0.001", "sweep.max_gpu_hours=null"),
     # Flags of Hydra's.
     (["--run", "--multirun"], "--run", "--multirun"),
     (["--config-name", "nope"], "nope", "search path"),
@@ -177,7 +177,7 @@ SINGLE: list[Mistake] = [
 SWEEPS: list[Mistake] = [
     (["bath=16,32"], "bath", "Did you mean batch"),
     (["batch=16,32", "model=r51"], "model=r51", "r50_fpn"),
-    (["experiment=demo,nope"], "experiment=nope", "demo, evidence, small"),
+    (["experiment=tiny,nope"], "experiment=nope", "demo, evidence, small, small_backbone"),
     (["batch=16,many"], "batch=many", "a whole number"),
     ([f"lr.scale=1,{DIGITS}"], "lr.scale=", "at most 1e+12"),
     (["seed=1,[2]"], "seed=[2]", "a whole number"),
@@ -237,7 +237,7 @@ COMMANDS: list[Mistake] = [
     (["sync", "--uri", "http://[::1"], "http://[::1", "http://HOST:PORT"),
     (["data", "nope"], "nope", "check"),
     (["data", "check", "bach=1"], "bach", "Did you mean batch"),
-    (["data", "check", "experiment=[1]"], "experiment=[1]", "demo, evidence, small"),
+    (["data", "check", "experiment=[1]"], "experiment=[1]", "demo, evidence, small, small_backbone"),
     (["data", "check", "data.max_size=1"], "data.max_size=1", "data.min_size"),
     (["data", "check", "data.root='~nouser'"], "data.root=~nouser", "another path"),
     (["data", "check", "data=shapes"], "data.root=data/shapes", "drawn when"),
@@ -265,8 +265,8 @@ TABLES: list[Mistake] = [
     (["--format", "pdf"], "--format", "markdown"),
     (["--out", "/proc/x.md"], "--out /proc/x.md", "give the path"),
     (["--out", "."], "--out .", "give the path"),
-    (["--against", "nope"], "--against nope", "there is demo"),
-    (["--against", ""], "--against", "there is demo"),
+    (["--against", "nope"], "--against nope", "there is tiny"),
+    (["--against", ""], "--against", "there is tiny"),
     (["--against", "colour=red"], "--against colour=red", "there is sweep"),
     (["--model", "nope"], "--model nope", "there is tiny"),
 ]  # fmt: skip
@@ -308,7 +308,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def plan_json() -> str:
-    config = compose(["experiment=demo", "tracking.enabled=false"])
+    config = compose(["experiment=tiny", "tracking.enabled=false"])
     config.data = DataResolver().resolve(config.data)
     config.cluster.nodes, config.cluster.gpus_per_node = 1, 2
     return make_plan(config).to_json()

@@ -17,7 +17,7 @@ from megdet import __version__
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
-    "experiment=demo", "gpus=1", "batch=4", "bn_size=4", "data.train_images=32", "data.val_images=4",
+    "experiment=tiny", "gpus=1", "batch=4", "bn_size=4", "data.train_images=32", "data.val_images=4",
     "data.min_size=64", "data.max_size=107", "data.workers=0", "schedule.epochs=1", "schedule.milestones=[]",
     "schedule.factors=[]",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ HELP = """\
 Find the largest stable learning rate of each experiment, and the shortest warm-up at its own rate, by bisection over
 short trainings. Overrides are those of `megdet launch -m`: lists and sweep= are experiments, a row each.
 
-  megdet stability experiment=demo batch=16,64 bn_size=16
+  megdet stability experiment=tiny batch=16,64 bn_size=16
   megdet stability sweep=table2 hydra/launcher=submitit_slurm --within 1.1 --seeds 0,1
 
 A training diverges as any run does (docs/reliability.md), and ends there; one that does not is stable for as long as

@@ -1,7 +1,7 @@
 """The backbone of a trained run, as a file that other runs can start from: `model.backbone.weights=FILE`.
 
     python -m megdet.studies.backbone_weights runs/b16-bn16-normal-s0-bb4d55ce data/tiny-backbone.pt
-    python launch.py experiment=demo model.backbone.weights=data/tiny-backbone.pt model.backbone.frozen_stages=2
+    python launch.py experiment=tiny model.backbone.weights=data/tiny-backbone.pt model.backbone.frozen_stages=2
 
 Stands in for ImageNet's weights where there are none: for the `tiny` backbone, or without a network. What is in
 the file is part of the ids of the runs that start from it.

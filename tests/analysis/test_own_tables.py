@@ -134,14 +134,14 @@ def test_an_experiment_is_asked_for_by_what_tells_it_from_the_other_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What all rows have of it the command line may have changed: here the number of training images."""
-    file = write(tmp_path, "{ask: {experiment: demo, bn_size: 0}}\n{ask: {experiment: demo, lr.base: 0.01}}")
-    also = ["experiment=demo", "data.train_images=64"]
+    file = write(tmp_path, "{ask: {experiment: tiny, bn_size: 0}}\n{ask: {experiment: tiny, lr.base: 0.01}}")
+    also = ["experiment=tiny", "data.train_images=64"]
     fabricate(tmp_path / "runs", [*also, "bn_size=0"], mmAP=3.0)
     fabricate(tmp_path / "runs", [*also, "lr.base=0.01"], mmAP=4.0)
     (rows,) = blocks(file, tmp_path / "runs", capsys)
     assert cells(rows) == ["3.0", "4.0"]
-    file = write(tmp_path, "{ask: {experiment: demo}}\n{ask: {experiment: small}}")
-    fabricate(tmp_path / "runs", ["experiment=demo"], mmAP=5.0)
+    file = write(tmp_path, "{ask: {experiment: tiny}}\n{ask: {experiment: small}}")
+    fabricate(tmp_path / "runs", ["experiment=tiny"], mmAP=5.0)
     fabricate(tmp_path / "runs", ["experiment=small"], mmAP=6.0)
     found = [cells(rows) for rows in blocks(file, tmp_path / "runs", capsys)]
     assert ["5.0", "6.0"] in found

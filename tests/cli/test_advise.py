@@ -15,7 +15,7 @@ from tests.runs.fabricate import fabricate_run
 from tests.test_launch import launch
 
 TINY = (
-    "experiment=demo", "gpus=1", "batch=8", "bn_size=2", "images_per_gpu=2", "data.train_images=32",
+    "experiment=tiny", "gpus=1", "batch=8", "bn_size=2", "images_per_gpu=2", "data.train_images=32",
     "data.val_images=4", "schedule.epochs=2", "schedule.milestones=[1]", "schedule.factors=[0.5]",
     "tracking.enabled=false",
 )  # fmt: skip

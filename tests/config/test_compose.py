@@ -61,7 +61,7 @@ def message_of(*overrides: str) -> str:
 
 def test_what_a_row_asks_for_is_composed_without_a_command_line_and_hydra_is_as_it_was() -> None:
     before = GlobalHydra.instance().hydra
-    overrides = ["experiment=demo", "batch=32", "optimizer.clip_grad_norm=null"]
+    overrides = ["experiment=tiny", "batch=32", "optimizer.clip_grad_norm=null"]
     assert compose_config(overrides) == config_of(*overrides)
     with pytest.raises(UserError, match="Did you mean"):
         compose_config(["bath=16"])
@@ -144,12 +144,12 @@ def test_an_own_part_is_a_file_of_ones_own_in_the_groups_folder(tmp_path: Path) 
     ]  # fmt: skip
 
 
-def test_the_demo_is_batch_16_on_two_processes_with_the_tiny_detector_on_shapes() -> None:
-    config = config_of("experiment=demo")
+def test_experiment_tiny_is_batch_16_on_two_processes_with_the_tiny_detector_on_shapes() -> None:
+    config = config_of("experiment=tiny")
     assert (config.batch, config.bn_size, config.gpus) == (16, 16, 2)
-    assert (config.model.name, config.data.name, config.tracking.experiment) == ("tiny", "shapes", "demo")
+    assert (config.model.name, config.data.name, config.tracking.experiment) == ("tiny", "shapes", "tiny")
     assert (config.model.backbone.weights, config.model.backbone.frozen_stages) == ("none", 0)
-    assert config_of("experiment=demo", "batch=32", "data=coco2017").data.name == "coco2017"
+    assert config_of("experiment=tiny", "batch=32", "data=coco2017").data.name == "coco2017"
 
 
 def test_the_schedules_are_the_papers() -> None:
@@ -224,11 +224,11 @@ def test_without_a_sweep_there_is_one_point() -> None:
     [
         ("schedule=normal,long", "schedule.epochs=20,30"),
         ("model/backbone=resnet18,resnet50", "model.backbone.frozen_stages=1,3"),
-        ("experiment=demo", "model/backbone=tiny,resnet50", "batch=8,16"),
-        ("experiment=demo", "+model.backbone.custom.width=8,16", "batch=8,16"),
+        ("experiment=tiny", "model/backbone=tiny,resnet50", "batch=8,16"),
+        ("experiment=tiny", "+model.backbone.custom.width=8,16", "batch=8,16"),
         ("schedule.epochs=20,30", "schedule=normal,long"),
         (
-            "experiment=demo",
+            "experiment=tiny",
             "batch=8,16",
             "model=tiny,r18_fpn",
             "model.backbone.weights=none",
@@ -334,7 +334,7 @@ def test_rows_combine_with_a_grid_and_seeds_the_whole_table_for_each() -> None:
 
 
 def test_the_command_line_has_the_last_word_over_a_row() -> None:
-    points = points_of("sweep=table3", "experiment=demo", "gpus=2", "lr={scale: 0.25}")
+    points = points_of("sweep=table3", "experiment=tiny", "gpus=2", "lr={scale: 0.25}")
     assert {p.gpus for _, p in points} == {2} and {p.lr.scale for _, p in points} == {0.25}
     assert {p.model.name for _, p in points} == {"tiny"}
     assert len({(p.batch, p.bn_size, p.schedule.name) for _, p in points}) == 20

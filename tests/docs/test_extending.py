@@ -22,6 +22,6 @@ def test_the_parts_of_the_page_train_and_make_a_table(tmp_path: Path) -> None:
     assert "5 to do" in trained and trained.count(": finished") == 5
     rows = [line for line in trained.splitlines() if line.startswith("| ")][1:]
     assert [row.split("|")[1].strip() for row in rows] == [
-        "as in the demo", "plain backbone", "decay on matrices alone", "cosine", "finest level",
+        "as it comes", "plain backbone", "decay on matrices alone", "cosine", "finest level",
     ]  # fmt: skip
     assert all("\N{EN DASH}" not in row for row in rows), "each row has found its run"

@@ -180,7 +180,7 @@ def test_a_plan_with_a_weights_file_is_the_same_when_it_is_read_and_loads_no_tor
         "from megdet.config.compose import Asked, compose\n"
         "from megdet.planning.plan import Plan\n"
         "from megdet.sweep.points import plan_points\n"
-        "config = compose(['experiment=demo', 'model.backbone.weights=mine.pt'])\n"
+        "config = compose(['experiment=tiny', 'model.backbone.weights=mine.pt'])\n"
         "[point] = plan_points([Asked((), config)], to_run_here=False)\n"
         "assert Plan.from_json(point.plan.to_json()) == point.plan\n"
         "assert 'torch' not in sys.modules\n"

@@ -26,7 +26,7 @@ def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 RULES = dict(leaves(Config()))
 GROUPS = {
-    "experiment": ["demo", "small", "nope"], "model": ["tiny", "r50_fpn", "r51"], "data": ["shapes", "coco2017"],
+    "experiment": ["demo", "tiny", "nope"], "model": ["tiny", "r50_fpn", "r51"], "data": ["shapes", "coco2017"],
     "schedule": ["normal", "long"], "cluster": ["local", "paper"], "optimizer": ["sgd", "adam"],
     "model/backbone": ["tiny", "resnet18", "x"], "sweep": ["none", "table3"],
 }  # fmt: skip

@@ -16,12 +16,12 @@ from tests.slurm.daemons import processes_with, wait_until
 ROOT = Path(__file__).parents[2]
 
 SMALL = [
-    "experiment=demo", "hydra/launcher=submitit_slurm", "cluster=paper", "cluster.gpus_per_node=2", "gpus=auto",
+    "experiment=tiny", "hydra/launcher=submitit_slurm", "cluster=paper", "cluster.gpus_per_node=2", "gpus=auto",
     "cluster.cpus_per_gpu=1", "cluster.signal_delay_s=10", "cluster.time_min=10", "tracking.enabled=false",
     "data.train_images=16", "data.val_images=4", "data.min_size=64", "data.max_size=107", "log_every=1",
     "schedule.epochs=2", "schedule.milestones=[1]", "schedule.factors=[0.1]",
 ]  # fmt: skip
-"""The demo on nodes of two GPUs each: 16 training images, two epochs."""
+"""A tiny detector on nodes of two GPUs each: 16 training images, two epochs."""
 
 ONE_JOB_A_NODE = "cluster.mem_gb_per_gpu=200"
 """A node has 500 GB: two ranks fill it, so a sweep has no more ranks at once than the cluster has places."""

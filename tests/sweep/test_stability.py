@@ -23,7 +23,7 @@ from megdet.sweep.stability import RATE, Interrupted, Row, find_edges
 from tests.docs.test_programs import documented
 from tests.runs.folders import owned
 
-SMALL = ("experiment=demo", "gpus=1", "data.train_images=64", "data.val_images=4", "tracking.enabled=false")
+SMALL = ("experiment=tiny", "gpus=1", "data.train_images=64", "data.val_images=4", "tracking.enabled=false")
 
 
 @pytest.fixture(autouse=True)

@@ -31,10 +31,10 @@ pytestmark = [
 ]
 LAUNCH = Path(__file__).parents[2] / "launch.py"
 SMALL = [
-    "experiment=demo", "gpus=1", "data.train_images=8", "data.val_images=2", "data.min_size=64", "data.max_size=107",
+    "experiment=tiny", "gpus=1", "data.train_images=8", "data.val_images=2", "data.min_size=64", "data.max_size=107",
     "data.workers=0", "schedule.epochs=2", "schedule.milestones=[]", "schedule.factors=[]",
 ]  # fmt: skip
-SWEEP, RUNS = "demo batch=2,4 tiny shapes", ("b2-bn2-normal-s0", "b4-bn2-normal-s0")
+SWEEP, RUNS = "tiny batch=2,4 tiny shapes", ("b2-bn2-normal-s0", "b4-bn2-normal-s0")
 PATIENCE_MS = 120_000
 
 
@@ -61,7 +61,7 @@ def server(trained: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) 
 def ids(trained: tuple[Path, str]) -> dict[str, str]:
     """The experiment's id, and the runs' ids in MLflow by the readable part of their names."""
     client = MlflowClient(f"sqlite:///{trained[0]}/mlflow.db")
-    experiment = client.get_experiment_by_name("demo")
+    experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     by_name = {plain(str(run.info.run_name)): run.info.run_id for run in runs}
@@ -129,7 +129,7 @@ def test_from_mlflows_first_page_two_clicks_lead_to_the_runs_with_the_best_mmAP_
     server: str, page: Page, ids: dict[str, str], trained: tuple[Path, str]
 ) -> None:
     show(page, server)
-    page.get_by_role("link", name="demo", exact=True).first.click()
+    page.get_by_role("link", name="tiny", exact=True).first.click()
     # MLflow may cover the page with an advertisement of its own.
     link = page.locator("a", has_text="Runs, best mmAP first").first
     with page.context.expect_page() as opened:
@@ -143,7 +143,7 @@ def test_from_mlflows_first_page_two_clicks_lead_to_the_runs_with_the_best_mmAP_
     rows = [" ".join(cells_of(best, place)) for place in range(3)]
     shown = [plain for text in rows for plain in RUNS if plain in text]
     assert shown == sorted(RUNS, key=lambda name: mmAP[name], reverse=True) or len(set(mmAP.values())) == 1, rows
-    assert "demo" in rows[-1], "the sweep has no mmAP of its own"
+    assert "tiny" in rows[-1], "the sweep has no mmAP of its own"
     best.screenshot(path=trained[0] / "best.png")
     headings = best.locator(".ag-header-cell").all()  # in the order of their making
     places = {cell.inner_text().strip(): int(cell.get_attribute("aria-colindex") or 0) for cell in headings}
@@ -166,7 +166,7 @@ def test_a_runs_page_names_its_training_and_validation_images(server: str, page:
 @pytest.mark.parametrize(
     ("words", "found", "hidden"),
     [
-        ("tags.sweep LIKE '%demo%' AND tags.kind = 'run'", RUNS, (SWEEP,)),
+        ("tags.sweep LIKE '%tiny%' AND tags.kind = 'run'", RUNS, (SWEEP,)),
         ("tags.kind = 'sweep'", (SWEEP,), RUNS),
         ("tags.`asked/batch` = '0000004' AND metrics.`final/train_s` > 0", RUNS[1:], RUNS[:1]),
         ("params.model = 'tiny' AND params.batch = '2'", RUNS[:1], RUNS[1:]),

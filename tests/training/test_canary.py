@@ -12,7 +12,7 @@ from tests.test_launch import launch
 pytestmark = pytest.mark.slow
 
 SMALL = (
-    "experiment=demo", "batch=2", "bn_size=2", "gpus=1", "data.train_images=16", "data.val_images=4",
+    "experiment=tiny", "batch=2", "bn_size=2", "gpus=1", "data.train_images=16", "data.val_images=4",
     "data.min_size=64", "data.max_size=107", "data.workers=0", "schedule.epochs=1", "schedule.milestones=[]",
     "schedule.factors=[]", "tracking.enabled=false", "sweep.canary=true",
 )  # fmt: skip

@@ -112,7 +112,7 @@ class Machine:
                 f"run here, at {IMAGE_CORE_S:g} s an image and core"
             )
             said.append(
-                "made for a machine like this: experiment=demo; for your cluster: hydra/launcher=submitit_slurm; the "
+                "made for a machine like this: experiment=tiny; for your cluster: hydra/launcher=submitit_slurm; the "
                 "plan for the paper's: cluster=paper sweep.dry_run=true"
             )
         return said

@@ -82,7 +82,7 @@ def test_a_machine_without_gpu_says_what_it_can_do() -> None:
     assert first == "no GPU here: CPU processes stand in for GPUs, on 2 cores"
     hours = 7392 * 11 * 16 * IMAGE_CORE_S / 2 / 3600
     assert f"r50_fpn on coco2017 is not meant for a CPU: about {hours:,.0f} hours a run" in large
-    assert "made for a machine like this: experiment=demo" in ways
+    assert "made for a machine like this: experiment=tiny" in ways
     assert remarks(model=ModelSettings(name="tiny")) == [first]
     _, crowded, _, _ = remarks(batch=64, gpus=64)
     assert "64 processes share 2 cores; with gpus=2" in crowded

@@ -150,7 +150,7 @@ def test_gpus_of_this_machine_mean_nothing_on_a_cluster(slurm: Command) -> None:
 
 def test_without_slurm_a_sweep_says_so_and_starts_nothing(tmp_path: Path) -> None:
     done = launch(
-        tmp_path, "-m", "experiment=demo", "batch=16,32", "bn_size=16", "gpus=1", "cluster=paper", "data.workers=0",
+        tmp_path, "-m", "experiment=tiny", "batch=16,32", "bn_size=16", "gpus=1", "cluster=paper", "data.workers=0",
         "cluster.max_images_per_gpu=null", "cluster.bn_across_nodes=true", "hydra/launcher=submitit_slurm",
         "tracking.enabled=false", "data.train_images=32", "data.val_images=2",
         PATH="/nowhere",
