@@ -76,6 +76,8 @@ def how_it_ended(plan: Plan, status: Status) -> str:
     state = folder.state()
     if status == Status.FINISHED and not folder.is_canary:
         return f"{status}{_result(folder)}; next: megdet tables, megdet predict {plan.run_id} FOLDER"
+    if status == Status.DIVERGED and state and not folder.is_canary:
+        return f"{state.reason}; that is a result: tables say failed, as the paper's do"
     reason = f" ({state.reason})" if state and state.reason else ""
     ways_on = {
         Status.FAILED: "; megdet why says what to do",

@@ -30,7 +30,7 @@ from megdet.runs.status import Status
 
 ONE_RUN = (sys.executable, "-m", "megdet.launchers.local.one_run")
 """A launcher for one run, whose plan it reads from its standard input."""
-ENDS = {code: status for status, code in EXIT_CODES.items() if status != Status.DIVERGED}
+ENDS = {code: status for status, code in EXIT_CODES.items() if not status.is_result}
 
 
 class ParallelLauncher:
@@ -156,6 +156,9 @@ def _has_its_fork(plan: Plan) -> bool:
 def _how(plan: Plan, code: int) -> str:
     if code in ENDS:
         return how_it_ended(plan, ENDS[ExitCode(code)])
+    state = folder_of(plan).state()
+    if code == ExitCode.OK:  # which of the results, its state alone says
+        return how_it_ended(plan, state.status if state else Status.FINISHED)
     log = folder_of(plan).launcher_log
     if code == ExitCode.USER_ERROR:
         return "\n".join(last_lines(log, 1))

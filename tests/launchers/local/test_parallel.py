@@ -22,6 +22,7 @@ from megdet.planning.fork import Fork
 from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.journal import Journal
+from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.sweep.objective import final_mmap
 from megdet.sweep.points import Point
@@ -80,6 +81,28 @@ def test_a_failed_run_does_not_stop_the_others(code: int, plan_for: PlanFor) -> 
     (folder_of(plans[0]).path / "exit").write_text(str(code))
     assert run(plans, "0") == (code, [plans[0]] if code else [])
     assert spoke(plans[1])
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "said"),
+    [
+        (Status.FINISHED, None, "finished; next: megdet tables, megdet predict {run_id} FOLDER"),
+        (
+            Status.DIVERGED,
+            "diverged at step 56: the loss is nan",
+            "diverged at step 56: the loss is nan; that is a result",
+        ),
+    ],
+)
+def test_a_run_that_came_to_a_result_is_told_with_its_own(
+    status: Status, reason: str | None, said: str, plan_for: PlanFor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = on_gpus(plan_for(16, 16), 1)
+    folder_of(plan).path.mkdir(parents=True)
+    owned = folder_of(plan).claim("its ranks")
+    owned.write_state(RunState(status, 1, "2026-11-27T10:00:00+00:00", reason=reason))
+    assert run([plan], "0") == (0, [])
+    assert f"[1/1] {plan.run_id}: {said.format(run_id=plan.run_id)}" in capsys.readouterr().out
 
 
 def test_a_run_that_goes_on_from_another_waits_for_its_checkpoint_and_lets_others_pass(plan_for: PlanFor) -> None:
