@@ -76,6 +76,13 @@ def batch_norm_gradients() -> None:
     assert_close(of_product, (dy * (x - mean.view(1, 3, 1, 1))).sum((0, 2, 3)))
 
 
+def relu6_gradients() -> None:
+    x = torch.tensor([-1.0, 0.0, 3.0, 6.0, 7.0]).requires_grad_()
+    y = F.relu6(x)
+    (expected,) = torch.autograd.grad(y, x, torch.ones(5))
+    assert torch.equal(torch.ops.aten.hardtanh_backward(torch.ones(5), y.detach(), 0.0, 6.0), expected)
+
+
 def jpeg_decoder() -> None:
     import torchvision.io  # registers the operator
 
@@ -169,6 +176,12 @@ PRIVATE_APIS = (
         "model/channel_sums.py",
         "sum dy and sum dy * (x - mean) in one pass on a GPU",
         batch_norm_gradients,
+    ),
+    PrivateApi(
+        "torch.ops.aten.hardtanh_backward",
+        "model/efficientnet_lite.py",
+        "the gradient of ReLU6 from its output, in one pass",
+        relu6_gradients,
     ),
     PrivateApi(
         "torch.ops.image.decode_jpeg",

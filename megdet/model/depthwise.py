@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 MOST_PIXELS = 1024
 """Of a map: on larger ones torch's own is as fast."""
@@ -18,7 +19,7 @@ _CORNERS = (0, 2)
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, *, stride: int, padding: tuple[int, int]) -> Tensor:
-    """`F.conv2d` of x [N, C, H, W] with a kernel [C, 1, k, k] for each channel; differentiable once."""
+    """`F.conv2d` of x [N, C, H, W] with a kernel [C, 1, k, k] for each channel; in the kernels differentiable once."""
     is_slow = (
         weight.shape[2:] == (5, 5)
         and weight.requires_grad
@@ -29,46 +30,35 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, *, stride: int, padding: tuple[i
     )
     if not is_slow:
         return F.conv2d(x, weight, stride=stride, padding=padding, groups=len(weight))
-    y = _FiveByFive.apply(x, weight, stride, padding)
-    assert isinstance(y, Tensor)
-    return y
+    y = F.conv2d(x, weight.detach(), stride=stride, padding=padding, groups=len(weight))
+    with_gradient = _WithKernelGradient.apply(y, x.detach(), weight, stride, padding)
+    assert isinstance(with_gradient, Tensor)
+    return with_gradient
 
 
-class _FiveByFive(torch.autograd.Function):
+class _WithKernelGradient(torch.autograd.Function):
+    """`y` as it is, differentiable in the kernels that made it of `x`."""
+
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding  # type: ignore[attr-defined]
-        return F.conv2d(x, weight, stride=stride, padding=padding, groups=len(weight))
+    def forward(
+        ctx: FunctionCtx, y: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.stride, ctx.padding, ctx.shape = stride, padding, weight.shape  # type: ignore[attr-defined]
+        return y.view_as(y)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         stride: int = ctx.stride  # type: ignore[attr-defined]
-        padding: tuple[int, int] = ctx.padding  # type: ignore[attr-defined]
-        dx = None
-        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
-            dx = _gradients(dy, x, weight, stride, padding, of_x=True)[0]
-        vertical, horizontal = padding
+        vertical, horizontal = ctx.padding  # type: ignore[attr-defined]
+        channels = len(dweight := dy.new_empty(ctx.shape))  # type: ignore[attr-defined]
         padded = F.pad(x, (horizontal, horizontal, vertical, vertical))
         height, width = ((size - 1) * stride + 3 for size in dy.shape[2:])
-        kernel = weight[:, :, :3, :3].contiguous(memory_format=torch.channels_last)
-        dweight = torch.empty_like(weight)
         for top in _CORNERS:
             for left in _CORNERS:
                 window = padded[:, :, top : top + height, left : left + width]
-                found = _gradients(dy, window, kernel, stride, (0, 0), of_x=False)[1]
+                found = conv2d_weight(window, (channels, 1, 3, 3), dy, stride=stride, groups=channels)
                 dweight[:, :, top : top + 3, left : left + 3] = found
-        return dx, dweight, None, None
-
-
-def _gradients(
-    dy: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], *, of_x: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the input or of the kernels, in that place."""
-    wanted = [of_x, not of_x, False]
-    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        dy, x, weight, None, [stride, stride], padding, [1, 1], False, [0, 0], len(weight), wanted
-    )
-    return found
+        return dy, None, dweight, None, None

@@ -85,7 +85,8 @@ def test_without_slurm_the_papers_cluster_is_planned_for_and_no_start_is_made_up
 
 
 def test_the_table_says_what_was_not_predicted_and_why(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["shapes", "experiment=tiny", "batch=8", "bn_size=4", "model.mask.name=head"]) == 0
+    own = ["model.backbone.name=mine", "model.backbone.custom={_target_: torch.nn.Identity}"]
+    assert cli.main(["shapes", "experiment=tiny", "batch=8", "bn_size=4", *own]) == 0
     said = capsys.readouterr().out
     assert "no hours: no run of this model and data is finished" in said
     assert "no memory: it is not known for parts of this model" in said

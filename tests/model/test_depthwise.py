@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.grad import conv2d_weight
 
 from megdet.model import depthwise
 from megdet.model.depthwise import depthwise_conv2d
@@ -37,15 +38,13 @@ def test_output_and_gradients_are_those_of_float64(
 
 
 def test_where_torch_is_slow_its_gradient_of_the_kernels_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[torch.Size] = []
-    gradients_of = depthwise._gradients
+    asked: list[tuple[int, ...]] = []
 
-    def watched(dy: Tensor, x: Tensor, weight: Tensor, *args: object, of_x: bool) -> tuple[Tensor, ...]:
-        if not of_x:
-            asked.append(weight.shape[2:])
-        return gradients_of(dy, x, weight, *args, of_x=of_x)  # type: ignore[arg-type]
+    def watched(x: Tensor, shape: tuple[int, ...], dy: Tensor, **how: int) -> Tensor:
+        asked.append(shape[2:])
+        return conv2d_weight(x, shape, dy, **how)
 
-    monkeypatch.setattr(depthwise, "_gradients", watched)
+    monkeypatch.setattr(depthwise, "conv2d_weight", watched)
     weight, how = torch.ones(8, 1, 5, 5), {"stride": 1, "padding": (2, 2)}
     gradients(torch.ones(1, 8, 4, 4), weight, torch.ones(1, 8, 4, 4), **how)
     assert asked == [(3, 3)] * 4

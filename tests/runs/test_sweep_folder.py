@@ -64,7 +64,7 @@ def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
         (["sweep=table3", "cluster=paper"], [], "table3", "table3"),
         (["sweep=table2,table3", "seed=0,1"], ["sweep", "seed"], "table2", "table2,table3 seed=0,1"),
         (["sweep.rows=my/rows.yaml", "seed=3"], [], "my/rows.yaml", "rows"),
-        (["experiment=tiny", "gpus=1", "batch=16,32"], ["batch"], None, "demo batch=16,32"),
+        (["experiment=tiny", "gpus=1", "batch=16,32"], ["batch"], None, "tiny batch=16,32"),
         (["batch=16,64", "cluster=paper", "bn_size=16,32"], ["batch", "bn_size"], None, "batch=16,64 bn_size=16,32"),
         (["model=r18_fpn,tiny"], ["model"], None, "model=r18_fpn,tiny"),
     ],

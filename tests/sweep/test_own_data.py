@@ -70,7 +70,8 @@ def test_a_model_with_masks_is_refused_where_data_has_none_before_a_run_folder_i
     assert not Path("runs").exists()
     boxes_alone = point_of(ask(with_masks.config.data)).plan
     plan = point_of(with_masks).plan
-    assert plan is not None and boxes_alone is not None and plan.memory_gb is None
+    assert plan is not None and plan.memory_gb and boxes_alone is not None and boxes_alone.memory_gb
+    assert plan.memory_gb > boxes_alone.memory_gb
     assert plan.config.data.fingerprint == boxes_alone.config.data.fingerprint
     assert plan.config.data.masks_fingerprint and boxes_alone.config.data.masks_fingerprint is None
 
