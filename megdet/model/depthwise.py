@@ -43,17 +43,17 @@ class _WithKernelGradient(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, y: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int]
     ) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.stride, ctx.padding, ctx.shape = stride, padding, weight.shape  # type: ignore[attr-defined]
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding  # type: ignore[attr-defined]
         return y.view_as(y)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
         stride: int = ctx.stride  # type: ignore[attr-defined]
         vertical, horizontal = ctx.padding  # type: ignore[attr-defined]
-        channels = len(dweight := dy.new_empty(ctx.shape))  # type: ignore[attr-defined]
+        channels, dweight = len(weight), torch.empty_like(weight)  # in its layout, as DDP wants it
         padded = F.pad(x, (horizontal, horizontal, vertical, vertical))
         height, width = ((size - 1) * stride + 3 for size in dy.shape[2:])
         for top in _CORNERS:

@@ -27,12 +27,13 @@ def test_output_and_gradients_are_those_of_float64(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 24, *size, generator=generator).contiguous(memory_format=memory_format)
-    weight = torch.randn(24, 1, 5, 5, generator=generator)
+    weight = torch.randn(24, 1, 5, 5, generator=generator).contiguous(memory_format=memory_format)
     shape = functional.conv2d(x, weight, stride=stride, padding=padding, groups=24).shape
     dy = torch.randn(shape, generator=generator)
     how = {"stride": stride, "padding": padding}
     found = gradients(x, weight, dy, **how)
     wanted = gradients(x.double(), weight.double(), dy.double(), **how)  # float64 is left to torch
+    assert found[2].stride() == weight.stride(), "else DDP copies it"
     for ours, exact in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5)
 
