@@ -39,6 +39,7 @@ def test_the_built_in_parts_keep_the_promise_on_five_layouts(capsys: pytest.Capt
     assert {(case.gpus, case.images_per_gpu) for case in CASES} == {(1, 8), (2, 4), (4, 2), (2, 2), (1, 4)}
 
 
+@pytest.mark.slow
 def test_parts_of_ones_own_that_keep_it_pass(few: None, capsys: pytest.CaptureFixture[str]) -> None:
     parts = [
         *own("model.norm", "tests.training.own_parts.group_norm", groups=4),

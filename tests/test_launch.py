@@ -151,6 +151,7 @@ def cores_in_words() -> str:
     return "1 core" if cores == 1 else f"{cores} cores"
 
 
+@pytest.mark.slow
 def test_what_runs_here_took_predicts_the_next_and_gpus_are_another_thing(tmp_path: Path) -> None:
     assert launch(tmp_path, *SMALL).returncode == 0
     assert "predicted from runs" in launch(tmp_path, *SMALL, "seed=1", "sweep.dry_run=true").stdout

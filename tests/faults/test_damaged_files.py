@@ -141,6 +141,7 @@ def test_a_damaged_file_of_one_run_is_no_traceback_and_hides_no_other_run(
                 assert str(path) in str(error)
 
 
+@pytest.mark.slow
 def test_true_in_the_place_of_any_number_of_a_plan_is_no_traceback_in_a_table(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:

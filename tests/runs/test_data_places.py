@@ -43,6 +43,7 @@ def planned(data: DataSettings) -> Plan:
     return point.plan
 
 
+@pytest.mark.slow
 def test_a_copied_folder_trains_with_the_data_in_it(old: Path, tmp_path: Path) -> None:
     plan = planned(write_own_set(old / "data" / "set"))
     run = owned(folder_of(plan).path)

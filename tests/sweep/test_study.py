@@ -129,6 +129,7 @@ def test_a_space_that_makes_no_sense_is_refused(arguments: Sequence[str], messag
         space_of(*arguments)
 
 
+@pytest.mark.slow
 def test_a_study_looks_where_the_results_are_good(capsys: pytest.CaptureFixture[str]) -> None:
     training = Training()
     assert study(training, sampler=TPESampler, n_trials=30) == 0

@@ -78,6 +78,7 @@ def test_a_run_with_an_own_part_of_each_kind_trains_and_evaluates(finished: Plan
     assert (finished.name, finished.config.model.norm.name) == ("b8-bn4-cosine-s1", "gn")
 
 
+@pytest.mark.slow
 def test_own_parts_resume_to_the_same_weights(finished: Plan, tmp_path: Path, shapes_root: Path) -> None:
     plan = make_plan(config_with_own_parts(tmp_path, shapes_root))
     process = start(plan)

@@ -61,6 +61,7 @@ def test_a_run_whose_job_script_was_killed_is_submitted_again(
     assert submission is not None and len(submission.history) == 1
 
 
+@pytest.mark.slow
 def test_without_progress_it_is_submitted_again_as_often_as_is_said(tmp_path: Path) -> None:
     code, folder = launched(tmp_path, KILLS_ITS_SCRIPT.format(always=True), max_retries=2)
     assert code == ExitCode.RUN_FAILED and attempts_of(folder) == 3
