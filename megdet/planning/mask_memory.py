@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from megdet.config.schema import Config
 from megdet.model.settings import narrower
-from megdet.planning.module_memory import FLOAT
+from megdet.planning.module_memory import FLOAT, cells, has_norm
 
 MOST_PIXELS = 1000
 """Under a region of the generator, on average: 28 to 56 along each side on the level below its own (Lin et al. 2017,
@@ -38,9 +38,8 @@ def mask_map_bytes(config: Config, width: int) -> float:
     model = config.model
     if model.mask.name != "generator":
         return 0.0
-    has_norm = config.bn_size > 0 and "mask" in model.bn_in
-    cells = sum(1 / stride**2 for stride in model.backbone.strides)
-    return narrower(None, model.fpn.channels) * cells * (width * (1 + has_norm) + 2 * FLOAT)
+    of_cell = narrower(None, model.fpn.channels) * (width * (1 + has_norm(config, "mask")) + 2 * FLOAT)
+    return of_cell * cells(model.backbone.strides)
 
 
 def mask_image_bytes(config: Config, *, pixels: int, width: int) -> float:

@@ -37,17 +37,17 @@ def module_map_bytes(config: Config, *, sublinear: bool | str, width: int) -> fl
     model, total = config.model, 0.0
     channels, strides = model.fpn.channels, model.backbone.strides
     if model.large_kernel.size is not None:
-        inside = 2 * narrower(model.large_kernel.channels, channels) + channels * _has_norm(config, "large_kernel")
+        inside = 2 * narrower(model.large_kernel.channels, channels) + channels * has_norm(config, "large_kernel")
         levels = pyramid_strides(strides)
-        total += width * channels * _cells(levels[:1] if sublinear == OFFLOAD else levels)
-        total += width * inside * _cells(levels[:1] if sublinear else levels)
+        total += width * channels * cells(levels[:1] if sublinear == OFFLOAD else levels)
+        total += width * inside * cells(levels[:1] if sublinear else levels)
     if model.context.scale is not None:
         inner = narrower(model.context.channels, channels)
-        total += width * inner * (1 + _has_norm(config, "context")) * _cells(strides)
+        total += width * inner * (1 + has_norm(config, "context")) * cells(strides)
     if model.segmentation.weight is not None:
         inner = narrower(model.segmentation.channels, channels)
         # What the average pooling and the last layer read, and scores and their logarithms.
-        total += width * inner * (_has_norm(config, "segmentation") * _cells(strides) + _cells(strides[:1]))
+        total += width * inner * (has_norm(config, "segmentation") * cells(strides) + cells(strides[:1]))
         total += (width * inner + 2 * FLOAT * ((config.data.num_classes or 0) + 1)) / SEGMENTED_STRIDE**2
     return total
 
@@ -63,10 +63,10 @@ def module_image_bytes(config: Config, *, width: int) -> float:
     return model.roi_heads.samples * (read + 2 * FLOAT * around * ROWS_OF_A_BIN + 2 * FLOAT * channels * bins)
 
 
-def _has_norm(config: Config, place: str) -> bool:
+def has_norm(config: Config, place: str) -> bool:
     return config.bn_size > 0 and place in config.model.bn_in
 
 
-def _cells(strides: Sequence[int]) -> float:
+def cells(strides: Sequence[int]) -> float:
     """Of levels with these strides, for each pixel of the image."""
     return sum(1 / stride**2 for stride in strides)

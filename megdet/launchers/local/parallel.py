@@ -156,8 +156,8 @@ def _has_its_fork(plan: Plan) -> bool:
 def _how(plan: Plan, code: int) -> str:
     if code in ENDS:
         return how_it_ended(plan, ENDS[ExitCode(code)])
-    state = folder_of(plan).state()
-    if code == ExitCode.OK:  # which of the results, its state alone says
+    if code == ExitCode.OK:
+        state = folder_of(plan).state()  # which of the results it is, this alone says
         return how_it_ended(plan, state.status if state else Status.FINISHED)
     log = folder_of(plan).launcher_log
     if code == ExitCode.USER_ERROR:
