@@ -1,4 +1,4 @@
-"""The ratios of all benchmarks that were run here, beside what was aimed for, as a Markdown table.
+"""What all benchmarks measured that were run here, beside what was aimed for, as a Markdown table.
 
 make benchmarks                     # runs them all, one after the other (an hour on two cores)
 python -m benchmarks.summary        # only the table
@@ -16,12 +16,12 @@ from benchmarks.report import ROOT
 
 @dataclass(frozen=True)
 class Goal:
-    """One ratio: where it stands in a report, what it says, and the bound aimed for."""
+    """One number: where it stands in a report, what it says, and the bound aimed for, if any."""
 
     report: str
     keys: tuple[str, ...]
     label: str
-    bound: float
+    bound: float | None
     at_most: bool = False
 
 
@@ -33,7 +33,7 @@ def _steps(report: str, model: str, fp32: float, bf16: float) -> list[Goal]:
 
 
 GOALS = [
-    *_steps("train_step-r50_fpn-800px-1", "r50_fpn at 800 px, 1 image", 1.5, 3.5),
+    *_steps("train_step-r50_fpn-800px-1", "r50_fpn at 800 px, 1 image", 1.5, 4.0),
     *_steps("train_step-r18_fpn-256px-4", "r18_fpn at 256 px, 4 images", 2.0, 4.5),
     *_steps("train_step-r18_fpn-128px-4", "r18_fpn at 128 px, 4 images", 2.0, 4.5),
     Goal(
@@ -58,9 +58,10 @@ GOALS = [
             bound,
             at_most=True,
         )
-        for ranks, limit in ((2, 1.15), (4, 1.5))
+        for ranks in (2, 4)
         for form in ("contiguous", "channels_last")
-        for peer, name, bound in (("batch_norm", "nn.BatchNorm2d", limit), ("naive", "naive all-reduce form", 1.0))
+        # Against a norm that exchanges nothing, the host's loopback and cores decide: no bound.
+        for peer, name, bound in (("batch_norm", "nn.BatchNorm2d", None), ("naive", "naive all-reduce form", 1.0))
     ),
     Goal(
         "synced_step-2ranks-r18_fpn-256px-2",
@@ -69,6 +70,7 @@ GOALS = [
         1.25,
         True,
     ),
+    Goal("small_model", ("images_per_s", "64px-frozen"), "`tiny` at 64 px, frozen BN, one core: images/s", 448),
     Goal("coco_eval", ("ratio",), "COCO evaluation, 5,000 images: pycocotools' time / ours", 60),
     Goal(
         "coco_eval", ("largest_difference_percent",), "COCO evaluation: largest difference of the 12 numbers", 0.0, True
@@ -90,16 +92,21 @@ def main() -> None:
         value: Any = reports[goal.report]["numbers"]
         for key in goal.keys:
             value = value[key]
-        reached = value <= goal.bound if goal.at_most else value >= goal.bound
-        print(f"| {goal.label} | {value:.3g} | {_bound(goal)} | {'reached' if reached else 'not reached'} |")
+        print(f"| {goal.label} | {value:.3g} | {_bound(goal)} | {_reached(goal, value)} |")
     made = {(r["commit"][:12], r["dirty"], r["hardware"]["cpu"], r["hardware"]["cores"]) for r in reports.values()}
     print()
     for commit, dirty, cpu, cores in sorted(made):
         print(f"Commit {commit}{' with changes' if dirty else ''}, {cpu}, {cores} cores.")
 
 
+def _reached(goal: Goal, value: float) -> str:
+    if goal.bound is None:
+        return ""
+    return "reached" if (value <= goal.bound if goal.at_most else value >= goal.bound) else "not reached"
+
+
 def _bound(goal: Goal) -> str:
-    return f"{'≤' if goal.at_most else '≥'} {goal.bound:g}"
+    return "" if goal.bound is None else f"{'≤' if goal.at_most else '≥'} {goal.bound:g}"
 
 
 if __name__ == "__main__":

@@ -268,21 +268,24 @@ TABLES: list[Mistake] = [
     (["--against", "nope"], "--against nope", "there is tiny"),
     (["--against", ""], "--against", "there is tiny"),
     (["--against", "colour=red"], "--against colour=red", "there is sweep"),
-    (["--model", "nope"], "--model nope", "there is tiny"),
+    (["model=nope"], "model=nope", "there is model=tiny"),
+    (["model"], "model", "write KEY=VALUE"),
+    (["modle=tiny"], "modle=tiny", "did you mean model?"),
+    (["seed=0", "seed=1"], "seed is there twice", "write seed=0,1"),
 ]  # fmt: skip
 
 FIGURES: list[Mistake] = [
     (["--figure", "nope"], "--figure", "bn_size"),
     (["--from", "nope"], "nope", "name another folder"),
     ([], "no run has finished", "a curve needs one"),
-    (["--data", "nope"], "--data nope", "there is shapes"),
+    (["data=nope"], "data=nope", "there is data=shapes"),
 ]
 
 REPORT: list[Mistake] = [
     (["--from", "nope"], "nope", "name another folder"),
     (["--out", "."], "--out .", "give the path"),
     (["--out", "text.json/x.html"], "--out text.json/x.html", "give the path"),
-    (["--sweep", "nope"], "--sweep nope", "there is none"),
+    (["sweep=nope"], "sweep=nope", "no run has a sweep"),
 ]
 
 PROGRAMS: dict[str, tuple[Callable[[list[str]], int], list[Mistake]]] = {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ import pandas as pd
 from megdet.analysis.cells import Cell, Seeds, signed
 from megdet.analysis.commits import commits_text
 from megdet.analysis.comparable import Group
-from megdet.analysis.frames import FACTS, RunFrames, read_runs, select
+from megdet.analysis.frames import RunFrames, Wanted, read_runs, select
 from megdet.analysis.setting_values import NOT_SET
 from megdet.analysis.table import Column, Kind, Table
 from megdet.errors import UserError
@@ -22,19 +21,17 @@ from megdet.settings.rules import shown
 from megdet.tracking.uri import without_password
 
 
-def second_set(
-    name: str, frames: RunFrames, *, wanted: Mapping[str, str], epochs: Sequence[str]
-) -> tuple[RunFrames, RunFrames]:
+def second_set(name: str, frames: RunFrames, *, wanted: Wanted, epochs: Sequence[str]) -> tuple[RunFrames, RunFrames]:
     """What `--against` names: the first set of runs without it, and the second, of both those that are `wanted`.
 
     `name` is an experiment of `frames`, a tag or setting of theirs as KEY=VALUE (`precision=bf16`, `commit=c0ffee`), a
-    runs folder or an MLflow URI. A filter that `name` sets for the second set (experiment, `sweep=`) applies to the
-    first alone. Raises UserError if `name` is none of these, or if a set has no matching run.
+    runs folder or an MLflow URI. What is `wanted` of a key that `name` sets for the second set (experiment, `sweep=`)
+    applies to the first alone. Raises UserError if `name` is none of these, or if a set has no matching run.
     """
     if instead := fault_of_path(name):
         raise UserError(f"--against {shown(name)}: use {instead}")
     key, equals, value = name.partition("=")
-    named = _having(frames, key, value) if equals else pd.Series(False, frames.runs.index)
+    named = frames.having(key, value) if equals else pd.Series(False, frames.runs.index)
     named |= frames.runs["experiment"] == name
     said = key if equals else "experiment"
     first, second = frames.where(~named), frames.where(named)
@@ -51,27 +48,12 @@ def second_set(
     return select(first, **wanted), second
 
 
-def _having(frames: RunFrames, key: str, value: str) -> pd.Series:
-    """Which runs match KEY=VALUE; the first characters of a commit are enough."""
-    return (
-        frames.texts(key)
-        .map(lambda own: value in own or (key == "commit" and value != "" and own[0].startswith(value)))
-        .astype(bool)
-    )
-
-
 def _there(name: str, frames: RunFrames) -> str:
     """What the user may have meant."""
     key, equals, _ = name.partition("=")
     if not equals:
         return f"there is {', '.join(sorted(frames.runs['experiment'].unique()))}"
-    values = sorted(set().union(*frames.texts(key)))
-    if values:
-        return f"there is {key}={', '.join(values)}"
-    tags = [column.removeprefix("tags.") for column in frames.runs if column.startswith("tags.")]
-    keys = ["sweep", *FACTS, *sorted({*frames.settings, *tags})]
-    near = difflib.get_close_matches(key, keys, n=1)
-    return f"no run has {key}" + (f"; did you mean {near[0]}?" if near else f"; there is {', '.join(keys)}")
+    return frames.there(key)
 
 
 def short_name(name: str) -> str:

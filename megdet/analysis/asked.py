@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from megdet.analysis.frames import RunFrames
-from megdet.analysis.setting_values import NOT_SET, setting_text
+from megdet.analysis.setting_values import canonical, setting_text
 from megdet.config.schema import Config
 from megdet.planning.identity import RECIPE, semantic_settings, settings_in
 
@@ -83,14 +83,6 @@ def _usual(key: str, there: Counter[str], asked: Sequence[str | None]) -> str:
 def default_settings() -> Mapping[str, str]:
     """The settings of the paper's experiment: the schema's defaults."""
     return _settings(Config())
-
-
-def canonical(text: str | None) -> str:
-    """A setting's text as `setting_text` writes it: YAML reads 1e-4 as text."""
-    try:
-        return setting_text(None if text in (None, NOT_SET) else float(text or ""))
-    except ValueError:
-        return str(text)
 
 
 def _settings(config: Config) -> dict[str, str]:

@@ -11,6 +11,7 @@ In a notebook:
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import pandas as pd
 
 from megdet.analysis.records import Files, Records
 from megdet.analysis.run_folders import from_run_folders
-from megdet.analysis.setting_values import setting_text, typed
+from megdet.analysis.setting_values import canonical, setting_text, typed
 from megdet.errors import UserError
 from megdet.runs.journal import SCORES
 from megdet.settings.paths import expanded, fault_of_path
@@ -34,6 +35,9 @@ STEPS = ("epoch", "lr", "loss")
 FACTS = ("run_id", "experiment_id", "experiment", "status", "seed", "gpus", "commit", "dirty")
 """What of a run can be asked for as if it were a setting."""
 LR_SCALE = "lr.scale"
+Value = str | int | float | bool
+Wanted = Mapping[str, Sequence[str]]
+"""By key, the values that runs are chosen by."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +111,42 @@ class RunFrames:
         as_text = str if key in FACTS else setting_text
         return values.map(lambda value: () if value is None or value != value else (as_text(value),))
 
+    def having(self, key: str, value: str) -> pd.Series:
+        """Which runs have this value under `key`, as `texts` has keys; a commit's first characters are enough."""
+        alike = {value, canonical(value)}
+        begins = value if key == "commit" and value else None
+        return (
+            self.texts(key)
+            .map(lambda own: any(text in alike or (begins is not None and text.startswith(begins)) for text in own))
+            .astype(bool)
+        )
+
+    def there(self, key: str) -> str:
+        """What the runs have under `key`, or which keys they have, for a message to who asked for something else."""
+        values = sorted(set().union(*self.texts(key)))
+        if values:
+            return f"there is {key}={', '.join(values)}"
+        tags = [column.removeprefix("tags.") for column in self.runs if column.startswith("tags.")]
+        keys = ["sweep", *FACTS, *sorted({*self.settings, *tags})]
+        if key in keys:
+            return f"no run has a {key}"
+        near = difflib.get_close_matches(key, keys, n=1)
+        return f"no run has {key}" + (f"; did you mean {near[0]}?" if near else f"; there is {', '.join(keys)}")
+
 
 def load_runs(
-    source: str | None = None, *, epochs: Sequence[str] = EPOCHS, steps: Sequence[str] = (), **wanted: str | None
+    source: str | None = None,
+    /,
+    *,
+    epochs: Sequence[str] = EPOCHS,
+    steps: Sequence[str] = (),
+    **wanted: Value | Sequence[Value],
 ) -> RunFrames:
     """The runs of a runs folder or an MLflow store, each once, by run id; UserError where there are none.
 
     `source` is a folder, or an MLflow URI (`sqlite:///...`, `http://...`). None: ./runs if it exists, else
     MLFLOW_TRACKING_URI, else ./mlflow.db. `epochs` and `steps` are the numbers of epochs and of steps that are needed:
-    from MLflow each costs time, and steps do from folders too. `wanted`: as `select` takes it (`sweep="table3"`).
+    from MLflow each costs time, and steps do from folders too. `wanted`: as `select` takes it (`seed=(0, 1)`).
     """
     return select(read_runs(source, epochs=epochs, steps=steps), **wanted)
 
@@ -161,19 +192,21 @@ def frames_of(records: Records, *, epochs: Iterable[str] = EPOCHS, steps: Iterab
     )
 
 
-def select(frames: RunFrames, **wanted: str | None) -> RunFrames:
-    """The runs of the wanted sweep, experiment, model, data set, ..., each once; None: any. UserError if none is left.
+def select(frames: RunFrames, /, **wanted: Value | Sequence[Value]) -> RunFrames:
+    """The runs with the wanted sweep, experiment, seed, ..., each once: with one of several values that are given.
 
-    If MLflow has a run in several experiments, the newest counts.
+    Keys are those of `RunFrames.texts`. If MLflow has a run in several experiments, the newest counts.
+    UserError for a value that no run has.
     """
-    for name, value in wanted.items():
-        if value is not None:
-            texts = frames.texts(name)
-            chosen = texts.map(lambda own, value=value: value in own).astype(bool)
-            if not chosen.any():
-                there = sorted(set().union(*texts))
-                raise UserError(f"--{name} {value}: no such run; there is {', '.join(there) or 'none'}")
-            frames = frames.where(chosen)
+    for key, values in wanted.items():
+        several = values if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
+        chosen = pd.Series(False, frames.runs.index)
+        for text in map(setting_text, several):
+            having = frames.having(key, text)
+            if not having.any():
+                raise UserError(f"{key}={text}: no such run; {frames.there(key)}")
+            chosen |= having
+        frames = frames.where(chosen)
     return frames.where(~frames.runs["run_id"].duplicated())
 
 

@@ -1,7 +1,7 @@
 """Figures of the paper, and a few more, from whatever runs exist.
 
     python analysis/make_figures.py                           the runs in ./runs, all figures, into results/
-    python analysis/make_figures.py --figure bn_size --figure loss
+    python analysis/make_figures.py --figure bn_size --figure loss seed=0,1,2
     python analysis/make_figures.py --from sqlite:////data/mlflow.db --out figures/
 
 small_and_large (Figure 1), proposals (Figure 2), long_policy (Figure 4), detections (Figure 5), training_time and
@@ -35,7 +35,7 @@ from megdet.analysis.figures import (
     validation,
 )
 from megdet.analysis.figures.pictures import RESOLUTION, save_small, with_jpegs
-from megdet.analysis.frames import STEPS, RunFrames, load_runs
+from megdet.analysis.frames import STEPS, RunFrames, read_runs, select
 from megdet.analysis.options import add_all_option, add_run_options, wanted_of, without_failed, writing_to
 from megdet.errors import UserError
 
@@ -58,11 +58,11 @@ COMMAND = "python analysis/make_figures.py"
 
 def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> int:
     """Run the command line, in whose help the program is called `command`; the exit code."""
-    parsed = _parser(command).parse_args(arguments)
+    parsed = _parser(command).parse_intermixed_args(arguments)
     names = parsed.figure or list(FIGURES)
     steps = STEPS if any(name in OF_STEPS for name in names) else ()
     try:
-        runs = without_failed(load_runs(parsed.source, steps=steps, **wanted_of(parsed)), parsed)
+        runs = without_failed(select(read_runs(parsed.source, steps=steps), **wanted_of(parsed)), parsed)
         written = write_figures(runs, parsed.out, names)
     except UserError as error:
         print(f"make_figures: {error}", file=sys.stderr)

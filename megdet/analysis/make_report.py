@@ -1,8 +1,8 @@
 """One self-contained HTML page of a sweep, or of all runs: tables, figures, plans, failures and provenance.
 
     python analysis/make_report.py                            the runs in ./runs, into results/report.html
-    python analysis/make_report.py --sweep table3             those of one sweep
-    python analysis/make_report.py --from http://host:5000 --data shapes --out report.html
+    python analysis/make_report.py sweep=table3               those of one sweep
+    python analysis/make_report.py --from http://host:5000 data=shapes --out report.html
 
 The figures are in the page as SVG and nothing is loaded from elsewhere, so the file can be mailed or kept.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet.analysis.figures.pictures import with_jpegs
-from megdet.analysis.frames import EPOCHS, STEPS, RunFrames, load_runs
+from megdet.analysis.frames import EPOCHS, STEPS, RunFrames, read_runs, select
 from megdet.analysis.make_figures import FIGURES, figures_of
 from megdet.analysis.make_tables import tables_of
 from megdet.analysis.options import add_run_options, wanted_of, write_text
@@ -41,13 +41,13 @@ COMMAND = "python analysis/make_report.py"
 
 def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> int:
     """Run the command line, in whose help the program is called `command`; the exit code."""
-    parsed = _parser(command).parse_args(arguments)
+    parsed = _parser(command).parse_intermixed_args(arguments)
     try:
         wanted = wanted_of(parsed)
         epochs = dict.fromkeys((*EPOCHS, *(name for recipe in TABLES.values() for name in recipe.epochs)))
-        runs = load_runs(parsed.source, epochs=tuple(epochs), steps=STEPS, **wanted)
-        chosen = ", ".join(f"{name} {value}" for name, value in wanted.items()) or "all runs"
-        text = report(runs, title=chosen, made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes")[:16])
+        runs = select(read_runs(parsed.source, epochs=tuple(epochs), steps=STEPS), **wanted)
+        made = datetime.now(UTC).isoformat(sep=" ", timespec="minutes")[:16]
+        text = report(runs, title=" ".join(parsed.wanted) or "all runs", made=made)
         write_text(parsed.out, text)
     except UserError as error:
         print(f"make_report: {error}", file=sys.stderr)

@@ -6,15 +6,16 @@
     python analysis/make_tables.py --table bn                 runs studied by `python -m megdet.studies.bn_study`
     python analysis/make_tables.py --table variance           the same of `python -m megdet.studies.gradient_variance`
     python analysis/make_tables.py --table mine.yaml          the rows of a sweep file of your own (docs/sweep-files.md)
-    python analysis/make_tables.py --from http://host:5000 --experiment demo --provenance
+    python analysis/make_tables.py --table 3 seed=0,1,2 lr.base=0.04
+    python analysis/make_tables.py --from http://host:5000 experiment=demo --provenance
     python analysis/make_tables.py --table 3 --against other_runs/
     python analysis/make_tables.py --table 3 --against precision=bf16
 
 Runs that differ in anything but batch, bn_size, schedule and lr.scale, or in the files that they learned from, are
 not comparable: each comparable group gets tables of its own. Seeds are averaged. A table whose runs are of several
 commits says so.
-With --against, --sweep, --experiment, --model and --data choose from both sets, except for what --against itself
-names: `--experiment a --against b` sets the runs of experiment a beside those of experiment b.
+With --against, KEY=VALUE chooses from both sets, except for what --against itself names: `experiment=a --against b`
+sets the runs of experiment a beside those of experiment b.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ COMMAND = "python analysis/make_tables.py"
 
 def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> int:
     """Run the command line, in whose help the program is called `command`; the exit code."""
-    parsed = _parser(command).parse_args(arguments)
+    parsed = _parser(command).parse_intermixed_args(arguments)
     try:
         tables = _tables(parsed)
         if parsed.provenance:

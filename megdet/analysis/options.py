@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from megdet.analysis.frames import RunFrames
+from megdet.analysis.frames import RunFrames, Wanted
 from megdet.errors import UserError
 from megdet.runs.status import Status
+from megdet.settings.rules import shown
 
 CAME_TO_NOTHING = (Status.FAILED, Status.CANCELLED, Status.LOST)
-FILTERS = {
-    "sweep": "only runs of this sweep, such as table3",
-    "experiment": "only runs of this MLflow experiment",
-    "model": "only runs of this model",
-    "data": "only runs on this data set",
-}
+BETWEEN_VALUES = re.compile(r",(?![^\[]*\])")
+"""A comma, but none of a list: [8,10] is one value."""
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """`--from`, and an option for each of FILTERS."""
+    """`--from`, and which runs are wanted; for `parse_intermixed_args`, since those may stand anywhere."""
+    parser.add_argument(
+        "wanted", nargs="*", metavar="KEY=VALUE,...",
+        help="only runs with one of these values, in the words of launch.py: sweep=table3, experiment=demo, seed=0,1, "
+        "lr.base=0.02; KEY: sweep, experiment, status, commit, a setting or an MLflow tag",
+    )  # fmt: skip
     parser.add_argument(
         "--from", dest="source", metavar="FOLDER|URI", help="runs folder or MLflow URI; default: ./runs, else MLflow"
     )
-    for name, meaning in FILTERS.items():
-        parser.add_argument(f"--{name}", metavar="NAME", help=meaning)
 
 
 def add_all_option(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +55,17 @@ def without_failed(runs: RunFrames, parsed: argparse.Namespace) -> RunFrames:
     return runs.where(~failed)
 
 
-def wanted_of(parsed: argparse.Namespace) -> dict[str, str]:
-    """The FILTERS that were given, with their values: what `analysis.runs.select` takes."""
-    return {name: value for name in FILTERS if (value := getattr(parsed, name)) is not None}
+def wanted_of(parsed: argparse.Namespace) -> Wanted:
+    """The runs that were asked for, as `select` takes them. UserError for what is no KEY=VALUE, or a KEY twice."""
+    wanted: dict[str, list[str]] = {}
+    for text in parsed.wanted:
+        key, equals, values = text.partition("=")
+        if not (key and equals and values):
+            raise UserError(f"{shown(text)}: write KEY=VALUE, such as experiment=demo or seed=0,1,2")
+        if key in wanted:
+            raise UserError(f"{text}: {key} is there twice; write {key}={','.join(wanted[key])},{values}")
+        wanted[key] = BETWEEN_VALUES.split(values)
+    return wanted
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pandas as pd
+import yaml  # type: ignore[import-untyped]
 
 NOT_SET = "not set"
 
@@ -33,6 +34,19 @@ def setting_text(value: Any) -> str:
         return "true" if value else "false"
     number = float(value)
     return str(int(number)) if number.is_integer() else json.dumps(number)
+
+
+def canonical(text: str | None) -> str:
+    """A setting's text, or what stands for it on a command line, as `setting_text` writes it: 1e-4, [8,10]."""
+    if text and text.startswith("["):
+        try:
+            return json.dumps(yaml.safe_load(text))
+        except (yaml.YAMLError, TypeError):
+            return text
+    try:
+        return setting_text(None if text in (None, NOT_SET) else float(text or ""))
+    except ValueError:
+        return str(text)
 
 
 def typed(texts: pd.Series) -> pd.Series:

@@ -151,12 +151,12 @@ def test_a_sweep_is_wanted_of_both_sets(tmp_path: Path, capsys: pytest.CaptureFi
         fabricate_run(tmp_path / place, {"batch": 16, "seed": 1}, mmAP=1.0)
         swept(tmp_path / place, [run], "mine")
     arguments = ["--from", str(tmp_path / "first"), "--against", str(tmp_path / "second"), "--table", "3"]
-    (rows,) = blocks(capsys, *arguments, "--sweep", "mine")
+    (rows,) = blocks(capsys, *arguments, "sweep=mine")
     (row,) = [row for row in rows if (row["Batch size"], row["BN size"]) == ("16", "16")]
     assert (row["mmAP"], row["mmAP (second)"]) == ("37.0", "35.0")
     swept(tmp_path / "first", [run], "here")
-    assert make_tables.main([*arguments, "--sweep", "here"]) == 2
-    message = f"make_tables: --against {tmp_path / 'second'}: --sweep here: no such run; there is mine\n"
+    assert make_tables.main([*arguments, "sweep=here"]) == 2
+    message = f"make_tables: --against {tmp_path / 'second'}: sweep=here: no such run; there is sweep=mine\n"
     assert capsys.readouterr().err == message
 
 
@@ -167,8 +167,8 @@ def test_what_against_itself_names_is_wanted_of_the_first_set_alone(
     for run, name in zip(runs, "abc", strict=True):
         move_to_experiment(run, name)
         swept(tmp_path, [run], f"sweep-{name}")
-    for wanted, against in ((["--experiment", "a"], "c"), (["--sweep", "sweep-a"], "sweep=sweep-c")):
-        (rows,) = blocks(capsys, "--from", str(tmp_path), *wanted, "--against", against, "--table", "3")
+    for wanted, against in (("experiment=a", "c"), ("sweep=sweep-a", "sweep=sweep-c")):
+        (rows,) = blocks(capsys, "--from", str(tmp_path), wanted, "--against", against, "--table", "3")
         (row,) = [row for row in rows if (row["Batch size"], row["BN size"]) == ("16", "16")]
         assert (row["mmAP"], row[f"mmAP ({against})"]) == ("35.0", "37.0")
 

@@ -56,8 +56,8 @@ def test_a_sweep_that_is_not_there_is_named_with_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fabricate_run(tmp_path / "runs", {"batch": 16})
-    assert make_figures.main(["--from", str(tmp_path / "runs"), "--out", str(tmp_path), "--sweep", "table9"]) == 2
-    assert capsys.readouterr().err == "make_figures: --sweep table9: no such run; there is none\n"
+    assert make_figures.main(["--from", str(tmp_path / "runs"), "--out", str(tmp_path), "sweep=table9"]) == 2
+    assert capsys.readouterr().err == "make_figures: sweep=table9: no such run; no run has a sweep\n"
 
 
 def test_figures_without_a_run_for_them_have_no_file_and_the_svgs_are_the_same_bytes_again(tmp_path: Path) -> None:

@@ -273,10 +273,26 @@ def test_a_run_folder_from_before_settings_were_nested_is_left_out_with_one_line
 def test_a_filter_that_leaves_nothing_says_what_there_is(tmp_path: Path) -> None:
     a_few_runs(tmp_path)
     found = read_runs(str(tmp_path))
-    assert list(select(found, model="r18_fpn", data=None).runs["batch"]) == [32]
+    assert list(select(found, model="r18_fpn").runs["batch"]) == [32]
     assert list(load_runs(str(tmp_path), model="r18_fpn").runs["batch"]) == [32]
     with pytest.raises(UserError, match="r18_fpn, r50_fpn"):
         select(found, model="r101")
+
+
+def test_runs_are_chosen_by_any_setting_fact_or_sweep_and_by_one_of_several_values(tmp_path: Path) -> None:
+    a_few_runs(tmp_path)
+    found = read_runs(str(tmp_path))
+    assert sorted(select(found, batch=(16, 64), bn_size=[16, 0]).runs["batch"]) == [16, 64]
+    assert list(select(found, **{"lr.scale": "5e-1"}).runs["batch"]) == [256]
+    assert len(select(found, **{"model.bn_in": "[backbone,fpn]"}).runs) == 4
+    assert sorted(select(found, seed=0, status=["finished", "diverged"]).runs["batch"]) == [16, 64]
+    assert len(select(found).runs) == 4
+    with pytest.raises(UserError, match=r"^seed=7: no such run; there is seed=0, 2$"):
+        select(found, seed=(0, 7))
+    with pytest.raises(UserError, match=r"^sede=0: no such run; no run has sede; did you mean seed\?$"):
+        select(found, sede=0)
+    with pytest.raises(UserError, match=r"^frames=0: no such run; no run has frames"):
+        select(found, frames=0)
 
 
 def test_analysis_loads_no_torch() -> None:

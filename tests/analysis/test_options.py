@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,12 +34,26 @@ def test_an_output_that_cannot_be_written_is_a_message_and_exit_code_2(
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-@pytest.mark.parametrize("option", ["--sweep", "--experiment", "--model", "--data"])
-def test_every_program_chooses_runs_by_the_same_options(
-    name: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("key", ["sweep", "experiment", "model", "seed", "optimizer.momentum"])
+def test_every_program_chooses_runs_by_the_words_of_launch_py(
+    name: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fabricate_run(tmp_path / "runs", {"batch": 16})
     main, _ = PROGRAMS[name]
-    assert main(["--from", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), option, "nobody"]) == 2
-    assert capsys.readouterr().err.startswith(f"{name}: {option} nobody: no such run; there is ")
+    assert main(["--from", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), f"{key}=7"]) == 2
+    assert capsys.readouterr().err.startswith(f"{name}: {key}=7: no such run; ")
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_are_chosen_anywhere_on_the_command_line_and_a_list_is_one_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for batch, seed in ((16, 0), (16, 1), (16, 2), (32, 0)):
+        fabricate_run(tmp_path / "runs", {"batch": batch, "seed": seed, "schedule.milestones": [8, 10]})
+    words = ["batch=16", "--from", str(tmp_path / "runs"), "schedule.milestones=[7,9],[8,10]", "--format", "csv"]
+    assert make_tables.main([*words, "--table", "3", "seed=0,2"]) == 2
+    assert "schedule.milestones=[7,9]: no such run; there is schedule.milestones=[8, 10]" in capsys.readouterr().err
+    words[3] = "schedule.milestones=[8,10]"
+    assert make_tables.main([*words, "--table", "3", "seed=0,2"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert {row["Batch size"]: row["mmAP"] for row in rows if row["mmAP"]} == {"16": "37.0 ± 0.0 (2)"}

@@ -47,7 +47,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [path.name for path in made]
     record_sweep(runs, name="mine", command="", run_ids=names, uri=None, experiment="megdet", settings={})
     fabricate_run(runs, {"batch": 128}, mmAP=11.11)
-    arguments = ["--from", str(runs), "--sweep", "mine", "--out", str(folder / "report.html")]
+    arguments = ["--from", str(runs), "sweep=mine", "--out", str(folder / "report.html")]
     with being_run(made[2]):
         assert make_report.main(arguments) == 0
     return folder / "report.html"
@@ -101,7 +101,7 @@ def test_the_page_is_of_the_sweep_alone_and_names_its_runs(report: Path) -> None
     plans, provenance = section(page, "plans"), section(page, "provenance")
     runs = {path.name for path in (report.parent / "runs").iterdir() if not path.name.startswith(".")}
     (other,) = {run for run in runs if run not in plans}
-    assert "b128" in other and other not in page and "<td>11.1</td>" not in page and "megdet: sweep mine" in page
+    assert "b128" in other and other not in page and "<td>11.1</td>" not in page and "megdet: sweep=mine" in page
     assert "3 of 11" in plans and "1 diverged, 2 failed, 2 finished, 1 running" in plans
     assert "<p>: " not in plans and re.search(r"<p>b256-[^ ]+: warm-up from", plans)
     assert "c0ffeec0ff" in provenance and "Provenance of Table 3" in provenance
@@ -118,7 +118,7 @@ def test_mlflow_gives_the_same_report_as_the_folder(report: Path) -> None:
     uri = new_database(folder)
     for run in (folder / "runs").glob("b*"):
         assert mirror(RunFolder(run), uri, "megdet")
-    assert make_report.main(["--from", uri, "--sweep", "mine", "--out", str(folder / "mlflow.html")]) == 0
+    assert make_report.main(["--from", uri, "sweep=mine", "--out", str(folder / "mlflow.html")]) == 0
     ours, theirs = report.read_text(), (folder / "mlflow.html").read_text()
     for name in ("tables", "plans", "failures"):
         assert section(ours, name) == section(theirs, name), name

@@ -244,7 +244,7 @@ def test_each_group_has_its_own_table_with_a_header_that_says_which(
     assert "data coco2017; model r50_fpn" in first and "37.0" in first and "12.0" not in first
     assert "data shapes; model tiny" in second and "12.0" in second and "0.0123" in second
     assert "not the paper's data or model" in second and "not the paper's data or model" not in first
-    rows = table(tmp_path, capsys, "--table", "3", "--data", "shapes")
+    rows = table(tmp_path, capsys, "--table", "3", "data=shapes")
     assert row(rows, "16", 16)["mmAP"] == "12.0"
 
 
@@ -344,7 +344,7 @@ def test_the_script_runs_from_the_repository_root_and_reports_mistakes_with_exit
 
     done = run("--from", str(tmp_path / "runs"), "--table", "3")
     assert (done.returncode, done.stderr) == (0, "") and "| 16 " in done.stdout
-    for wrong in (["--from", str(tmp_path)], ["--from", str(tmp_path / "runs"), "--model", "nobody"]):
+    for wrong in (["--from", str(tmp_path)], ["--from", str(tmp_path / "runs"), "model=nobody"]):
         failed = run(*wrong)
         assert failed.returncode == 2 and failed.stdout == ""
         assert len(failed.stderr.splitlines()) == 1 and failed.stderr.startswith("make_tables: ")
