@@ -46,7 +46,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from megdet.config.compose import compose_one, composing, refuse_launcher_settings
+from megdet.config.compose import composing
+from megdet.config.experiments import compose_one
+from megdet.config.launcher_settings import refuse_launcher_settings
 from megdet.config.locations import CONF, own_conf
 from megdet.config.register import LAUNCHERS, SWEEPERS, register
 from megdet.errors import ExitCode, UserError, outlive_closed_pipes

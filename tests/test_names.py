@@ -18,7 +18,7 @@ from megdet.analysis.make_tables import main as make_tables
 from megdet.analysis.render import FORMATS
 from megdet.analysis.table import Column, Kind, Row, Table, table_of
 from megdet.cli import main as megdet
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.config.schema import Config
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.launchers.local.machine import Machine

@@ -26,7 +26,8 @@ class _PlanningLauncher(Launcher):
         self._config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from megdet.config.compose import Asked, to_config
+        from megdet.config.compose import to_config
+        from megdet.config.experiments import Asked
         from megdet.launchers.named import launcher_named
         from megdet.sweep.objective import final_mmap, with_repeated
         from megdet.sweep.points import plan_points

@@ -32,7 +32,7 @@ class MegdetSweeper(_PlanningSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """`arguments` are the overrides of the command line, sweeps among them."""
-        from megdet.config.compose import compose_points
+        from megdet.config.experiments import compose_points
         from megdet.launchers.named import launcher_named
         from megdet.sweep.seeds import run_with_seeds
         from megdet.sweep.sweep import run_points
@@ -55,7 +55,7 @@ class OptunaSweeper(_PlanningSweeper):
         from hydra.errors import HydraException
         from hydra.utils import instantiate
 
-        from megdet.config.compose import compose_trial
+        from megdet.config.experiments import compose_trial
         from megdet.config.search_space import search_space
         from megdet.config.study import StudySettings
         from megdet.errors import UserError

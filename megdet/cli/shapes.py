@@ -75,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Print the table; always 0. Raises UserError where the experiment has no layout."""
     # Imported here: --help should not wait for Hydra.
-    from megdet.config.compose import Asked, compose_with_launcher
+    from megdet.config.compose import compose_with_launcher
+    from megdet.config.experiments import Asked
     from megdet.launchers.named import launcher_named
     from megdet.sweep.points import plan_points
 

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Train, print the table and draw the picture; the exit code."""
     # Imported here: --help should not wait for Hydra.
-    from megdet.config.compose import compose_sweep
+    from megdet.config.experiments import compose_sweep
     from megdet.launchers.named import launcher_named
     from megdet.sweep.stability import Interrupted, find_edges
 

@@ -10,7 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from megdet.config.compose import refuse_doubles
+from megdet.config.swept_values import refuse_doubles
 from megdet.errors import UserError
 
 

@@ -44,7 +44,7 @@ def at_batch(config: Config, batch: int) -> Config:
 def train_branches(folder: RunFolder, config: Config, batches: Sequence[int], epochs: int) -> ExitCode:
     """Train what is not there yet, on this machine. `epochs`: of each."""
     # Imported here: a table alone needs no launcher.
-    from megdet.config.compose import Asked
+    from megdet.config.experiments import Asked
     from megdet.config.sweep import SweepSettings
     from megdet.sweep.sweep import run_points
 

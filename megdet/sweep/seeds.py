@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.config.sweep_file import path_of_rows
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.interface import Launcher

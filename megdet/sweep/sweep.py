@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.config.locations import LAUNCH
 from megdet.data.resolve import DataResolver
 from megdet.errors import ExitCode, UserError

@@ -16,7 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from megdet.config.compose import compose as compose_config
-from megdet.config.compose import compose_one, compose_points, compose_sweep, explain, to_config
+from megdet.config.compose import to_config
+from megdet.config.experiments import compose_one, compose_points, compose_sweep
+from megdet.config.explain import explain
 from megdet.config.register import register
 from megdet.config.schema import Config
 from megdet.errors import UserError

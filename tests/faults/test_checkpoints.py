@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.errors import UserError
 from megdet.runs.folder import RunFolder
 from megdet.runs.run_files import UNUSED_CHECKPOINT

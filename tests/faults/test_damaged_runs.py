@@ -17,7 +17,7 @@ import pytest
 
 from megdet import cli
 from megdet.analysis.frames import load_runs
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.errors import UserError
 from megdet.launchers.jobs import Jobs, stand_of
 from megdet.runs import causes, files

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.errors import UserError
 from megdet.launchers.local.one_run import run_local
 from megdet.runs.folder import folder_of

@@ -177,7 +177,8 @@ def test_a_plan_with_a_weights_file_is_the_same_when_it_is_read_and_loads_no_tor
     (tmp_path / "mine.pt").write_bytes(b"weights")
     program = (
         "import sys\n"
-        "from megdet.config.compose import Asked, compose\n"
+        "from megdet.config.compose import compose\n"
+        "from megdet.config.experiments import Asked\n"
         "from megdet.planning.plan import Plan\n"
         "from megdet.sweep.points import plan_points\n"
         "config = compose(['experiment=tiny', 'model.backbone.weights=mine.pt'])\n"

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megdet.analysis.table_spec import read_spec
-from megdet.config.compose import Asked, compose
+from megdet.config.compose import compose
+from megdet.config.experiments import Asked
 from megdet.config.locations import SWEEPS
 from megdet.config.schema import Config
 from megdet.config.sweep_file import read_rows

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.config.schema import Config
 from megdet.data.settings import DataSettings
 from megdet.planning.plan import Plan

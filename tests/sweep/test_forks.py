@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.config.schema import Config
 from megdet.planning.fork import Fork
 from megdet.planning.plan import Plan, make_plan

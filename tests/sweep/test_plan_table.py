@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.model.settings import ModelSettings
 from megdet.planning.cost import TABLE3
 from megdet.runs.status import Status

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
 from megdet.launchers.local.launcher import LocalLauncher

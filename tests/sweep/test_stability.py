@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from megdet import cli
-from megdet.config.compose import compose_sweep
+from megdet.config.experiments import compose_sweep
 from megdet.errors import ExitCode, UserError
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.plan import Plan

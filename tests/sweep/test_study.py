@@ -16,7 +16,7 @@ from optuna import load_study
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-from megdet.config.compose import compose_trial
+from megdet.config.experiments import compose_trial
 from megdet.config.locations import CONF
 from megdet.config.register import register
 from megdet.config.search_space import Choices, NumberRange, SearchSpace, search_space

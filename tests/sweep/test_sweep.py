@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.config.schema import Config
 from megdet.config.sweep import SweepSettings
 from megdet.data.settings import DataSettings

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.errors import ExitCode
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.fork import Fork

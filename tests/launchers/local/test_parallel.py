@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from megdet.config.compose import Asked
+from megdet.config.experiments import Asked
 from megdet.errors import UserError
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.parallel import ParallelLauncher
