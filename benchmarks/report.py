@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from megdet.runs.processor import processor_name
+
 PACKAGES = ("torch", "torchvision", "numpy", "hotcoco", "pycocotools", "hydra-core", "mlflow", "pillow")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +39,7 @@ def hardware() -> dict[str, Any]:
     """CPU model, cores this process may use, memory; GPUs where torch is already loaded and sees some."""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     found: dict[str, Any] = {
-        "cpu": _cpu_model(),
+        "cpu": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(memory_gb, 1),
         "system": platform.platform(),
@@ -57,13 +59,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def _git(*args: str) -> str:

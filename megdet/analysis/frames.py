@@ -32,7 +32,7 @@ EPOCHS = ("mmAP", "loss", "lr", "train_s", "eval_s")
 """What is read of each epoch unless asked otherwise; journals give all numbers of an epoch."""
 STEPS = ("epoch", "lr", "loss")
 """What figures need of each step."""
-FACTS = ("run_id", "experiment_id", "experiment", "status", "seed", "gpus", "commit", "dirty")
+FACTS = ("run_id", "experiment_id", "experiment", "status", "seed", "gpus", "device", "commit", "dirty")
 """What of a run can be asked for as if it were a setting."""
 LR_SCALE = "lr.scale"
 Value = str | int | float | bool
@@ -56,6 +56,7 @@ class RunFrames:
     reason            str     one line on why it is in that status; may be empty
     seed              int
     gpus              int     that it trained on; of a run that moved (`cluster.elastic`) the mean over its time: 2.67
+    device            str     the GPU's name, or `CPU (its name)`; `a → b` where it moved; may be empty
     train_s           float   seconds of training so far, without evaluation
     commit            str     of the code of the last attempt
     commits           tuple   of the code that trained it, one after the other

@@ -138,6 +138,7 @@ def _record(run: Run, experiment: str) -> Record:
         "code_sha256": tags.get("code_sha256", ""),
         "data_sha256": tags.get("data_sha256", ""),
         "weights_sha256": tags.get("weights_sha256", ""),
+        "device": tags.get("device", ""),
         "plan_sha256": tags.get("plan_sha256", ""),
         "sweeps": tuple(filter(None, tags.get("sweep", "").split("; "))),
         "folder": "",

@@ -8,7 +8,7 @@ from megdet.analysis.commits import short_commits
 from megdet.analysis.table import NOT_RUN, Column, Kind, Row, Table, table_of
 
 FACTS = {
-    "experiment hash": "experiment_id", "plan": "plan_sha256", "seed": "seed", "# of GPUs": "gpus",
+    "experiment hash": "experiment_id", "plan": "plan_sha256", "seed": "seed", "# of GPUs": "gpus", "device": "device",
     "status": "status", "commit": "commits", "code": "code", "data": "data_sha256", "weights": "weights_sha256",
 }  # fmt: skip
 COLUMNS = (Column("run", Kind.NAMING), *(Column(heading, Kind.FACT) for heading in FACTS))

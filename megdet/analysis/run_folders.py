@@ -87,6 +87,7 @@ def _read(
         "code_sha256": made_from.code_sha256,
         "data_sha256": made_from.data_sha256,
         "weights_sha256": made_from.weights_sha256,
+        "device": made_from.device,
         "sweeps": tuple(sweeps.get(plan["run_id"], ())),
         "folder": str(folder.path),
         "mlflow_run_id": "",

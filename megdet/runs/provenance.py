@@ -1,4 +1,4 @@
-"""The code, data and weights behind a run, over all its attempts, from its journal."""
+"""The code, data, weights and devices behind a run, over all its attempts, from its journal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARROW = " → "
 
 @dataclass(frozen=True)
 class Provenance:
-    """Code, data and weights of the attempts whose work is in the result."""
+    """Code, data, weights and devices of the attempts whose work is in the result."""
 
     commits: tuple[str, ...]
     """Of the code that trained it, one after the other."""
@@ -30,6 +30,8 @@ class Provenance:
     """The data's fingerprint (`megdet.data.fingerprint`), `a → b` where it changed; empty where not recorded."""
     weights_sha256: str
     """The same of the file with the weights that it began from; empty where there is none, or not recorded."""
+    device: str
+    """The GPU's name, or the processor's, `a → b` where it moved to another; empty where not recorded."""
 
 
 def provenance_of(journal: Iterable[Mapping[str, Any]], plan: Mapping[str, Any]) -> Provenance:
@@ -45,6 +47,7 @@ def provenance_of(journal: Iterable[Mapping[str, Any]], plan: Mapping[str, Any])
         ARROW.join(_changes(attempt["code_sha256"] for attempt in attempts if "code_sha256" in attempt)),
         "" if "" in data else ARROW.join(data),
         weights[-1] if weights else "",
+        ARROW.join(_changes(attempt["device"] for attempt in attempts if "device" in attempt)),
     )
 
 

@@ -118,6 +118,7 @@ def tags(plan: Mapping[str, Any], state: RunState, made_from: Provenance, folder
         "code_sha256": made_from.code_sha256,
         "data_sha256": made_from.data_sha256,
         "weights_sha256": made_from.weights_sha256,
+        "device": made_from.device,
         "mlflow.source.git.commit": commit,  # where MLflow's own pages look for it
         "status": state.status,
         "outcome": state.status if state.status.is_result else "",

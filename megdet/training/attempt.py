@@ -29,6 +29,7 @@ from megdet.training.assemble import (
 )
 from megdet.training.average import evaluated_weights
 from megdet.training.checkpoint import Checkpoint
+from megdet.training.device import device_of_all_ranks
 from megdet.training.distributed import Ranks, any_over_ranks, union_over_ranks
 from megdet.training.divergence import Diverged
 from megdet.training.evaluate import Found, detect, gather_found
@@ -116,6 +117,7 @@ class Attempt:
         if checkpoint:
             self.state = checkpoint.restore(self.detector, self.optimizer, self.average)
         self.bf16 = use_precision(plan.config.precision)
+        self.device_name = device_of_all_ranks(ranks.device)
         recorded = self.going_on.epochs
         self.epochs_done = len(recorded)
         if recorded and recorded[-1]["step"] == self.state.step:
@@ -157,7 +159,7 @@ class Attempt:
 
     def _record_beginning(self, recorder: Recorder) -> None:
         facts = self.data.facts
-        made = made_from(self.plan, data_sha256=facts.fingerprint, pretrained=self.pretrained)
+        made = made_from(self.plan, data_sha256=facts.fingerprint, device=self.device_name, pretrained=self.pretrained)
         self.folder.write_classes(self.classes)
         recorder.started(self.state, made_from=made)
         if self.not_forked:

@@ -1,4 +1,4 @@
-"""The code, data and weights of an attempt."""
+"""The code, data, weights and device of an attempt."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from megdet.planning.code_version import code_sha256
 from megdet.planning.plan import Plan
 
 
-def made_from(plan: Plan, *, data_sha256: str, pretrained: bool) -> dict[str, str | bool]:
-    """`commit`, `dirty`, `code_sha256`, `data_sha256`, and `weights_sha256` of the file that it began from.
+def made_from(plan: Plan, *, data_sha256: str, device: str, pretrained: bool) -> dict[str, str | bool]:
+    """`commit`, `dirty`, `code_sha256`, `data_sha256`, `device`, and `weights_sha256` of the file that it began from.
 
-    `data_sha256`: the data's fingerprint (`megdet.data.fingerprint`).
+    `data_sha256`: the data's fingerprint (`megdet.data.fingerprint`). `device`: as `megdet.training.device` names it.
     `pretrained`: whether the attempt begins from those weights, not from a checkpoint of its own.
     """
     found: dict[str, str | bool] = {"commit": plan.commit, "dirty": plan.dirty, "code_sha256": code_sha256()[:12]}
-    found["data_sha256"] = data_sha256
+    found |= {"data_sha256": data_sha256, "device": device}
     model = plan.config.model
     if pretrained and model.init_sha256 is not None:
         found["weights_sha256"] = model.init_sha256

@@ -42,7 +42,7 @@ class Recorder:
         self._mirror, self._system = mirror, system
 
     def started(self, training: TrainingState, *, made_from: Mapping[str, str | bool]) -> None:
-        """The first step of the attempt is about to be made. `made_from`: its code, data and weights."""
+        """The first step of the attempt is about to be made. `made_from`: its code, data, weights and device."""
         event = "resumed" if training.step else "started"
         self._journal.event(event, step=training.step, attempt=self._state.attempts, **made_from)
         self._move_to(Status.RUNNING, training)

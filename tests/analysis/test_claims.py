@@ -53,7 +53,7 @@ def run_of(
     facts = {
         "run_id": f"{key}-{seed}", "experiment_id": str(key), "experiment": "small", "status": status, "reason": "",
         "seed": seed, "gpus": gpus, "commits": ("c",), "dirty": False, "train_s": 3600.0 / gpus, "data_sha256": "",
-        "weights_sha256": "", "sweeps": (), "folder": "", "mlflow_run_id": "",
+        "weights_sha256": "", "device": "", "sweeps": (), "folder": "", "mlflow_run_id": "",
     }  # fmt: skip
     return Run(Record(facts, settings, {} if mmAP is None else {"mmAP": mmAP}), epochs)
 
@@ -248,11 +248,22 @@ def test_a_speed_up_is_judged_on_the_papers_gpus_alone(gpus: tuple[int, int], ma
     assert found["256 images a batch on 128 GPUs train 8 times faster than 16 on 8"] == mark
 
 
+def test_processes_on_a_cpu_are_none_of_the_papers_gpus() -> None:
+    claim = next(claim for claim in CLAIMS if "8 times faster" in claim.text)
+    runs = [run_of(key, 30.0, gpus=gpus) for key, gpus in ((SMALL, 8), (LARGE, 128))]
+    for run in runs:
+        run.record.facts["device"] = "CPU (AMD)"
+    judged = claim.judge(Evidence(group_of(runs)))
+    assert judged.mark == "not testable here" and "these runs had 8 CPU processes, 128 CPU processes;" in judged.why
+
+
 def test_without_the_papers_gpus_the_speed_up_is_told_by_the_cost_model_and_by_what_more_ranks_gave_here() -> None:
     claim = next(claim for claim in CLAIMS if "8 times faster" in claim.text)
     runs = [run_of(LARGE, 30.0, seed=gpus, gpus=gpus) for gpus in (1, 2, 4)]
     why = claim.judge(Evidence(group_of(runs))).why
-    assert why.startswith("needs 8 and 128 GPUs; these runs had 1, 2, 4; the cost model, fitted to the other 18 times")
+    assert why.startswith(
+        "needs 8 and 128 GPUs; these runs had 1 GPU, 2 GPUs, 4 GPUs; the cost model, fitted to the other 18 times"
+    )
     assert "(paper 33.2 and 4.1)" in why
     assert "256, BN 16 was as fast as on 1 rank: 2.00 times on 2 and 4.00 times on 4" in why
 

@@ -54,13 +54,17 @@ def test_mlflow_knows_of_a_resumed_run_what_its_folder_knows(tmp_path: Path, uri
     folder = fabricate_run(tmp_path / "runs", {}, epochs=0)
     with Journal(owned(folder)) as journal:
         for epoch, commit in ((1, "a" * 40), (2, "b" * 40)):
-            made_from = {"commit": commit, "dirty": epoch == 1, "data_sha256": "1" * 12, "weights_sha256": "2" * 12}
+            made_from = {
+                "commit": commit, "dirty": epoch == 1, "data_sha256": "1" * 12, "weights_sha256": "2" * 12,
+                "device": f"GPU {epoch}",
+            }  # fmt: skip
             journal.event("resumed", step=10 * (epoch - 1), attempt=epoch, **made_from)
             journal.epoch(epoch, step=10 * epoch, mmAP=30.0)
     assert mirror(RunFolder(folder), uri, "small")
     here, there = (load_runs(source).runs.iloc[0] for source in (str(folder.parent), uri))
     assert here.commits == there.commits == ("a" * 40, "b" * 40)
     assert here.commit == there.commit == "b" * 40 and here.dirty and there.dirty
+    assert here.device == there.device == "GPU 1 → GPU 2"
     assert (there.data_sha256, there.weights_sha256) == (here.data_sha256, here.weights_sha256) == ("1" * 12, "2" * 12)
 
 

@@ -37,6 +37,7 @@ def fabricate_run(
     epochs: int | None = None,
     commit: str = "c0ffee" * 6 + "c0ff",
     reason: str | None = None,
+    device: str = "",
 ) -> Path:
     """A run with a step line in each tenth of an epoch; mmAP rises linearly to its value at the last epoch."""
     plan = plan_of(asked, commit)
@@ -45,7 +46,7 @@ def fabricate_run(
     total = plan.schedule.epochs
     done = total if epochs is None else epochs
     with Journal(owned(folder)) as journal:
-        journal.event("started", step=0, attempt=1)
+        journal.event("started", step=0, attempt=1, **({"device": device} if device else {}))
         for epoch in range(1, done + 1):
             write_epoch(journal, plan, epoch, mmAP=mmAP, hours=hours)
         steps = done * plan.schedule.steps_per_epoch

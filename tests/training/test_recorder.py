@@ -26,7 +26,7 @@ from tests.runs.folders import owned
 
 def begin(plan: Plan, folder: Path, *, step: int, pretrained: bool, data_sha256: str) -> None:
     recorder = recorder_of(plan, owned(folder), step=step)
-    made = made_from(plan, data_sha256=data_sha256, pretrained=pretrained)
+    made = made_from(plan, data_sha256=data_sha256, device="CPU (of a test)", pretrained=pretrained)
     recorder.started(TrainingState(step=step), made_from=made)
     recorder.ended(Status.INTERRUPTED, TrainingState(step=step))
 
@@ -45,6 +45,7 @@ def test_each_attempt_names_its_code_and_the_content_of_what_it_read(tmp_path: P
     started, resumed = [line for line in read_journal(RunFolder(tmp_path)) if line["event"] in ("started", "resumed")]
     assert (started["commit"], started["dirty"], resumed["commit"], resumed["dirty"]) == ("a", True, "b", False)
     assert (started["data_sha256"], resumed["data_sha256"]) == ("1" * 12, "2" * 12)
+    assert started["device"] == resumed["device"] == "CPU (of a test)"
     assert started["weights_sha256"] == "9a129038d9a0", "what `printf weights | sha256sum` begins with"
     assert "weights_sha256" not in resumed
 

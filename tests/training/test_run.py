@@ -90,6 +90,8 @@ def test_a_finished_run_has_recorded_every_step_and_epoch(finished: Plan) -> Non
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
     started, ended = [line for line in lines if line["kind"] == "event"]
     assert (started["event"], ended["event"]) == ("started", "finished")
+    [line, *_] = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    assert started["device"] == f"CPU ({line.split(': ')[1]})"
     assert started["data_sha256"] == inspect_data(finished.config.data).fingerprint
     for line in epochs:
         assert 0 <= line["mmAP"] <= 100

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
+import pandas as pd
+
 from megdet.analysis.claims.evidence import Evidence
 from megdet.analysis.claims.verdict import Mark, Verdict
+from megdet.analysis.hardware import ON_CPU, hardware_of, of_one_device
 from megdet.analysis.paper import paper_rows
 from megdet.analysis.rows import BASE, RowKey, row_name
 from megdet.planning.cost_fit import fit, table3_times
@@ -18,22 +21,23 @@ def faster(evidence: Evidence) -> Verdict:
     """Judged by runs on the paper's numbers of GPUs alone; without them it says what the cost model predicts, and how
     much faster more ranks made one row here.
     """
-    measured = [_hours(evidence, key) for key in (BASE, LARGE)]
-    before, after = measured
+    timed = of_one_device(evidence.group.runs[evidence.group.runs["status"] == "finished"])
+    before, after = (_hours(evidence.runs(key), timed, key) for key in (BASE, LARGE))
     if before is not None and after is not None:
         mark = Mark.REPRODUCED if before / after >= CLAIMED else Mark.NOT_REPRODUCED
         return Verdict(mark, f"{before / after:.1f} times faster")
-    used = ", ".join(map(str, sorted(evidence.group.runs["gpus"].unique())))
-    why = [f"needs 8 and 128 GPUs; these runs had {used}", predicted(), scaling(evidence)]
+    used = ", ".join(hardware_of(evidence.group.runs.sort_values("gpus", kind="stable")).unique())
+    why = [f"needs 8 and 128 GPUs; these runs had {used}", predicted(), scaling(evidence, timed)]
     return Verdict(Mark.NOT_TESTABLE, "; ".join(filter(None, why)))
 
 
-def _hours(evidence: Evidence, key: RowKey) -> float | None:
-    """The mean hours of the row's runs on the paper's GPUs."""
+def _hours(runs: pd.DataFrame, timed: pd.DataFrame, key: RowKey) -> float | None:
+    """The mean hours of those of a row's runs that are `timed` and had the paper's GPUs."""
     gpus = next(row.gpus for row in paper_rows("table3") if row.key == key)
-    runs = evidence.runs(key)
-    timed = runs[(runs["status"] == "finished") & (runs["gpus"] == gpus)]
-    return float(timed["train_s"].mean()) / 3600 if len(timed) else None
+    of_row = timed.loc[runs.index.intersection(timed.index)]
+    on_gpus = ~of_row["device"].str.startswith(ON_CPU)
+    seconds = of_row.loc[on_gpus & (of_row["gpus"] == gpus), "train_s"]
+    return float(seconds.mean()) / 3600 if len(seconds) else None
 
 
 @cache
@@ -50,9 +54,8 @@ def predicted() -> str:
     )
 
 
-def scaling(evidence: Evidence) -> str:
+def scaling(evidence: Evidence, timed: pd.DataFrame) -> str:
     """How much faster a row was on more GPUs (or CPU ranks) here; empty where no row ran on several numbers of them."""
-    timed = evidence.group.runs[evidence.group.runs["status"] == "finished"]
     seconds = {key: timed.loc[runs.index.intersection(timed.index)] for key, runs in evidence.rows.items()}
     means = {key: runs.groupby("gpus")["train_s"].mean().sort_index() for key, runs in seconds.items()}
     key = max(means, key=lambda key: len(means[key]), default=None)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from megdet.analysis.comparable import Group
-from megdet.analysis.figures.style import PAPER, dress, entitle, gpus_label, legend_below, line_style, new_figure
+from megdet.analysis.figures.style import PAPER, dress, entitle, legend_below, line_style, new_figure
+from megdet.analysis.hardware import devices_of, gpus_label, gpus_name, of_one_device
 from megdet.analysis.paper import paper_rows
 from megdet.analysis.rows import BASE, RowKey, bn_label, by_row, row_name
 
@@ -39,9 +40,9 @@ def points_of(group: Group) -> list[Point]:
 
 
 def timed_runs(group: Group) -> pd.DataFrame:
-    """The runs behind the points."""
+    """The runs behind the points; of one device."""
     runs = group.runs
-    return runs[(runs["status"] == "finished") & (runs["train_s"] > 0) & (runs["schedule"] == "normal")]
+    return of_one_device(runs[(runs["status"] == "finished") & (runs["train_s"] > 0) & (runs["schedule"] == "normal")])
 
 
 def papers_points() -> list[Point]:
@@ -61,8 +62,9 @@ def draw(group: Group) -> Figure | None:
     figure = new_figure(9, 4.8)
     panels = figure.subplots(1, 2, sharex=group.is_like_the_paper, sharey=group.is_like_the_paper)
     sizes = sorted({point.key[1] for point in (*ours, *theirs)})
-    for axes, points, name in zip(panels, (ours, theirs), ("ours", "paper"), strict=True):
-        _draw(axes, points, sizes, name=name)
+    device = devices_of(timed_runs(group)).iloc[0]
+    for axes, points, name, on in zip(panels, (ours, theirs), ("ours", "paper"), (device, ""), strict=True):
+        _draw(axes, points, sizes, name=name, device=on)
     panels[0].set_ylabel("speed-up (times)")
     legend_below(figure, *panels)
     title = "Speed-up of training against GPUs, mean over seeds; number: batch; dashed: in proportion to the GPUs"
@@ -75,7 +77,7 @@ def base_of(points: Sequence[Point]) -> Point:
     return next((point for point in points if point.key == BASE), points[0])
 
 
-def _draw(axes: Axes, points: Sequence[Point], sizes: Sequence[int], *, name: str) -> None:
+def _draw(axes: Axes, points: Sequence[Point], sizes: Sequence[int], *, name: str, device: str) -> None:
     base = base_of(points)
     for size in sizes:
         some = [point for point in points if point.key[1] == size]
@@ -94,8 +96,10 @@ def _draw(axes: Axes, points: Sequence[Point], sizes: Sequence[int], *, name: st
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
     axes.margins(x=0.12)
-    axes.set_xlabel("GPUs")
-    axes.set_title(f"{name}; 1: {row_name(base.key)} on {gpus_label(base.gpus)}, {base.hours:.3g} h", fontsize=9)
+    axes.set_xlabel(gpus_name(device))
+    axes.set_title(
+        f"{name}; 1: {row_name(base.key)} on {gpus_label(base.gpus, device)}, {base.hours:.3g} h", fontsize=9
+    )
     dress(axes)
 
 

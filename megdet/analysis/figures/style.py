@@ -111,10 +111,6 @@ def mark_drops(axes: Axes, runs: pd.DataFrame) -> None:
         axes.axvline(epoch, color="0.6", linewidth=0.9, linestyle="--", zorder=0)
 
 
-def gpus_label(gpus: float) -> str:
-    return f"{gpus:g} GPU{'s' if gpus != 1 else ''}"
-
-
 def seeds_label(runs: pd.DataFrame) -> str:
     """What a legend adds to a row's name: the number of seeds, and how many diverged or are not over."""
     diverged = (runs["status"] == "diverged").sum()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from megdet.analysis.cells import hours
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.bars import FAILED, Bar, Length, draw_bars
-from megdet.analysis.figures.style import entitle, gpus_label, seeds_label
+from megdet.analysis.figures.style import entitle, seeds_label
+from megdet.analysis.hardware import gpus_label, hardware_of
 from megdet.analysis.paper import paper_rows
 from megdet.analysis.rows import RowKey, by_row, place_of, row_name
 
@@ -21,19 +22,21 @@ TALK: tuple[RowKey, ...] = ((16, 0, "normal", 1.0), (64, 16, "normal", 1.0), (25
 
 
 def draw(group: Group) -> Figure | None:
-    """A bar for each row that has finished, on each number of GPUs, and the talk's three; None if none has finished."""
+    """A bar for each row that has finished, by hardware, and the talk's three; None if none has finished."""
     ours: dict[RowKey, list[tuple[str, Length | None]]] = {}
     finished = group.runs[(group.runs["status"] == "finished") & (group.runs["train_s"] > 0)]
+    trained_on = hardware_of(finished)
     for key, runs in by_row(finished).items():
-        for gpus, same in runs.groupby("gpus"):
+        runs = runs.sort_values("gpus", kind="stable")
+        for hardware, same in runs.groupby(trained_on.loc[runs.index], sort=False):
             times = list(same["train_s"] / 3600)
             spread = stdev(times) if len(times) > 1 else 0.0
-            bar = Length(fmean(times), _text(fmean(times), gpus), spread)
+            bar = Length(fmean(times), _text(fmean(times), str(hardware)), spread)
             ours.setdefault(key, []).append((seeds_label(same), bar))
     if not ours:
         return None
     theirs = {
-        row.key: Length(row.hours, _text(row.hours, row.gpus)) if row.hours else FAILED
+        row.key: Length(row.hours, _text(row.hours, gpus_label(row.gpus) if row.gpus else "")) if row.hours else FAILED
         for row in paper_rows("table2", "table3")
     }
     bars = []
@@ -47,5 +50,5 @@ def draw(group: Group) -> Figure | None:
     return figure
 
 
-def _text(time: float, gpus: int | None) -> str:
-    return hours([time]) + (f" ({gpus_label(gpus)})" if gpus else "")
+def _text(time: float, hardware: str) -> str:
+    return hours([time]) + (f" ({hardware})" if hardware else "")

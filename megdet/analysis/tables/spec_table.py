@@ -13,6 +13,7 @@ import pandas as pd
 from megdet.analysis.asked import runs_of_rows
 from megdet.analysis.cells import Cell, Seeds, notes_on, seeds_of, signed
 from megdet.analysis.comparable import Group
+from megdet.analysis.hardware import devices_text, hardware_of
 from megdet.analysis.setting_values import NOT_SET, setting_value
 from megdet.analysis.table import Column, Kind, Row, Table, mean_of, table_of
 from megdet.analysis.table_spec import LABEL, SECONDS, Measure, RowSpec, TableSpec, read_spec
@@ -38,15 +39,18 @@ def spec_table(spec: TableSpec, group: Group | None, *, title: str = "", own: Se
     `own`: rows that are not in the file, to follow its own.
     """
     rows = [*spec.rows, *own]
-    nothing = pd.DataFrame(columns=["status", "reason", "gpus"])
+    nothing = pd.DataFrame(columns=["status", "reason", "gpus", "device"])
     asked = [row.asked for row in rows]
     implied = [key for row in rows for key in row.implied]
     runs_of = runs_of_rows(group.frames, asked, group.varied, implied) if group else [nothing] * len(rows)
     if group and not any(len(runs) for runs in runs_of):
         return None
-    # Where there is no column of GPUs, rows on different ones could not be told apart.
     finished = pd.concat([runs[runs["status"] == "finished"] for runs in runs_of])
-    columns = _columns(spec, apart=spec.gpus is None and finished["gpus"].nunique() > 1)
+    hardware = hardware_of(finished[~finished.index.duplicated()])
+    runs_of = [runs.assign(hardware=hardware.reindex(runs.index)) for runs in runs_of]
+    # Where there is no column of GPUs, rows on different ones could not be told apart; nor could devices.
+    apart = hardware.nunique() > 1 and (spec.gpus is None or finished["device"].nunique() > 1)
+    columns = _columns(spec, apart=apart)
     made = []
     for place, (row, runs) in enumerate(zip(rows, runs_of, strict=True)):
         key = (place,) if place < len(spec.rows) else tuple((row.asked or {}).values())
@@ -55,6 +59,8 @@ def spec_table(spec: TableSpec, group: Group | None, *, title: str = "", own: Se
         made.append(Row(key, cells, ((row.note,) if row.note else ()) + notes, runs))
     has_paper = any(row.paper for row in spec.rows)
     shown = "no run yet" if group is None else group.heading if has_paper else group.title
+    if any(measure.is_time for measure in spec.measures) and (devices := devices_text(finished)):
+        shown = f"{shown}; {devices}"
     return table_of(title or spec.title, shown, list(columns), made, label=spec.label)
 
 
@@ -93,16 +99,17 @@ def _printed(row: RowSpec, runs: pd.DataFrame, *, measure: Measure) -> Cell:
 
 
 def _measured(row: RowSpec, runs: pd.DataFrame, *, measure: Measure, apart: bool) -> Cell:
-    """What a row's runs have of a number; times by the number of GPUs where these differ, or are to be told apart."""
+    """What a row's runs have of a number; times by what they were trained on where that differs, or `apart`."""
     if runs.empty:
         return None
     values = runs.loc[runs["status"] == "finished"].get(measure.number, pd.Series(dtype=float)).dropna()
     if not measure.is_time:
         return seeds_of(runs, values, name=measure.name)
-    by_gpus = {gpus: times / SECONDS[measure.unit] for gpus, times in values.groupby(runs["gpus"])}
-    if len(by_gpus) < 2 and not apart:
+    seconds = runs.loc[values.index].sort_values("gpus", kind="stable").groupby("hardware", sort=False)[measure.number]
+    by_hardware = {hardware: list(times / SECONDS[measure.unit]) for hardware, times in seconds}
+    if len(by_hardware) < 2 and not apart:
         return Seeds(tuple(values / SECONDS[measure.unit]))
-    return ", ".join(f"{measure.format(list(t))} ({gpus:g} GPU{'s' * (gpus > 1)})" for gpus, t in by_gpus.items())
+    return ", ".join(f"{measure.format(times)} ({hardware})" for hardware, times in by_hardware.items())
 
 
 def _difference(row: RowSpec, runs: pd.DataFrame, *, measure: Measure) -> Cell:
