@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import pandas as pd
@@ -43,8 +43,17 @@ class Spread:
     """The standard deviation of a number over seeds, pooled over rows."""
 
     deviation: float
-    freedom: int
-    """Degrees of freedom: the runs beyond the first of each row."""
+    runs: tuple[int, ...]
+    """Of each row."""
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom: the runs beyond the first of each row."""
+        return sum(self.runs) - len(self.runs)
+
+    def with_seeds(self, seeds: int) -> Spread:
+        """The same deviation, known from at least so many runs of each row."""
+        return replace(self, runs=tuple(max(seeds, runs) for runs in self.runs))
 
     def reach(self, first: Sample, second: Sample, *, among: int) -> float:
         """Half-width of the 95 % confidence interval of the difference of two means.
@@ -64,13 +73,10 @@ def pooled(samples: Iterable[Sample]) -> Spread | None:
 
     Rows with failed runs are left out: these end near zero whatever their seed, and would hide the others' spread.
     """
-    squares, freedom = 0.0, 0
-    for sample in samples:
-        if len(sample.values) > 1 and not sample.failed:
-            mean = fmean(sample.values)
-            squares += sum((value - mean) ** 2 for value in sample.values)
-            freedom += len(sample.values) - 1
-    return Spread(math.sqrt(squares / freedom), freedom) if freedom else None
+    counted = [sample for sample in samples if not sample.failed]
+    squares = sum((value - fmean(sample.values)) ** 2 for sample in counted for value in sample.values)
+    spread = Spread(0.0, tuple(len(sample.values) for sample in counted))
+    return replace(spread, deviation=math.sqrt(squares / spread.freedom)) if spread.freedom else None
 
 
 class Evidence:
@@ -84,14 +90,14 @@ class Evidence:
         """COCO AP in percent after the last epoch, of the runs that have finished."""
 
     def ended(self, key: RowKey) -> pd.DataFrame:
-        """The row's runs that have come to a result: finished or diverged."""
+        """The row's runs that have come to a result: diverged, or finished with an mmAP."""
         runs = self.runs(key)
-        return runs[runs["status"].isin(["finished", "diverged"])]
+        return runs[(runs["status"] == "diverged") | ((runs["status"] == "finished") & runs["mmAP"].notna())]
 
     def failed(self, key: RowKey) -> pd.DataFrame:
         """Those that diverged, or collapsed: ended below COLLAPSED of the best run's mmAP."""
         ended, best = self.ended(key), self.mmAP.values.max()
-        return ended[(ended["status"] == "diverged") | (ended["mmAP"].fillna(0.0) < COLLAPSED * best)]
+        return ended[(ended["status"] == "diverged") | (ended["mmAP"] < COLLAPSED * best)]
 
     def sample(self, key: RowKey, measure: Measure) -> Sample | None:
         """What the row's runs have of `measure`; None where no run has any."""

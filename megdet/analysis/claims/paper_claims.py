@@ -24,8 +24,10 @@ from megdet.analysis.rows import BASE, RowKey, by_row, row_name
 from megdet.analysis.setting_values import numbers_in
 from megdet.analysis.studies import gradient_variances, with_runs
 
-LARGEST_ERROR = 0.25
-"""Of a ratio that is expected to be 1: with a larger standard error it says nothing."""
+MARGIN = 0.25
+"""About the 1 of Eq. 2-4: a ratio that is surely within it falls as 1/k."""
+RATIO = "RoI"
+"""The ratio of Table 1 that a batch can change; the RPN's is a matter of anchors and objects alone."""
 SMALL: RowKey = (16, 16, "normal", 1.0)
 
 
@@ -114,16 +116,15 @@ def _more_balanced(evidence: Evidence) -> Iterator[Finding | Comparison]:
     for epoch, ratio in paper[large].items():
         own = sorted({beside for last in lasts if (beside := epoch_beside(epoch, int(last))) not in (None, epoch)})
         at = f"epoch {epoch}" + (f" (ours: {', '.join(map(str, own))})" if own else "")
-        for name, measure in ratio_table().measures.items():
-            yield greater(
-                evidence,
-                large,
-                small,
-                paper=ratio - paper[small][epoch],
-                measure=_ratio(evidence, measure, epoch),
-                names=(f"{name} ratio at {at} of batch {large[0]}", str(small[0])),
-                digits=2,
-            )
+        yield greater(
+            evidence,
+            large,
+            small,
+            paper=ratio - paper[small][epoch],
+            measure=_ratio(evidence, ratio_table().measures[RATIO], epoch),
+            names=(f"{RATIO} ratio at {at} of batch {large[0]}", str(small[0])),
+            digits=2,
+        )
 
 
 def _ratio(evidence: Evidence, number: str, epoch: int) -> Measure:
@@ -145,8 +146,8 @@ def _falls_as_1_over_k(evidence: Evidence) -> Iterator[Finding]:
             # The errors are of hundreds of gradients, so a normal distribution's quantile; over all studies together.
             reach = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / len(largest)) * error
             why = f"{row_name(key)}, seed {seed}: {ratio:.2f} ± {reach:.2f} at k = {k} (paper 1)"
-            says_something = error <= LARGEST_ERROR
-            yield Finding(False if abs(ratio - 1) > reach else True if says_something else None, why)
+            off = abs(ratio - 1)
+            yield Finding(False if off > reach else True if off + reach <= MARGIN else None, why, hidden=True)
 
 
 def _not_here(why: str) -> Callable[[Evidence], Verdict]:
@@ -167,7 +168,7 @@ CLAIMS = (
         lambda e: verdict([no_less(e, _frozen(32), BASE, paper=_paper_gap(_frozen(32), BASE))]),
     ),
     Claim("4.1", "Without BN, batch 32 sometimes fails", lambda e: _some_fail(e, _frozen(32))),
-    Claim("4.1, Table 2", "Without BN, batch 64 fails, warm-up or not", lambda e: verdict([fails(e, _frozen(64))])),
+    Claim("4.1, Table 2", "Without BN, batch 64 fails, even with warm-up", lambda e: verdict([fails(e, _frozen(64))])),
     Claim(
         "4.1, Table 2",
         "Without BN, half the learning rate lets batch 64 converge, with a loss of accuracy",

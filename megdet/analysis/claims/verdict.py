@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
+from megdet.analysis.cells import decimals, signed
 from megdet.analysis.claims.evidence import Evidence, Measure, Sample, Spread, pooled
 from megdet.analysis.rows import RowKey, row_name
 
@@ -37,6 +38,8 @@ class Finding:
     holds: bool | None
     """None: it says nothing either way."""
     why: str
+    hidden: bool = False
+    """Where it says nothing: by chance, so that more of the same would tell."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,11 @@ class Comparison:
 
     def finding(self, spread: Spread | None, among: int) -> Finding:
         """What it says of a claim that rests on `among` comparisons of rows with this spread."""
-        printed = "" if self.paper is None else f" (paper {self.paper:+.{self.digits}f})"
-        why = f"{self.names}: {self._difference:+.{self.digits}f}"
+        signed_text = signed(decimals(self.digits))
+        printed = "" if self.paper is None else f" (paper {signed_text([self.paper])})"
+        why = f"{self.names}: {signed_text([self._difference])}"
         if spread is None:
-            return Finding(None, f"{why}{printed}, two seeds would say how far chance reaches")
+            return Finding(None, f"{why}{printed}, two seeds would say how far chance reaches", hidden=True)
         reach = spread.reach(self.more, self.less, among=among * self.looks)
         why += f" ± {reach:.{self.digits}f}{printed}"
         if self._difference - reach > self.bar:
@@ -68,7 +72,7 @@ class Comparison:
         if self._difference + reach < self._claimed:
             return Finding(False, why)
         seeds = self._seeds_that_decide(spread, among)
-        return Finding(None, why + (f", about {seeds} seeds of each would decide" if seeds else ""))
+        return Finding(None, why + (f", about {seeds} seeds of each would decide" if seeds else ""), hidden=True)
 
     @property
     def _difference(self) -> float:
@@ -83,7 +87,7 @@ class Comparison:
         """Of each row, if difference and spread stay as they are; None: more than MOST_SEEDS."""
         margin = max(self._difference - self.bar, self._claimed - self._difference)
         for seeds in range(1 + max(len(self.more.values), len(self.less.values)), MOST_SEEDS + 1):
-            if spread.reach_of(seeds, seeds, among=among * self.looks) < margin:
+            if spread.with_seeds(seeds).reach_of(seeds, seeds, among=among * self.looks) < margin:
                 return seeds
         return None
 
@@ -109,10 +113,9 @@ def verdict(evidence: Sequence[Finding | Comparison], *, missing: str = "") -> V
         return Verdict(Mark.NOT_REPRODUCED, why)
     if findings and all(finding.holds for finding in findings):
         return Verdict(Mark.REPRODUCED, why)
-    undecided = [each for each, finding in zip(evidence, findings, strict=True) if finding.holds is None]
-    compared = [each for each in undecided if isinstance(each, Comparison)]
-    if compared and len(compared) == len(undecided):
-        return Verdict(Mark.UNDECIDED, why, tuple(compared))
+    undecided = [(each, finding) for each, finding in zip(evidence, findings, strict=True) if finding.holds is None]
+    if undecided and all(finding.hidden for _, finding in undecided):
+        return Verdict(Mark.UNDECIDED, why, tuple(each for each, _ in undecided if isinstance(each, Comparison)))
     return Verdict(Mark.NOT_TESTABLE, why)
 
 
