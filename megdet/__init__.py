@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from megdet.analysis.frames import RunFrames as RunFrames
     from megdet.analysis.frames import load_runs as load_runs
+    from megdet.analysis.run_frames import RunFrames as RunFrames
     from megdet.trained.run import TrainedRun as TrainedRun
     from megdet.trained.run import load as load
 
 __version__ = "0.2.0.dev0"
 
 _LOADED_WHEN_ASKED_FOR = {
-    "RunFrames": "megdet.analysis.frames",
+    "RunFrames": "megdet.analysis.run_frames",
     "load_runs": "megdet.analysis.frames",
     "TrainedRun": "megdet.trained.run",
     "load": "megdet.trained.run",

@@ -12,9 +12,11 @@ import pandas as pd
 from megdet.analysis.cells import Cell, Seeds, signed
 from megdet.analysis.commits import commits_text
 from megdet.analysis.comparable import Group
-from megdet.analysis.frames import RunFrames, Wanted, read_runs, select
+from megdet.analysis.frames import read_runs
+from megdet.analysis.run_frames import RunFrames
 from megdet.analysis.setting_values import NOT_SET
 from megdet.analysis.table import Column, Kind, Table
+from megdet.analysis.wanted import Wanted, having, select, there
 from megdet.errors import UserError
 from megdet.settings.paths import fault_of_path
 from megdet.settings.rules import shown
@@ -31,7 +33,7 @@ def second_set(name: str, frames: RunFrames, *, wanted: Wanted, epochs: Sequence
     if instead := fault_of_path(name):
         raise UserError(f"--against {shown(name)}: use {instead}")
     key, equals, value = name.partition("=")
-    named = frames.having(key, value) if equals else pd.Series(False, frames.runs.index)
+    named = having(frames, key, value) if equals else pd.Series(False, frames.runs.index)
     named |= frames.runs["experiment"] == name
     said = key if equals else "experiment"
     first, second = frames.where(~named), frames.where(named)
@@ -53,7 +55,7 @@ def _there(name: str, frames: RunFrames) -> str:
     key, equals, _ = name.partition("=")
     if not equals:
         return f"there is {', '.join(sorted(frames.runs['experiment'].unique()))}"
-    return frames.there(key)
+    return there(frames, key)
 
 
 def short_name(name: str) -> str:
@@ -61,7 +63,11 @@ def short_name(name: str) -> str:
     if "://" in name:
         parts = urlsplit(without_password(name))
         return parts.netloc or Path(parts.path).name
-    return Path(name).resolve().name if Path(name).is_dir() else name
+    if not Path(name).is_dir():
+        return name
+    path = Path(name).resolve()
+    # Most runs folders are called so.
+    return f"{path.parent.name}/{path.name}" if path.name == "runs" else path.name
 
 
 def nearest(group: Group, others: Sequence[Group]) -> Group:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from megdet.analysis.frames import RunFrames
-from megdet.analysis.setting_values import canonical, setting_text
+from megdet.analysis.run_frames import RunFrames
+from megdet.analysis.setting_values import canonical, nested, setting_text
 from megdet.config.schema import Config
 from megdet.planning.identity import RECIPE, semantic_settings, settings_in
 
@@ -108,10 +108,7 @@ def _keys(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 def _semantic(key: str, value: Any) -> dict[str, str | None]:
     """One thing that is asked for, as settings; empty where it does not decide the result."""
-    nested: Any = "" if value is None else value
-    for part in reversed(key.split(".")):
-        nested = {part: nested}
-    settings = settings_in(nested)
+    settings = settings_in(nested(key, "" if value is None else value))
     return {name: None if value is None else text for name, text in settings.items()}
 
 

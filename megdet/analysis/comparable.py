@@ -8,9 +8,9 @@ from functools import cached_property
 
 import pandas as pd
 
-from megdet.analysis.frames import RunFrames, settings_of
 from megdet.analysis.paper_settings import paper_settings
 from megdet.analysis.rows import KEY
+from megdet.analysis.run_frames import RunFrames, settings_of
 from megdet.analysis.setting_values import NOT_SET, numbers_in, setting_text
 
 CONTENTS = {"annotations": "data_sha256", "masks": "data.masks_fingerprint", "weights": "weights_sha256"}

@@ -35,8 +35,10 @@ from megdet.analysis.figures import (
     validation,
 )
 from megdet.analysis.figures.pictures import RESOLUTION, save_small, with_jpegs
-from megdet.analysis.frames import STEPS, RunFrames, read_runs, select
-from megdet.analysis.options import add_all_option, add_run_options, wanted_of, without_failed, writing_to
+from megdet.analysis.frames import STEPS, read_runs
+from megdet.analysis.options import add_all_option, add_run_options, program_of, wanted_of, without_failed, writing_to
+from megdet.analysis.run_frames import RunFrames
+from megdet.analysis.wanted import select
 from megdet.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
         runs = without_failed(select(read_runs(parsed.source, steps=steps), **wanted_of(parsed)), parsed)
         written = write_figures(runs, parsed.out, names)
     except UserError as error:
-        print(f"make_figures: {error}", file=sys.stderr)
+        print(f"{program_of(command)}: {error}", file=sys.stderr)
         return 2
     for path in written:
         print(f"written to {path}")

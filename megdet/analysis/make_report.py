@@ -20,16 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet.analysis.figures.pictures import with_jpegs
-from megdet.analysis.frames import EPOCHS, STEPS, RunFrames, read_runs, select
+from megdet.analysis.frames import EPOCHS, STEPS, read_runs
 from megdet.analysis.make_figures import FIGURES, figures_of
 from megdet.analysis.make_tables import tables_of
-from megdet.analysis.options import add_run_options, wanted_of, write_text
+from megdet.analysis.options import add_run_options, program_of, wanted_of, write_text
 from megdet.analysis.page import page
 from megdet.analysis.provenance import provenance_of
 from megdet.analysis.render import html_tables
 from megdet.analysis.report.failures import failures_html
 from megdet.analysis.report.plans import plans_table
+from megdet.analysis.run_frames import RunFrames
 from megdet.analysis.tables.registry import TABLES
+from megdet.analysis.wanted import select
 from megdet.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
         text = report(runs, title=" ".join(parsed.wanted) or "all runs", made=made)
         write_text(parsed.out, text)
     except UserError as error:
-        print(f"make_report: {error}", file=sys.stderr)
+        print(f"{program_of(command)}: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -29,14 +29,16 @@ from megdet.analysis.against import beside, differences, naming_left_out, neares
 from megdet.analysis.claims.table import folded
 from megdet.analysis.commits import with_commits
 from megdet.analysis.comparable import Group, comparable_groups
-from megdet.analysis.frames import RunFrames, read_runs, select
-from megdet.analysis.options import add_all_option, add_run_options, wanted_of, without_failed, write_text
+from megdet.analysis.frames import read_runs
+from megdet.analysis.options import add_all_option, add_run_options, program_of, wanted_of, without_failed, write_text
 from megdet.analysis.provenance import provenance_of
 from megdet.analysis.render import FORMATS
+from megdet.analysis.run_frames import RunFrames
 from megdet.analysis.table import Table
 from megdet.analysis.tables.recipe import Recipe
 from megdet.analysis.tables.registry import PAPER_TABLES, TABLES
 from megdet.analysis.tables.spec_table import recipe_of
+from megdet.analysis.wanted import select
 from megdet.errors import UserError
 
 COMMAND = "python analysis/make_tables.py"
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
         else:
             print(text, end="")
     except UserError as error:
-        print(f"make_tables: {error}", file=sys.stderr)
+        print(f"{program_of(command)}: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -63,12 +65,14 @@ def main(arguments: Sequence[str] | None = None, *, command: str = COMMAND) -> i
 def _tables(parsed: argparse.Namespace) -> list[Table]:
     recipes = [_recipe(parsed.table)] if parsed.table else list(PAPER_TABLES.values())
     epochs = [name for recipe in recipes for name in recipe.epochs]
-    runs = without_failed(read_runs(parsed.source, epochs=epochs), parsed)
+    runs, wanted = read_runs(parsed.source, epochs=epochs), wanted_of(parsed)
     if parsed.against is not None:
-        runs, second = second_set(parsed.against, runs, wanted=wanted_of(parsed), epochs=epochs)
+        both = second_set(parsed.against, runs, wanted=wanted, epochs=epochs)
+        runs, second = (without_failed(each, parsed) for each in both)
         made = tables_of(runs, recipes, against=second, name=short_name(parsed.against))
     else:
-        made = tables_of(select(runs, **wanted_of(parsed)), recipes, foreign=parsed.all)
+        runs = without_failed(select(runs, **wanted), parsed)
+        made = tables_of(runs, recipes, foreign=parsed.all)
     if not made:
         recipe = recipes[0]
         why = recipe.missing(runs) if recipe.missing else "the runs have nothing to show in it yet"
@@ -151,7 +155,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", choices=list(FORMATS), default="markdown")
     add_run_options(parser)
-    add_all_option(parser)
+    add_all_option(parser, more=", with other data and models beside the paper's, with every claim")
     parser.add_argument("--provenance", action="store_true", help="below each table, its run ids, hashes and commits")
     parser.add_argument(
         "--against",

@@ -205,6 +205,7 @@ def _artifacts(client: MlflowClient, mlflow_id: str, pattern: str) -> list[Path]
     place = pattern.rpartition("/")[0]
     paths = [file.path for file in client.list_artifacts(mlflow_id, place) if not file.is_dir]
     wanted = sorted(path for path in paths if fnmatch(path, pattern))
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each run, over each other
     target = _fetched_here() / mlflow_id
     target.mkdir(exist_ok=True)
     return [Path(client.download_artifacts(mlflow_id, path, str(target))) for path in wanted]

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from megdet.analysis.frames import RunFrames, Wanted
+from megdet.analysis.run_frames import RunFrames
+from megdet.analysis.wanted import Wanted
 from megdet.errors import UserError
 from megdet.runs.status import Status
 from megdet.settings.rules import shown
 
 CAME_TO_NOTHING = (Status.FAILED, Status.CANCELLED, Status.LOST)
-BETWEEN_VALUES = re.compile(r",(?![^\[]*\])")
-"""A comma, but none of a list: [8,10] is one value."""
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -31,21 +29,23 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_all_option(parser: argparse.ArgumentParser) -> None:
-    """`--all`, for what leaves failed runs out unless asked (`without_failed`)."""
-    parser.add_argument(
-        "--all", action="store_true",
-        help="with failed, cancelled and lost runs, with other data and models beside the paper's, with every claim",
-    )  # fmt: skip
+def add_all_option(parser: argparse.ArgumentParser, *, more: str = "") -> None:
+    """`--all`, for what leaves failed runs out unless asked (`without_failed`), and `more`."""
+    parser.add_argument("--all", action="store_true", help=f"with failed, cancelled and lost runs{more}")
+
+
+def program_of(command: str) -> str:
+    """What a message begins with: `make_tables`, or the door's name, `megdet tables`."""
+    return Path(command).stem if command.endswith(".py") else command
 
 
 def without_failed(runs: RunFrames, parsed: argparse.Namespace) -> RunFrames:
-    """The runs but for those that came to nothing, which are counted on standard error; all of them with --all.
+    """The runs but for those that came to nothing, which are counted on standard error; diverged runs are results.
 
-    Diverged runs are results. UserError where nothing else is there.
+    All of them with --all, or where `status=` chose them. UserError where nothing else is there.
     """
     failed = runs.runs["status"].isin(CAME_TO_NOTHING)
-    if parsed.all or not failed.any():
+    if parsed.all or not failed.any() or "status" in wanted_of(parsed):
         return runs
     if failed.all():
         raise UserError(
@@ -57,14 +57,14 @@ def without_failed(runs: RunFrames, parsed: argparse.Namespace) -> RunFrames:
 
 def wanted_of(parsed: argparse.Namespace) -> Wanted:
     """The runs that were asked for, as `select` takes them. UserError for what is no KEY=VALUE, or a KEY twice."""
-    wanted: dict[str, list[str]] = {}
+    wanted: dict[str, str] = {}
     for text in parsed.wanted:
         key, equals, values = text.partition("=")
         if not (key and equals and values):
             raise UserError(f"{shown(text)}: write KEY=VALUE, such as experiment=demo or seed=0,1,2")
         if key in wanted:
-            raise UserError(f"{text}: {key} is there twice; write {key}={','.join(wanted[key])},{values}")
-        wanted[key] = BETWEEN_VALUES.split(values)
+            raise UserError(f"{text}: {key} is there twice; write {key}={wanted[key]},{values}")
+        wanted[key] = values
     return wanted
 
 

@@ -8,6 +8,9 @@ from typing import Any
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
+from megdet.errors import UserError
+from megdet.planning.identity import settings_in
+
 NOT_SET = "not set"
 
 
@@ -37,16 +40,38 @@ def setting_text(value: Any) -> str:
 
 
 def canonical(text: str | None) -> str:
-    """A setting's text, or what stands for it on a command line, as `setting_text` writes it: 1e-4, [8,10]."""
-    if text and text.startswith("["):
-        try:
-            return json.dumps(yaml.safe_load(text))
-        except (yaml.YAMLError, TypeError):
-            return text
+    """A setting's text as `setting_text` writes it: YAML reads 1e-4 as text."""
     try:
         return setting_text(None if text in (None, NOT_SET) else float(text or ""))
     except ValueError:
         return str(text)
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """`{"lr": {"base": value}}` for `lr.base`."""
+    *above, last = key.split(".")
+    found = {last: value}
+    for part in reversed(above):
+        found = {part: found}
+    return found
+
+
+def asked_text(key: str, text: str) -> str:
+    """The text that runs have for a setting of which the command line says `text`: 1e-3, [8,10], True, null."""
+    try:
+        return settings_in(nested(key, _read(yaml.safe_load(text)))).get(key, NOT_SET)
+    except (yaml.YAMLError, UserError, TypeError, ValueError, RecursionError):
+        return text
+
+
+def _read(value: Any) -> Any:
+    """A value as Hydra would have read it, of what YAML made of it: 1e-3 is a number."""
+    if isinstance(value, list):
+        return [_read(entry) for entry in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def typed(texts: pd.Series) -> pd.Series:

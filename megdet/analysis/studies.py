@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from megdet.analysis.frames import RunFrames
 from megdet.analysis.rows import RowKey, by_row, label_of
+from megdet.analysis.run_frames import RunFrames
 from megdet.runs.run_files import BN_STUDY, GRADIENT_VARIANCE
 
 PROGRAMS = {BN_STUDY: "megdet.studies.bn_study", GRADIENT_VARIANCE: "megdet.studies.gradient_variance"}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ LABEL = "label"
 """In `names`: the column of the rows' labels."""
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 """Units that a time may be shown in."""
+MOST_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,14 @@ def read_spec(path: Path) -> TableSpec:
     names = content.get("names", {"Name": LABEL})
     if not isinstance(names, dict) or not all(isinstance(name, str) for pair in names.items() for name in pair):
         raise UserError(f"{path}: names is {shown(names)}; write it as in names: {{Batch Size: batch}}")
-    measures = tuple(
-        _measure(str(heading), given, f"{path.name}, measure {heading}")
-        for heading, given in content["measure"].items()
-    )
+    measures = tuple(_measure(str(heading), given, path.name) for heading, given in content["measure"].items())
     headings = [measure.heading for measure in measures]
     rows = [_row(row, headings, f"{path.name}, row {place}") for place, row in enumerate(content["rows"], start=1)]
+    asked = {key for row, _ in rows for key in row.asked or ()}
+    for heading, key in names.items():
+        if key != LABEL and key not in asked:
+            way_out = f"use {', '.join(sorted({LABEL, *asked}))}"
+            raise UserError(f"{path.name}, names: {heading} is to show {shown(key)}, which no row asks for; {way_out}")
     return TableSpec(
         title=str(content.get("title", path.stem)),
         label=str(content.get("label", path.stem)),
@@ -124,8 +128,10 @@ def _measure(heading: str, given: Any, file: str) -> Measure:
         raise UserError(f"{place}: number={number!r}; write the name of an epoch's number, such as mmAP")
     if better not in (None, "up", "down"):
         raise UserError(f"{place}: better={better}; write up or down, or leave it out")
-    if digits is not None and not (isinstance(digits, int) and digits >= 0):
-        raise UserError(f"{place}: digits={digits!r}; write how many to show after the point, or leave it out")
+    if digits is not None and not (type(digits) is int and 0 <= digits <= MOST_DIGITS):
+        raise UserError(
+            f"{place}: digits={shown(digits)}; write how many follow the point, 0 to {MOST_DIGITS}, or leave it out"
+        )
     found = re.fullmatch(r"(.*\S) \(([^()]+)\)", heading)
     name, unit = (found[1], found[2]) if found else (heading, "")
     is_score = number in SCORES
@@ -143,8 +149,9 @@ def _row(row: Any, headings: list[str], place: str) -> tuple[RowSpec, Asked]:
     _check(values, ("ask", "label", "paper", "note"), place)
     _check(paper, headings, f"{place}, paper")
     for heading, value in paper.items():
-        if value != "failed" and not isinstance(value, int | float):
-            raise UserError(f"{place}, paper: {heading} is {value!r}; write a number, or failed")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value != "failed" and not is_number:
+            raise UserError(f"{place}, paper: {heading} is {shown(value)}; write a number, or failed")
     try:
         asked, implied = (None, {}) if ask is None else (asked_settings(ask), implied_settings(ask))
     except UserError as error:

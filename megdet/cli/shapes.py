@@ -13,7 +13,7 @@ from megdet.errors import UserError
 from megdet.planning.plan import Plan
 from megdet.planning.shapes import Shapes, asked_of, shapes_of
 from megdet.runs.as_json import print_json
-from megdet.runs.prediction import SOURCES, Predictors
+from megdet.runs.prediction import NOT_KNOWN, SOURCES, Predictors
 
 if TYPE_CHECKING:
     from megdet.launchers.interface import Launcher
@@ -106,7 +106,7 @@ def _rows(shapes: Shapes, launcher: Launcher) -> list[Row]:
 
 def _row(plan: Plan, shapes: Shapes, launcher: Launcher, predictors: Predictors) -> Row:
     predicted = predictors.predict(plan)
-    why = [] if predicted else ["no hours: no run of this model and data is finished, and Table 3 is of others"]
+    why = [] if predicted else [f"no hours: {NOT_KNOWN}"]
     if plan.memory_gb is None:
         why.append("no memory: it is not known for parts of this model")
     start, jobs = None, None

@@ -59,7 +59,7 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
         return _no_such_option(error.missing_cfg_file, error.options, text)
     several = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text)
     if several:
-        return f"{_short(several[1])}: one value is needed; add -m (--multirun) to run each, or write [...] for a list"
+        return f"{_short(several[1])}: one value is needed here; -m (--multirun) launches each, and [...] makes a list"
     chosen = re.match(r"Multiple values for (\S+)\.", text)
     if chosen:
         return f"+{chosen[1]}: {chosen[1]} is chosen already; choose another without the +"

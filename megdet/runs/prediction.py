@@ -31,6 +31,11 @@ TAKING_TIME = (
 RUNS, CANARY = "runs", "canary"
 SOURCES = {RUNS: "finished runs", CANARY: "canaries"}
 """For a reader."""
+NOT_KNOWN = (
+    "no run of this model, data and precision is finished on such hardware, and Table 3 is of the paper's detector "
+    "on GPUs"
+)
+"""Why there is no prediction."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.planning.critical_batch import Estimate, Progress
 from megdet.planning.plan import make_plan
-from megdet.runs.prediction import Predictor
+from megdet.runs.prediction import NOT_KNOWN, Predictor
 from megdet.sweep.branches import at_batch
 
 
@@ -47,8 +47,7 @@ def needs_of(
             continue
         predicted = predictor.predict(plan)
         if predicted is None:
-            why = "no run of this model and data is finished, and Table 3 is of others"
-            found.append(replace(row, gpus=plan.layout.gpus, why=why))
+            found.append(replace(row, gpus=plan.layout.gpus, why=NOT_KNOWN))
             continue
         share = row.steps / plan.schedule.steps
         found.append(

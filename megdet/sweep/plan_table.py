@@ -151,7 +151,7 @@ def _total(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
     known = [costs[number] for number in to_do if number in costs]
     if not to_do:
         return ""
-    unknown = f", {len(to_do) - len(known)} not predicted (no run of that model and data is finished)"
+    unknown = f", {len(to_do) - len(known)} not predicted (no such run is finished on such hardware)"
     sources = " and ".join(sorted({SOURCES.get(cost.source, cost.source) for cost in known}))
     hours, gpu_hours = sum(cost.hours for cost in known), sum(cost.gpu_hours for cost in known)
     on_gpus = any(point.plan and point.plan.config.cluster.request_gpus for point in points)

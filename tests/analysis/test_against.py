@@ -160,6 +160,19 @@ def test_a_sweep_is_wanted_of_both_sets(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == message
 
 
+def test_failed_runs_of_the_second_set_stay_out_as_well_and_folders_called_runs_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("first", "second"):
+        fabricate_run(tmp_path / place / "runs", {"batch": 16}, mmAP=35.0)
+        fabricate_run(tmp_path / place / "runs", {"batch": 32, "bn_size": 32}, status="failed", reason="RuntimeError")
+    arguments = ["--from", str(tmp_path / "first" / "runs"), "--against", str(tmp_path / "second" / "runs")]
+    assert make_tables.main([*arguments, "--table", "3"]) == 0
+    printed = capsys.readouterr()
+    assert "mmAP (second/runs)" in printed.out and "RuntimeError" not in printed.out
+    assert printed.err.count("left out: 1 of 2 runs failed") == 2
+
+
 def test_what_against_itself_names_is_wanted_of_the_first_set_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,6 +138,15 @@ def test_the_whiskers_of_mmAP_against_bn_size_are_the_standard_deviation_over_th
     assert "batch 16 (1 to 3 seeds)" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+def test_accuracies_that_are_all_but_equal_do_not_fill_the_panel(tmp_path: Path) -> None:
+    for size, mmAP in ((2, 39.10), (16, 39.17)):
+        fabricate_run(tmp_path, {"batch": 16, "bn_size": size, **TINY}, mmAP=mmAP)
+    figure = bn_size.draw(group_of(tmp_path))
+    assert figure is not None
+    low, high = figure.axes[0].get_ylim()
+    assert high - low == pytest.approx(2) and low + high == pytest.approx(2 * 39.135)
+
+
 def test_batches_of_one_bn_size_stand_beside_each_other_around_its_tick(tmp_path: Path) -> None:
     for batch in (32, 64, 128):
         fabricate_run(tmp_path, {"batch": batch, "bn_size": 32, **TINY}, mmAP=30.0)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from megdet.analysis.comparable import Group, comparable_groups
-from megdet.analysis.frames import RunFrames, load_runs
+from megdet.analysis.frames import load_runs
+from megdet.analysis.run_frames import RunFrames
 from tests.analysis.test_tables import LONG
 from tests.runs.fabricate import fabricate_run
 

@@ -10,10 +10,13 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from megdet.analysis.frames import EPOCHS, STEPS, RunFrames, load_runs, read_runs, select
+from megdet.analysis.frames import EPOCHS, STEPS, load_runs, read_runs
+from megdet.analysis.run_frames import RunFrames
+from megdet.analysis.wanted import select
 from megdet.errors import UserError
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal, read_journal
+from megdet.runs.sweep_folder import record_sweep
 from megdet.tracking.mirror import mirror
 from tests.analysis.under_way import being_run
 from tests.runs.fabricate import fabricate_run
@@ -287,12 +290,58 @@ def test_runs_are_chosen_by_any_setting_fact_or_sweep_and_by_one_of_several_valu
     assert len(select(found, **{"model.bn_in": "[backbone,fpn]"}).runs) == 4
     assert sorted(select(found, seed=0, status=["finished", "diverged"]).runs["batch"]) == [16, 64]
     assert len(select(found).runs) == 4
+    for text in ("[0.5,1.0,2]", "[5e-1,1,2.0]", [[0.5, 1, 2]]):
+        assert len(select(found, **{"model.anchors.ratios": text}).runs) == 4
+    assert len(select(found, **{"model.bn_in": "[fpn,backbone]", "data.flip": "True", "dirty": False}).runs) == 4
+    assert sorted(select(found, batch=range(16, 33, 16)).runs["batch"]) == [16, 32]
+    for odd in ("[&a [*a]]", "[" * 3000, "[8, 10", "{"):
+        with pytest.raises(UserError, match=r"no such run; there is model\.bn_in"):
+            select(found, **{"model.bn_in": odd})
     with pytest.raises(UserError, match=r"^seed=7: no such run; there is seed=0, 2$"):
         select(found, seed=(0, 7))
     with pytest.raises(UserError, match=r"^sede=0: no such run; no run has sede; did you mean seed\?$"):
         select(found, sede=0)
     with pytest.raises(UserError, match=r"^frames=0: no such run; no run has frames"):
         select(found, frames=0)
+
+
+def test_null_chooses_the_runs_without_a_value(tmp_path: Path) -> None:
+    fabricate_run(tmp_path, {"batch": 16})
+    fabricate_run(tmp_path, {"batch": 32, "optimizer.clip_grad_norm": 5.0})
+    found = read_runs(str(tmp_path))
+    for nothing in ("null", "not set", None):
+        assert list(select(found, **{"optimizer.clip_grad_norm": nothing}).runs["batch"]) == [16]
+    assert len(select(found, **{"optimizer.clip_grad_norm": "null,5.0"}).runs) == 2
+    with pytest.raises(UserError, match=r"there is optimizer\.clip_grad_norm=5, null$"):
+        select(found, **{"optimizer.clip_grad_norm": 3})
+
+
+def test_a_sweep_is_chosen_by_its_name_or_by_the_rows_or_the_experiment_in_it(tmp_path: Path) -> None:
+    names = ("table3 evidence seed=0,1", "evidence lr.base=0.01,0.02", "batch=16,32")
+    for seed, name in enumerate(names):
+        run = fabricate_run(tmp_path, {"batch": 16, "seed": seed})
+        record_sweep(tmp_path, name=name, command="", run_ids=[run.name], uri=None, experiment="e", settings={})
+    found = read_runs(str(tmp_path))
+    for wanted, seeds in (
+        ("table3", [0]), ("evidence", [0, 1]), (names[0], [0]), (names[1], [1]), (names[2], [2]),
+        ("table3,batch=16", None), ("table3,evidence", [0, 1]), (["table3", names[2]], [0, 2]),
+    ):  # fmt: skip
+        if seeds is None:
+            with pytest.raises(UserError, match="sweep=batch=16: no such run"):
+                select(found, sweep=wanted)
+        else:
+            assert sorted(select(found, sweep=wanted).runs["seed"]) == seeds
+
+
+def test_a_message_lists_numbers_by_size_and_no_more_than_a_few(tmp_path: Path) -> None:
+    for batch in (2, 16, 128):
+        for seed in range(5):
+            fabricate_run(tmp_path, {"batch": batch, "bn_size": 2, "seed": seed})
+    found = read_runs(str(tmp_path))
+    with pytest.raises(UserError, match=r"there is batch=2, 16, 128$"):
+        select(found, batch=7)
+    with pytest.raises(UserError, match=r"and 3 more$"):
+        select(found, run_id="nope")
 
 
 def test_analysis_loads_no_torch() -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from megdet.analysis import make_tables
 from megdet.analysis.figures import speed_up, training_time
-from megdet.analysis.frames import load_runs, select
+from megdet.analysis.frames import load_runs
 from megdet.analysis.hardware import hardware_of
+from megdet.analysis.wanted import select
 from tests.analysis.paper_runs import group_of
 from tests.runs.fabricate import fabricate_run
 

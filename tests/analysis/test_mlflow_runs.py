@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from megdet.analysis.frames import load_runs, read_runs, select
+from megdet.analysis.frames import load_runs, read_runs
+from megdet.analysis.wanted import select
 from megdet.errors import UserError
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from megdet import cli
 from megdet.analysis import make_figures, make_report, make_tables
 from tests.runs.fabricate import fabricate_run
 
@@ -43,6 +44,24 @@ def test_every_program_chooses_runs_by_the_words_of_launch_py(
     assert main(["--from", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), f"{key}=7"]) == 2
     assert capsys.readouterr().err.startswith(f"{name}: {key}=7: no such run; ")
     assert not (tmp_path / "out").exists()
+
+
+def test_failed_runs_are_counted_among_those_asked_for_and_shown_where_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate_run(tmp_path, {"batch": 16})
+    fabricate_run(tmp_path, {"batch": 32, "bn_size": 32}, status="failed", reason="a disk was full")
+    source = ["--from", str(tmp_path), "--table", "3"]
+    assert make_tables.main([*source, "batch=16"]) == 0 and "left out" not in capsys.readouterr().err
+    assert make_tables.main([*source, "batch=32"]) == 2
+    assert "all 1 runs failed, were cancelled or lost; --all shows them" in capsys.readouterr().err
+    assert make_tables.main([*source, "status=failed"]) == 0 and "a disk was full" in capsys.readouterr().out
+
+
+def test_a_message_begins_with_the_program_that_was_called(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("tables", "figures", "report"):
+        assert cli.main([command, "--from", "/nowhere"]) == 2
+        assert capsys.readouterr().err.startswith(f"megdet {command}: /nowhere")
 
 
 def test_runs_are_chosen_anywhere_on_the_command_line_and_a_list_is_one_value(

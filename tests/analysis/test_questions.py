@@ -9,7 +9,7 @@ import pytest
 
 from megdet.analysis.claims.evidence import Sample
 from megdet.analysis.claims.questions import Question, findings_against, questions_of
-from megdet.analysis.frames import RunFrames
+from megdet.analysis.run_frames import RunFrames
 from tests.analysis.test_claims import RowKey, group_of, run_of
 
 SMALL: RowKey = (16, 16, "normal", 1.0)

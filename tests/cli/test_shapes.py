@@ -88,7 +88,7 @@ def test_the_table_says_what_was_not_predicted_and_why(capsys: pytest.CaptureFix
     own = ["model.backbone.name=mine", "model.backbone.custom={_target_: torch.nn.Identity}"]
     assert cli.main(["shapes", "experiment=tiny", "batch=8", "bn_size=4", *own]) == 0
     said = capsys.readouterr().out
-    assert "no hours: no run of this model and data is finished" in said
+    assert "no hours: no run of this model, data and precision is finished on such hardware" in said
     assert "no memory: it is not known for parts of this model" in said
 
 

@@ -156,6 +156,7 @@ def test_experiment_tiny_is_batch_16_on_two_processes_with_the_tiny_detector_on_
 
 def test_the_schedules_are_the_papers() -> None:
     normal, long = config_of().schedule, config_of("schedule=long").schedule
+    assert config_of("experiment=demo", "schedule=long").schedule == long, "an experiment changes no schedule's meaning"
     assert (normal.epochs, normal.milestones, normal.factors) == (11, [8, 10], [0.1, 0.1])
     assert (long.epochs, long.milestones, long.factors) == (18, [11, 14, 17], [0.1, 0.1, 0.5])
 
@@ -210,7 +211,7 @@ def test_a_sweep_is_every_combination_in_the_order_written() -> None:
 def test_ranges_choices_globs_and_groups_sweep() -> None:
     assert [p.batch for _, p in points_of("batch=range(16,65,16)")] == [16, 32, 48, 64]
     assert [p.lr.scale for _, p in points_of("lr.scale=choice(0.5,1)")] == [0.5, 1.0]
-    assert [p.schedule.name for _, p in points_of("schedule=glob(*)")] == ["long", "normal"]
+    assert [p.schedule.name for _, p in points_of("schedule=glob(*)")] == ["long", "normal", "short"]
     assert [p.model.bn_in for _, p in points_of("model.bn_in=[backbone],[backbone,fpn]")] == [
         ["backbone"],
         ["backbone", "fpn"],

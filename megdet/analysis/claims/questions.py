@@ -16,8 +16,8 @@ from megdet.analysis.claims.evidence import Evidence, Sample, pooled
 from megdet.analysis.claims.paper_claims import CLAIMS
 from megdet.analysis.claims.verdict import Comparison, Finding, Mark
 from megdet.analysis.comparable import Group, comparable_groups
-from megdet.analysis.frames import RunFrames
 from megdet.analysis.rows import RowKey, key_of
+from megdet.analysis.run_frames import RunFrames
 
 
 @dataclass(frozen=True)

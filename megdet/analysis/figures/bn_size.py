@@ -23,6 +23,9 @@ NAME = "bn_size"
 ASIDE = 1.1
 """By this factor the batches of one BN size stand beside each other: equal accuracies would hide each other."""
 
+LEAST_SPAN = 2.0
+"""mmAP that a panel covers at least: a tenth of one should not look like much."""
+
 Values = dict[int, dict[int, list[float]]]
 """Of each batch, of each BN size: mmAP of each seed, in percent."""
 
@@ -75,6 +78,9 @@ def _draw(axes: Axes, values: Values, labels: Mapping[int, str], *, title: str) 
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="BN size (images)", ylabel="mmAP (%)")
+    low, high = axes.get_ylim()
+    if (lacking := LEAST_SPAN - (high - low)) > 0:
+        axes.set_ylim(low - lacking / 2, high + lacking / 2)
     axes.set_title(title, fontsize=9)
     dress(axes)
 

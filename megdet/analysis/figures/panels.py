@@ -45,13 +45,17 @@ def panels_of(keys: Sequence[RowKey]) -> list[Panel]:
 
 
 def styles_by_batch(keys: Iterable[RowKey]) -> dict[RowKey, Style]:
-    """Colour and marker by batch, line by schedule and lr.scale: the BN size does not show."""
+    """Colour and marker by batch, line by schedule and lr.scale: the BN size does not show.
+
+    With more of these than there are lines, each has a style of its own.
+    """
     keys = list(keys)
     batches = sorted({batch for batch, _, _, _ in keys})
     variants = sorted({_variant(key) for key in keys})
-    return {
-        key: (*line_style(batches.index(key[0]))[:2], LINES[variants.index(_variant(key)) % len(LINES)]) for key in keys
-    }
+    if len(variants) > len(LINES):
+        looks = sorted({(key[0], _variant(key)) for key in keys})
+        return {key: line_style(looks.index((key[0], _variant(key)))) for key in keys}
+    return {key: (*line_style(batches.index(key[0]))[:2], LINES[variants.index(_variant(key))]) for key in keys}
 
 
 def _share_a_panel(keys: Sequence[RowKey]) -> bool:

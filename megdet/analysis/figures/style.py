@@ -29,6 +29,10 @@ def line_style(place: int) -> tuple[str, str, str]:
     return COLOURS[place % 7], MARKERS[(place + place // 7) % 7], LINES[place // 7 % len(LINES)]
 
 
+LEGEND_LINES, LEGEND_LINE = 3, 0.19
+"""Lines of a legend that a figure has room for, and the height of one in inches."""
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches, without pyplot: no display and no global state."""
     from matplotlib.figure import Figure
@@ -79,7 +83,10 @@ def _lines(text: str, figure: Figure) -> list[str]:
 
 
 def legend_below(figure: Figure, *all_axes: Axes) -> None:
-    """One legend under the figure for all axes, each name once, in as many columns as fit."""
+    """One legend under the figure for all axes, each name once, in as many columns as fit.
+
+    One of more than LEGEND_LINES lines makes the figure higher.
+    """
     entries = {
         label: handle for axes in all_axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -87,6 +94,8 @@ def legend_below(figure: Figure, *all_axes: Axes) -> None:
         labels, handles = list(entries), list(entries.values())
         columns = max(1, min(len(labels), int(figure.get_figwidth() / (0.55 + 0.075 * max(map(len, labels))))))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+        more = -(-len(labels) // columns) - LEGEND_LINES
+        figure.set_figheight(figure.get_figheight() + LEGEND_LINE * max(0, more))
 
 
 def legend_beside(axes: Axes, *, title: str) -> None:
@@ -97,7 +106,7 @@ def legend_beside(axes: Axes, *, title: str) -> None:
 
 def panel_height(entries: int) -> float:
     """The height in inches of a panel with room for a legend of `entries` beside it."""
-    return max(1.8, 0.6 + 0.19 * entries)
+    return max(1.8, 0.6 + LEGEND_LINE * entries)
 
 
 def drops_of(runs: pd.DataFrame) -> list[float]:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from megdet.analysis.frames import RunFrames
+from megdet.analysis.run_frames import RunFrames
 from megdet.launchers.jobs import Jobs, Look
 from megdet.runs.causes import Diagnosis, diagnose, group
 from megdet.runs.folder import RunFolder

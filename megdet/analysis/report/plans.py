@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from megdet.analysis.cells import Cell, hours
-from megdet.analysis.frames import RunFrames
+from megdet.analysis.run_frames import RunFrames
 from megdet.analysis.table import Column, Kind, Row, Table, table_of
 from megdet.runs.run_files import PLAN
 

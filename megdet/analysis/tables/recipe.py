@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from megdet.analysis.comparable import Group
-from megdet.analysis.frames import RunFrames
 from megdet.analysis.rows import KEY
+from megdet.analysis.run_frames import RunFrames
 from megdet.analysis.table import Table
 
 
