@@ -29,7 +29,7 @@ from megdet.cli import (
     why,
 )
 from megdet.cli.doors import DOORS, complete
-from megdet.errors import UserError, outlive_closed_pipes
+from megdet.errors import ExitCode, UserError, outlive_closed_pipes
 
 WHICH_RUNS = """
 RUN is a run's name, its beginning or a pattern (of ./runs), a run folder, or a folder of runs (all of them).
@@ -86,7 +86,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 all is well, 1 a run failed (or an image), 2 a mistake in what was asked."""
+    """Run the command line; 0 all is well, 1 a run failed (or an image), 2 a mistake in what was asked, 3 Ctrl-C."""
     outlive_closed_pipes()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -100,6 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"megdet: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"megdet {words[0] if words else ''}: interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from megdet.cli.views import add_view_arguments
 from megdet.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
+    from megdet.trained.images import AskedImages
     from megdet.trained.predictions import Predictions
 
 SUMMARY = "find objects in a folder of images with a trained run"
@@ -32,7 +35,7 @@ Find objects in images with the detector of a trained run. The training data is 
 Image ids are those of --annotations; else the number that each file's name is (000000000139.jpg); else 1, 2, 3, ...
 Exit code: 0 all is well, 1 some images cannot be read, 2 a mistake in what was asked.
 """
-DETECTIONS, MASKS = "detections.json", "masks.json"
+DETECTIONS, MASKS, IMAGES = "detections.json", "masks.json", "images.json"
 PICTURES = 16
 
 
@@ -41,12 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", type=Path, metavar="FOLDER", help="of images (folders in it count too), or one image")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where results go (predictions/RUN)")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="lists the images and their ids, as COCO's do")
-    parser.add_argument("--pictures", type=int, default=PICTURES, metavar="N", help=f"pictures to draw ({PICTURES})")
+    parser.add_argument("--pictures", type=_count, default=PICTURES, metavar="N", help=f"pictures to draw ({PICTURES})")
     add_view_arguments(parser)
     parser.add_argument(
         "--score", type=float, metavar="S",
         help="leave out what the detector is less sure of (results: eval.score_threshold of the run; pictures: 0.5)",
     )  # fmt: skip
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: write how many, 0 or more")
+    return int(text)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -64,11 +73,15 @@ def run(parsed: argparse.Namespace) -> int:
     if not parsed.images.exists():
         raise UserError(f"{parsed.images} does not exist; name a folder of images, or one image")
     asked = images_listed(parsed.images, parsed.annotations) if parsed.annotations else images_at(parsed.images)
+    with _writing_to(out):
+        _check_out(out, asked)
     with progress("images") as advance:
         found = detect_in(trained, asked, score=parsed.score, views=views, advance=advance)
-    _write(found, out, pictures=parsed.pictures, score=parsed.score)
+    with _writing_to(out):
+        _write(found, out, pictures=parsed.pictures, score=parsed.score)
     boxes = sum(map(len, found))
-    print(f"{len(found)} images, {boxes} boxes: {out / DETECTIONS}")
+    images = "1 image" if len(found) == 1 else f"{len(found)} images"
+    print(f"{images}, {boxes} box{'es' * (boxes != 1)}: {out / DETECTIONS}")
     if found.have_masks:
         print(f"their masks: {out / MASKS}")
     elif trained.has_masks and boxes:
@@ -90,14 +103,36 @@ def say_unreadable(unreadable: Mapping[str, str], images: int) -> ExitCode:
 def _write(found: Predictions, out: Path, *, pictures: int, score: float | None) -> None:
     from megdet.training.drawing import save_picture  # numpy and Pillow
 
+    (out / DETECTIONS).write_text(json.dumps(found.to_coco()))
+    if found.have_masks:
+        (out / MASKS).write_text(json.dumps(found.masks_to_coco()))
+    (out / IMAGES).write_text(json.dumps(found.to_image_list()))
+    for image in found[:pictures]:
+        picture = image.picture() if score is None else image.picture(min_score=score)
+        # Whole names: a.jpg and a.png may both be there.
+        save_picture(picture, out / "pictures" / f"{image.name}.png")
+
+
+def _check_out(out: Path, asked: AskedImages) -> None:
+    """Make the folder of the results. Raises UserError where it has those of other images; OSError."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out) as file:
+        file.write(b"x")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / DETECTIONS).write_text(json.dumps(found.to_coco()))
-        if found.have_masks:
-            (out / MASKS).write_text(json.dumps(found.masks_to_coco()))
-        (out / "images.json").write_text(json.dumps(found.to_image_list()))
-        for image in found[: max(0, pictures)]:
-            picture = image.picture() if score is None else image.picture(min_score=score)
-            save_picture(picture, (out / "pictures" / image.name).with_suffix(".png"))
+        before = {image["file_name"] for image in json.loads((out / IMAGES).read_text())["images"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return
+    if others := sorted(before - {*asked.listed.file_names, *asked.unreadable}):
+        raise UserError(
+            f"--out {out}: has what was found in other images ({len(others)}, such as {others[0]}); name another "
+            "folder, or remove this one"
+        )
+
+
+@contextmanager
+def _writing_to(out: Path) -> Iterator[None]:
+    """Context for writing to `--out`: failures become UserError."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); name another folder") from None

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from megdet.data.coco import CocoSplit
-from megdet.data.image_header import UnreadableImage, read_header
+from megdet.data.image_header import UnreadableImage, check_image_header
 from megdet.data.size import Size
 
 
@@ -17,7 +17,7 @@ def check_headers(split: CocoSplit) -> Iterator[tuple[str, str]]:
     """For each image its file name and why it cannot be used; an empty reason where its header says nothing of it."""
     for index, name in enumerate(split.file_names):
         try:
-            read_header(split.file(index)).check(split.sizes[index])
+            check_image_header(split.file(index), split.sizes[index])
         except UnreadableImage as error:
             yield name, str(error)
         else:

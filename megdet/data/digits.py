@@ -22,7 +22,6 @@ from megdet.errors import UserError
 
 CATEGORIES = tuple((digit + 1, str(digit)) for digit in range(10))  # COCO's ids begin at 1
 SUPERCATEGORY = "digit"
-LEAST_SIZE = 48
 
 # By their package; beside each other, so that both splits have people, things, textures and grey pictures.
 _PHOTOGRAPHS = {

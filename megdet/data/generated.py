@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,8 +61,6 @@ class Painter(Protocol):
     CATEGORIES: Sequence[tuple[int, str]]
     """Id and name."""
     SUPERCATEGORY: str
-    LEAST_SIZE: int
-    """The smallest `image_size`, in pixels."""
 
     @staticmethod
     def paint(rng: np.random.Generator, image_size: int, *, training: bool) -> Painting:
@@ -78,8 +76,9 @@ def painter_of(name: str) -> Painter:
 def generate(name: str, root: Path, *, train_images: int, val_images: int, image_size: int, seed: int) -> None:
     """Make the set below `root`, in the folder layout of COCO 2017; nothing if it is there already.
 
-    `image_size` is the short side in pixels. The folder appears whole or not at all. Raises UserError if `root` holds
-    anything else, another generated set included, or if a package that the set is made of is missing.
+    `image_size` is the short side in pixels, LEAST_SIZE or more. The folder appears whole or not at all. Raises
+    UserError if `root` holds anything else, another generated set included, if it cannot be written, or if a package
+    that the set is made of is missing.
     """
     settings = {
         "format": GENERATED[name],
@@ -88,30 +87,31 @@ def generate(name: str, root: Path, *, train_images: int, val_images: int, image
         "image_size": image_size,
         "seed": seed,
     }
-    painter = painter_of(name)
-    if train_images < 1 or val_images < 1 or image_size < painter.LEAST_SIZE:
+    painter, root = painter_of(name), Path(root)
+    try:
+        if not _is_there(name, root, settings):
+            _make(name, painter, root, settings)
+    except OSError as error:
         raise UserError(
-            f"data.train_images={train_images}, data.val_images={val_images}, image_size={image_size}: {name} needs at "
-            f"least one image of each and an image_size of {painter.LEAST_SIZE} pixels or more"
-        )
-    root = Path(root)
-    if _is_there(name, root, settings):
-        return
+            f"data.root={root}: {name} cannot be written there ({error.strerror or error}); make room or mend its "
+            "rights, or choose another data.root"
+        ) from error
+
+
+def _make(name: str, painter: Painter, root: Path, settings: Mapping[str, int]) -> None:
+    counts = [settings["train_images"], settings["val_images"]]
     root.parent.mkdir(parents=True, exist_ok=True)
     folder = root.parent / f".{root.name}-{uuid.uuid4().hex[:12]}"
     try:
         files = coco_files(folder)
         files.train_annotations.parent.mkdir(parents=True)
-        progress = _Progress(f"generating {root}", train_images + val_images)
-        for split, (images, annotations, count) in enumerate(
-            (
-                (files.train_images, files.train_annotations, train_images),
-                (files.val_images, files.val_annotations, val_images),
-            )
-        ):
+        progress = _Progress(f"generating {root}", sum(counts))
+        places = ((files.train_images, files.train_annotations), (files.val_images, files.val_annotations))
+        for split, ((images, annotations), count) in enumerate(zip(places, counts, strict=True)):
             images.mkdir()
-            content = _write_split(painter, images, count, image_size, seed, split, progress)
-            annotations.write_text(json.dumps({"info": {"description": f"generated {name}", "seed": seed}, **content}))
+            content = _write_split(painter, images, count, settings["image_size"], settings["seed"], split, progress)
+            info = {"description": f"generated {name}", "seed": settings["seed"]}
+            annotations.write_text(json.dumps({"info": info, **content}))
         (folder / _marker(name)).write_text(json.dumps(settings))
         try:
             os.replace(folder, root)
@@ -127,7 +127,7 @@ def _marker(name: str) -> str:
     return f"{name}.json"
 
 
-def _is_there(name: str, root: Path, settings: dict[str, int]) -> bool:
+def _is_there(name: str, root: Path, settings: Mapping[str, int]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     way_out = f"choose another data.root, or remove {root}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,28 +24,28 @@ class UnreadableImage(Exception):
     """An image file that gives no pixels of the annotated size; the text is the reason."""
 
 
-@dataclass(frozen=True)
-class ImageHeader:
-    """The format and size of an image file."""
+def check_header(file: BinaryIO, annotated: Size) -> str:
+    """The format of an image (one of FORMATS, or MPO: a JPEG with further pictures behind it), by its header.
 
-    format: str
-    """One of FORMATS, or MPO: a JPEG with further pictures behind it."""
-    size: Size
-    """As stored, or as EXIF would turn it: formats differ. More pixels than Pillow allows are never reported."""
-
-    def check(self, annotated: Size) -> None:
-        """Raises UnreadableImage where neither the image nor the image turned by 90 degrees has the annotated size."""
-        if annotated not in (self.size, self.size[::-1]):
-            (height, width), (asked_height, asked_width) = self.size, annotated
+    Raises UnreadableImage where it has the annotated size neither as stored nor as EXIF turns it; other errors are
+    Pillow's own.
+    """
+    with Image.open(file, formats=FORMATS) as picture:
+        # Of some formats Pillow gives the size as EXIF turns it, so that either may be the stored one.
+        width, height = picture.size
+        is_turned = annotated == (width, height) and picture.getexif().get(ORIENTATION) in QUARTER_TURNS
+        if annotated != (height, width) and not is_turned:
             raise UnreadableImage(
-                f"the file has {width}x{height} pixels, its annotation says {asked_width}x{asked_height}"
+                f"the file has {width}x{height} pixels, its annotation says {annotated[1]}x{annotated[0]}"
             )
+        assert picture.format is not None
+        return picture.format
 
 
-def read_header(path: Path | str) -> ImageHeader:
-    """The header of an image file. Raises UnreadableImage; never blocks."""
+def check_image_header(path: Path | str, annotated: Size) -> None:
+    """Raises UnreadableImage where the file's header is none of an image of the annotated size; never blocks."""
     with image_errors(), open_regular(path) as file:
-        return header_of(file)
+        check_header(file, annotated)
 
 
 def upright_size(path: Path | str) -> Size:
@@ -54,13 +53,6 @@ def upright_size(path: Path | str) -> Size:
     with image_errors(), open_regular(path) as file, Image.open(file, formats=FORMATS) as picture:
         is_turned = picture.getexif().get(ORIENTATION) in QUARTER_TURNS
         return (picture.width, picture.height) if is_turned else (picture.height, picture.width)
-
-
-def header_of(file: BinaryIO) -> ImageHeader:
-    """The header at the beginning of a file; errors are Pillow's own."""
-    with Image.open(file, formats=FORMATS) as picture:
-        assert picture.format is not None
-        return ImageHeader(picture.format, (picture.height, picture.width))
 
 
 @contextmanager

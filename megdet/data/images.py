@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from megdet.data.image_header import FORMATS, UnreadableImage, header_of, image_errors
+from megdet.data.image_header import FORMATS, UnreadableImage, check_header, image_errors
 from megdet.data.regular_file import open_regular
 from megdet.data.size import Size
 
@@ -39,14 +39,13 @@ def load_image(path: Path | str, size: Size) -> Tensor:
     size = (int(size[0]), int(size[1]))
     with image_errors():
         with open_regular(path) as file:
-            header = header_of(file)
-            header.check(size)
+            image_format = check_header(file, size)
             file.seek(0)
             data = file.read()
-        upright = _decode(data, header.format, upright=True)
+        upright = _decode(data, image_format, upright=True)
         if _size(upright) == size:
             return upright
-        stored = _decode(data, header.format, upright=False)
+        stored = _decode(data, image_format, upright=False)
         if _size(stored) == size:
             return stored
     height, width = _size(stored)

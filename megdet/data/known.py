@@ -9,6 +9,9 @@ COCO_COUNTS = (118287, 5000, 80)
 GENERATED = {"shapes": 1, "digits": 1}
 """The sets that megdet generates, each by the module of its name, with the version of that module: to be raised when
 the same settings would give another set."""
+CLASSES = {"shapes": 6, "digits": 10}
+LEAST_SIZE = 48
+"""The smallest side of a generated image, in pixels."""
 
 
 def generated_as(name: str) -> str:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from megdet.data.files import DataFiles, check_files, files_of
-from megdet.data.known import COCO, COCO_COUNTS, GENERATED, generated_as
+from megdet.data.known import CLASSES, COCO, COCO_COUNTS, GENERATED, LEAST_SIZE, generated_as
 from megdet.data.settings import DataSettings
 from megdet.errors import UserError
 from megdet.settings.paths import expanded
@@ -42,6 +42,7 @@ class DataResolver:
                     "check out the version that drew the other, or launch again without data.fingerprint"
                 )
             data.fingerprint = drawn
+            _check_generated(data)
             return data
         facts = self.facts(data, masks=masks)
         if facts is None:
@@ -82,6 +83,20 @@ class DataResolver:
         """What was repaired in all that was read, a sentence each."""
         read = [found for found in self._read.values() if not isinstance(found, UserError)]
         return list(dict.fromkeys(repair for facts in read for repair in facts.repairs))
+
+
+def _check_generated(data: DataSettings) -> None:
+    """Raises UserError for a set that is not drawn so."""
+    if data.num_classes != CLASSES[data.name]:
+        raise UserError(
+            f"data.num_classes={data.num_classes}: data={data.name} has {CLASSES[data.name]} classes; use "
+            f"data.num_classes={CLASSES[data.name]}"
+        )
+    if data.min_size < LEAST_SIZE:
+        raise UserError(
+            f"data.min_size={data.min_size}: images of data={data.name} are drawn with {LEAST_SIZE} pixels at least; "
+            f"use data.min_size={LEAST_SIZE} or more"
+        )
 
 
 def _with_absolute_places(data: DataSettings) -> DataSettings:

@@ -17,7 +17,6 @@ from PIL import Image
 from megdet.data.generated import Mask, PaintedObject, Painting, Pixels
 
 SUPERCATEGORY = "shape"
-LEAST_SIZE = 48
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 

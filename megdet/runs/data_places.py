@@ -1,4 +1,4 @@
-"""Where a run's data lies: in plan.json relative, where it is below the folder of the launch, as the run itself is.
+"""Where a run's data lies: in plan.json relative to the run, where both are below the folder of the launch.
 
 So a folder that was moved or copied trains, and is looked into, with the data in it. The id of a run does not depend on
 where its data lies.
@@ -22,7 +22,7 @@ def portable(plan: Plan, folder: RunFolder) -> Plan:
     if not (root.is_absolute() and root.is_relative_to(here) and folder.path.resolve().is_relative_to(here)):
         return plan
     config = copy.deepcopy(plan.config)
-    config.data.root = str(root.relative_to(here))
+    config.data.root = os.path.relpath(root, folder.path.resolve())
     for split in (config.data.train, config.data.val):
         for name in ("annotations", "images"):
             place = getattr(split, name)
@@ -34,13 +34,21 @@ def portable(plan: Plan, folder: RunFolder) -> Plan:
 def root_here(root: str, folder: Path) -> str:
     """`data.root` of the plan.json in a run's folder, as an absolute path.
 
-    A relative one is below the nearest folder above the run's in which there is something by that name; where there is
-    none, below the one that holds the runs.
+    A relative one is where it is from the run. If nothing is there, for the runs alone were moved, it is below the
+    nearest folder above the run's in which there is something by that name; so is the one of an
+    older plan, which was relative to the folder of the launch.
     """
     if os.path.isabs(root):
         return root
-    above = folder.resolve().parents
-    return str(next((place / root for place in above if (place / root).exists()), above[min(1, len(above) - 1)] / root))
+    folder = folder.resolve()
+    from_run = Path(os.path.normpath(folder / root))
+    parts = [part for part in Path(root).parts if part != os.pardir]
+    is_of_run = len(parts) < len(Path(root).parts)
+    if is_of_run and (from_run.exists() or not parts):
+        return str(from_run)
+    named = [place.joinpath(*parts) for place in folder.parents]
+    otherwise = from_run if is_of_run else named[min(1, len(named) - 1)]
+    return str(next((place for place in named if place.exists()), otherwise))
 
 
 def located(config: Config, folder: RunFolder) -> Config:

@@ -6,6 +6,7 @@ does so here, before anything starts. All launchers share this; only where runs 
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from megdet.launchers.interface import Launcher
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.plan import Plan
 from megdet.runs.canary import Canary, canaries_of
+from megdet.runs.data_places import portable
 from megdet.runs.folder import folder_of
 from megdet.runs.prediction import check_budget
 from megdet.runs.status import Status
@@ -106,10 +108,25 @@ def _start(points: Sequence[Point], plans: Sequence[Plan], launcher: Launcher, c
     if left:
         runs = "1 failed run is" if len(left) == 1 else f"{len(left)} failed runs are"
         print(f"{runs} left alone; sweep.on_existing=retry_failed starts such runs again", file=sys.stderr, flush=True)
+    for point in points:
+        if point.plan and point.status and point.status.is_result and point.plan not in plans:
+            _restore_plan(point.plan)
     code = ExitCode.OK
     if plans or under_way:
         code = launcher.run(plans, under_way, mirror=_mirror, canaries=canaries)
     return code or (ExitCode.RUN_FAILED if left else ExitCode.OK)
+
+
+def _restore_plan(plan: Plan) -> None:
+    """Write the plan.json of a run that has ended anew where it is lost or damaged."""
+    folder = folder_of(plan)
+    try:
+        folder.read_plan()
+    except UserError:
+        owned = folder.claim(f"plan-{secrets.token_hex(4)}")
+        owned.write_plan(portable(plan, owned).to_json())
+        said = f"{plan.run_id}: its {folder.plan.name} was lost or damaged, and is written anew"
+        print(said, file=sys.stderr, flush=True)
 
 
 def _mirror(plan: Plan) -> None:

@@ -81,4 +81,4 @@ def draw_detections_of(found: Found, folder: RunFolder, split: CocoSplit) -> Non
             truth_boxes=split.boxes(index),
             truth_labels=split.labels(index).tolist(),
         )
-        save_picture(picture, folder.pictures / f"detections-{file.stem}.png")
+        save_picture(picture, folder.pictures / f"detections-{int(split.image_ids[index]):012d}.png")

@@ -433,3 +433,14 @@ def _read_until(terminal: int, word: str) -> str:
         if select.select([terminal], [], [], 0.5)[0]:
             seen += os.read(terminal, 65536).decode(errors="replace")
     return seen
+
+
+def test_ctrl_c_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(parsed: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("megdet.cli.du.run", stopped)
+    assert cli.main(["du"]) == 3
+    assert capsys.readouterr().err == "megdet du: interrupted\n"

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from megdet.data import images as module
-from megdet.data.image_header import UnreadableImage
+from megdet.data.image_header import UnreadableImage, check_image_header
 from megdet.data.images import load_image, resize, resized_size
 
 
@@ -60,6 +60,22 @@ def test_the_annotated_size_decides_whether_exif_is_followed(tmp_path: Path) -> 
     assert torch.equal(upright, stored.rot90(-1, dims=(1, 2)))
     with pytest.raises(UnreadableImage, match="140x90 pixels, its annotation says 91x90"):
         load_image(path, (90, 91))
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF"])
+def test_exchanged_sides_are_seen_in_the_header_where_exif_turns_nothing(tmp_path: Path, image_format: str) -> None:
+    path = tmp_path / "image"
+    for orientation, fits in ((None, False), (1, False), (3, False), (6, True)):
+        exif = Image.Exif()
+        if orientation:
+            exif[0x0112] = orientation
+        picture().save(path, image_format, exif=exif)
+        check_image_header(path, (90, 140))
+        if fits:
+            check_image_header(path, (140, 90))
+        else:
+            with pytest.raises(UnreadableImage, match="140x90 pixels, its annotation says 90x140"):
+                check_image_header(path, (140, 90))
 
 
 @pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])

@@ -10,7 +10,8 @@ import pytest
 
 from megdet.data import data_set
 from megdet.data.data_set import inspect_data
-from megdet.data.generated import generate
+from megdet.data.generated import generate, painter_of
+from megdet.data.known import CLASSES, GENERATED
 from megdet.data.resolve import DataResolver
 from megdet.data.settings import DataSettings, SplitSettings
 from megdet.errors import UserError
@@ -44,6 +45,14 @@ def test_coco_and_generated_sets_are_known_without_their_files(tmp_path: Path, r
     assert resolve(shapes) == replace(shapes, fingerprint="shapes-1")
     with pytest.raises(UserError, match=r"data\.fingerprint=shapes-0, but this version of megdet draws shapes-1"):
         resolve(replace(shapes, fingerprint="shapes-0"))
+    with pytest.raises(UserError, match=r"data\.num_classes=3: data=shapes has 6 classes; use data\.num_classes=6"):
+        resolve(replace(shapes, num_classes=3))
+    with pytest.raises(UserError, match=r"data\.min_size=47: .* use data\.min_size=48 or more"):
+        resolve(replace(shapes, min_size=47))
+
+
+def test_what_is_known_of_generated_sets_is_what_their_painters_draw() -> None:
+    assert {name: len(painter_of(name).CATEGORIES) for name in GENERATED} == CLASSES
 
 
 def test_own_data_can_be_planned_without_its_files_where_its_counts_are_given(tmp_path: Path, resolve: Resolve) -> None:

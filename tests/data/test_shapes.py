@@ -166,6 +166,13 @@ def test_a_terminal_gets_a_progress_bar(
     assert capsys.readouterr().err.endswith(f"[{'#' * 30}] 5/5\n")
 
 
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for root in (tmp_path / "file" / "below" / "set", Path("/proc/megdet/set")):
+        with pytest.raises(UserError, match=rf"data\.root={root}: shapes cannot be written there \(.*choose another"):
+            generate("shapes", root, **SMALL)
+
+
 def test_a_folder_with_other_things_is_never_written_to(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(UserError, match=r"data\.root=.* is in use"):
@@ -184,8 +191,3 @@ def test_an_interrupted_generation_leaves_nothing_behind(tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
     generate("shapes", tmp_path / "shapes", **SMALL)
     assert not coco_files(tmp_path / "shapes").missing()
-
-
-def test_too_small_a_request_names_its_settings(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.val_images=0"):
-        generate("shapes", tmp_path / "shapes", **(SMALL | {"val_images": 0}))

@@ -65,7 +65,7 @@ def test_places_below_the_launch_are_relative_in_plan_json_and_come_back(old: Pa
     plan = planned(write_own_set(old / "data" / "set"))
     run = owned(folder_of(plan).path)
     kept = portable(plan, run)
-    assert kept.config.data.root == "data/set" and str(tmp_path) not in json.dumps(
+    assert kept.config.data.root == "../../data/set" and str(tmp_path) not in json.dumps(
         json.loads(kept.to_json())["config"]["data"]
     )
     read = Plan.from_json(kept.to_json())
@@ -77,6 +77,22 @@ def test_places_below_the_launch_are_relative_in_plan_json_and_come_back(old: Pa
         assert os.path.normpath(Path(back.root) / now.annotations) == was.annotations
 
 
+@pytest.mark.parametrize("runs", ["runs", "runs/desk", "mine/runs/desk"])
+@pytest.mark.parametrize("root", ["", "desk", "sets/desk"])
+def test_data_is_found_whatever_folders_are_called(old: Path, tmp_path: Path, runs: str, root: str) -> None:
+    data = write_own_set(old / root)
+    (old / runs / "desk").mkdir(parents=True, exist_ok=True)
+    plan = planned(data)
+    run = owned(old / runs / plan.run_id)
+    run.write_plan(portable(plan, run).to_json())
+    new = tmp_path / "new"
+    shutil.copytree(old, new)
+    for place in (old, new):
+        folder = RunFolder(place / runs / plan.run_id)
+        back = located(Plan.from_json(folder.plan.read_text()).config, folder).data
+        assert Path(back.root) == place / root
+
+
 def test_data_elsewhere_stays_where_it_is(old: Path, tmp_path: Path) -> None:
     plan = planned(write_own_set(tmp_path / "shared"))
     assert portable(plan, folder_of(plan)) == plan
@@ -86,5 +102,5 @@ def test_data_elsewhere_stays_where_it_is(old: Path, tmp_path: Path) -> None:
 def test_a_run_that_was_put_aside_a_folder_deeper_finds_its_data_too(old: Path) -> None:
     (old / "data").mkdir()
     for run in ("runs/a", "runs/.replaced/a", "runs/mine/2026/a"):
-        assert root_here("data", old / run) == str(old / "data")
+        assert root_here("data", old / run) == root_here("../../data", old / run) == str(old / "data")
     assert root_here("gone", old / "runs" / "a") == str(old / "gone"), "for the message"

@@ -168,7 +168,11 @@ def test_repairs_are_said_once_for_all_points(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_generated_sets_have_the_version_of_their_generator_in_their_id() -> None:
-    asked = ask(DataSettings(name="shapes", root="drawn", train_images=8, val_images=2, min_size=64, max_size=107))
+    asked = ask(
+        DataSettings(
+            name="shapes", root="drawn", train_images=8, val_images=2, num_classes=6, min_size=64, max_size=107
+        )
+    )
     plan = point_of(asked).plan
     assert plan is not None
     content = json.loads(plan.to_json())["config"]["data"]

@@ -45,7 +45,13 @@ def ask(shapes_root: Path) -> Callable[..., Asked]:
             name="tiny", backbone=BackboneSettings(name="tiny", weights="none", frozen_stages=0)
         )
         config.data = DataSettings(
-            name="shapes", root=str(shapes_root), train_images=32, val_images=8, min_size=64, max_size=107
+            name="shapes",
+            root=str(shapes_root),
+            train_images=32,
+            val_images=8,
+            num_classes=6,
+            min_size=64,
+            max_size=107,
         )
         config.tracking.enabled = False
         return Asked((f"batch={batch}", f"bn_size={bn_size}"), config)
@@ -80,6 +86,24 @@ def test_a_sweep_runs_its_points_in_order_and_again_runs_nothing(ask: Ask, capsy
     assert run_points(asked, launcher=LocalLauncher(run=launcher)) == 0
     assert launcher.batches == [8, 4, 2]
     assert "2 finished, 1 diverged" in capsys.readouterr().out
+
+
+def test_the_lost_plan_of_a_run_that_has_ended_is_written_anew(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [ask(8, 8)]
+    run_points(asked, launcher=LocalLauncher(run=Launcher()))
+    [point] = plan_points(asked, to_run_here=True)
+    assert point.plan is not None
+    folder = folder_of(point.plan)
+    for content in (None, "{"):
+        folder.plan.unlink(missing_ok=True)
+        if content:
+            folder.plan.write_text(content)
+        capsys.readouterr()
+        assert run_points(asked, launcher=LocalLauncher(run=Launcher())) == 0
+        assert f"{point.plan.run_id}: its plan.json was lost or damaged, and is written anew" in capsys.readouterr().err
+        assert folder.read_plan()["run_id"] == point.plan.run_id and str(folder.state()).count("finished")
+    assert run_points(asked, launcher=LocalLauncher(run=Launcher())) == 0
+    assert "written anew" not in capsys.readouterr().err
 
 
 def with_existing(asked: list[Asked], on_existing: str) -> list[Asked]:
@@ -205,7 +229,9 @@ def test_missing_data_stops_a_sweep_before_its_first_run(ask: Ask, capsys: pytes
 
 def test_shapes_are_drawn_where_they_are_missing(ask: Ask, tmp_path: Path) -> None:
     one = ask(2, 2)
-    one.config.data = DataSettings(name="shapes", root="drawn", train_images=2, val_images=1, min_size=64, max_size=107)
+    one.config.data = DataSettings(
+        name="shapes", root="drawn", train_images=2, val_images=1, num_classes=6, min_size=64, max_size=107
+    )
     assert run_points([one], launcher=LocalLauncher(run=Launcher())) == 0
     assert len(list((tmp_path / "drawn" / "train2017").iterdir())) == 2
 

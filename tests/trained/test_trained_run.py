@@ -135,7 +135,18 @@ def test_images_without_numbers_in_their_names_are_numbered_and_listed(
     assert {row["image_id"] for row in found} <= {1, 2, 3}
     assert {row["category_id"] for row in found} <= {1, 2, 3, 5, 8, 13}
     pictures = sorted(path.relative_to(out / "pictures").as_posix() for path in (out / "pictures").rglob("*.png"))
-    assert pictures == ["b.png", "sea/a.png"]
+    assert pictures == ["b.png.png", "sea/a.jpg.png"]
+    # Other images would leave a mixture of both, without a word.
+    words = ["predict", str(trained.folder), "--out", str(out)]
+    before = (out / "detections.json").read_bytes()
+    capsys.readouterr()
+    assert cli.main([*words, str(photos / "sea")]) == 2
+    assert f"--out {out}: has what was found in other images (3, such as b.png)" in capsys.readouterr().err
+    assert (out / "detections.json").read_bytes() == before
+    assert cli.main([*words, str(photos), "--pictures", "0"]) == 0
+    with pytest.raises(SystemExit):
+        cli.main([*words, str(photos), "--pictures", "-1"])
+    assert "write how many, 0 or more" in capsys.readouterr().err
     # The list can be given back, as COCO's list of test images.
     again = ["predict", str(trained.folder), str(photos), "--annotations", str(out / "images.json")]
     assert cli.main([*again, "--out", str(tmp_path / "again"), "--pictures", "0"]) == 0
@@ -166,7 +177,7 @@ def test_unreadable_images_are_one_line_and_exit_code_1(
     (photos / "torn.jpg").write_bytes(content[: len(content) // 2])
     assert cli.main(["predict", str(trained.folder), str(photos), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert "1 images" in said.out
+    assert "1 image, " in said.out
     assert "2 of 3 images cannot be read; the first is no.jpg: " in said.err and said.err.count("\n") == 1
     (photos / "good.jpg").unlink()
     assert cli.main(["predict", str(trained.folder), str(photos), "--out", str(tmp_path / "out")]) == 2

@@ -103,7 +103,8 @@ def test_a_finished_run_has_recorded_every_step_and_epoch(finished: Plan) -> Non
     assert state is not None and state.status == "finished" and state.attempts == 1
     assert state.train_s == pytest.approx(epochs[-1]["train_s"])
     pictures = [path.name for path in (folder_of(finished) / "pictures").glob("*.png")]
-    assert any(name.startswith("detections-") for name in pictures)
+    ids = {int(name.split("-")[1].removesuffix(".png")) for name in pictures if name.startswith("detections-")}
+    assert ids and all(image_id % 2 == 0 for image_id in ids), "those of the validation images, which are even"
     proposals = [name.split("-")[1] for name in pictures if name.startswith("proposals-")]
     assert {epoch: proposals.count(epoch) for epoch in proposals} == {"epoch01": 4, "epoch02": 4, "epoch03": 4}
 
