@@ -12,6 +12,7 @@ from megdet.data.known import GENERATED
 from megdet.data.settings import DataSettings
 from megdet.errors import UserError, printable
 from megdet.runs.as_json import print_json
+from megdet.settings.counted import counted
 
 if TYPE_CHECKING:
     from megdet.data.coco import CocoSplit
@@ -126,7 +127,8 @@ def _print_contents(data: DataSettings, files: DataFiles, found: DataSet) -> Non
     from rich.table import Table
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"data={data.name}: {found.facts.num_classes} classes, fingerprint {found.facts.fingerprint}")
+    classes = counted(found.facts.num_classes, "class", "classes")
+    console.print(f"data={data.name}: {classes}, fingerprint {found.facts.fingerprint}")
     part = "" if files.val_fraction is None else f" (a part: data.val_fraction={files.val_fraction})"
     for use, path, images in (
         ("training", files.train_annotations, files.train_images),

@@ -15,6 +15,7 @@ from megdet.cli.runs import select_run
 from megdet.cli.show_progress import progress
 from megdet.cli.views import add_view_arguments
 from megdet.errors import ExitCode, UserError
+from megdet.settings.counted import counted
 
 if TYPE_CHECKING:
     from megdet.trained.images import AskedImages
@@ -80,8 +81,7 @@ def run(parsed: argparse.Namespace) -> int:
     with _writing_to(out):
         _write(found, out, pictures=parsed.pictures, score=parsed.score)
     boxes = sum(map(len, found))
-    images = "1 image" if len(found) == 1 else f"{len(found)} images"
-    print(f"{images}, {boxes} box{'es' * (boxes != 1)}: {out / DETECTIONS}")
+    print(f"{counted(len(found), 'image')}, {counted(boxes, 'box', 'boxes')}: {out / DETECTIONS}")
     if found.have_masks:
         print(f"their masks: {out / MASKS}")
     elif trained.has_masks and boxes:

@@ -178,6 +178,8 @@ def _options(group: str) -> list[str]:
 def _fault_in_file(text: str) -> str:
     """`In 'cluster/mine': ...`: what OmegaConf has against a file of conf/."""
     file = text.partition("'")[2].partition("'")[0]
+    if re.search(r"\bfull_key: experiment\b|@experiment\.", text):
+        return f"{file}.yaml: its first line has to be `# @package _global_`, so that it can set all that a launch can"
     found = re.search(r"^\s*full_key: (\S+)", text, re.MULTILINE)
     if not found and "Merge error" in text:
         return f"{file}.yaml: it has to be settings by name, as in `name: mine`"
@@ -196,6 +198,8 @@ def _quoting_hint(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals or not key:
         return " Write KEY=VALUE."
+    if key != key.strip() or value != value.lstrip():
+        return f" Write it without spaces around =: {_short(key.strip())}={_short(value.strip())}"
     quoted = value.replace("'", "\\'")
     return f" Its value has characters that Hydra reads as grammar; quote it twice: \"{key}='{_short(quoted)}'\""
 

@@ -104,13 +104,16 @@ def _read_splits(files: DataFiles, *, masks: bool) -> tuple[Annotations, Annotat
         train, val = whole.of_images(~validates), whole.of_images(validates)
     for split, part, setting in ((train, "training", "data.train"), (val, "validation", "data.val")):
         if not (~split.crowds).any():
-            hint = (
-                f"; data.val_fraction={files.val_fraction} makes {len(val.image_ids)} of {len(whole.image_ids)} "
-                "images the validation images"
-                if files.val_fraction is not None
-                else f" (see {setting}.annotations)"
+            if files.val_fraction is None or not (~whole.crowds).any():
+                what = "only crowd regions" if len(split.crowds) else "no annotations"
+                setting = setting if files.val_fraction is None else "data.train"
+                raise UserError(
+                    f"{split.path} has {what}: {part} needs objects; give {setting}.annotations a file with some"
+                )
+            raise UserError(
+                f"{split.path} has no boxes for {part}: data.val_fraction={files.val_fraction} makes "
+                f"{len(val.image_ids)} of {len(whole.image_ids)} images the validation images; set another"
             )
-            raise UserError(f"{split.path} has no boxes for {part}{hint}")
     return train, val
 
 
@@ -156,8 +159,8 @@ def _check_images(parts: Sequence[_Part], *, most: int) -> list[str]:
             )
     if total > most:
         raise UserError(
-            f"{'; '.join(said)}. data.max_bad_images={most} allows less: set the image folder from which these names "
-            "start (data.train.images, data.val.images), fetch the files, or raise it"
+            f"{'; '.join(said)}. That is {total} in all, and data.max_bad_images={most}: set the image folder from "
+            "which these names start (data.train.images, data.val.images), fetch the files, or raise it"
         )
     return said
 

@@ -77,10 +77,17 @@ def _images_of(split: SplitSettings, annotations: Path, root: Path) -> Path:
     return annotations.parent if split.images is None else root / expanded(split.images)
 
 
+def _of_another_kind(path: Path) -> str:
+    """What stands where a file or a folder is looked for."""
+    return (
+        " (a folder, not a file)" if os.path.isdir(path) else " (a file, not a folder)" if os.path.isfile(path) else ""
+    )
+
+
 def check_files(data: DataSettings) -> DataFiles:
     """The files of a config. Raises UserError naming every path that is missing; does not look at single images."""
     files = files_of(data)
-    missing = ", ".join(map(str, files.missing()))
+    missing = ", ".join(f"{path}{_of_another_kind(path)}" for path in files.missing())
     if missing and data.has_own_places:
         raise UserError(
             f"data={data.name}: {missing} is not there; give data.train.annotations and data.val.annotations (COCO "

@@ -77,4 +77,4 @@ def _refuse_repeated(entries: Entries, key: str, values: list[Any]) -> None:
     repeated = [index for index, value in enumerate(values) if first.setdefault(value, index) != index]
     value = values[repeated[0]]
     fault = f"has the {key} {shown(value)} of {entries.name}[{first[value]}]"
-    entries.refuse(repeated, fault, f"Each of `{entries.name}` needs a {key} of its own.")
+    entries.refuse(repeated, fault, f"Each of `{entries.name}` needs {'an' if key == 'id' else 'a'} {key} of its own.")

@@ -11,6 +11,7 @@ from megdet.model.settings import OFFLOAD
 from megdet.planning.layout import Layout
 from megdet.planning.memory import memory_gb
 from megdet.planning.schedule import Schedule
+from megdet.settings.counted import counted
 from megdet.settings.own_part import TARGET
 
 SUBLINEAR_FROM_BN_SIZE = 32
@@ -25,6 +26,8 @@ def notes_on(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool)
         notes.append(f"parts of your own, imported by the ranks: {', '.join(own_parts)}")
     if config.model.init_from is not None:
         notes.append(f"training begins from the weights of {config.model.init_from}")
+    if config.precision == "tf32" and not config.cluster.request_gpus:
+        notes.append("precision=tf32 is one of GPUs: CPU processes compute in fp32, and the run has an id of its own")
     if layout.sublinear:
         asked = f"bn_size >= {SUBLINEAR_FROM_BN_SIZE}, as in the paper"
         if config.sublinear != "auto":
@@ -58,7 +61,8 @@ def notes_on(config: Config, layout: Layout, schedule: Schedule, *, dirty: bool)
     if layout.bn_group > layout.gpus_per_node:
         notes.append(f"BN groups of {layout.bn_group} GPUs span nodes: each BN layer talks over the network")
     if schedule.warmup_steps:
-        notes.append(f"warm-up from {schedule.warmup_lr:g} to {schedule.lr:g} over {schedule.warmup_steps} steps")
+        steps = counted(schedule.warmup_steps, "step")
+        notes.append(f"warm-up from {schedule.warmup_lr:g} to {schedule.lr:g} over {steps}")
     train_images = config.data.train_images or 0
     left_over = train_images - schedule.steps_per_epoch * config.batch
     if left_over:

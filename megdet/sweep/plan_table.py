@@ -11,6 +11,7 @@ from megdet.planning.plan import Plan
 from megdet.runs.folder import folder_of
 from megdet.runs.prediction import SOURCES, Prediction, predict_all
 from megdet.runs.times import duration_text
+from megdet.settings.counted import counted
 from megdet.settings.rules import shown
 from megdet.sweep.points import Point
 
@@ -76,7 +77,8 @@ def describe(point: Point) -> None:
         f"x accumulation {layout.accumulation}" + (f", on {layout.nodes} nodes" if layout.nodes > 1 else "")
     )
     print(f"  {_bn(plan)}")
-    print(f"  lr {schedule.lr:g}, {schedule.steps} steps ({schedule.epochs} epochs of {schedule.steps_per_epoch})")
+    epochs = counted(schedule.epochs, "epoch")
+    print(f"  lr {schedule.lr:g}, {counted(schedule.steps, 'step')} ({epochs} of {schedule.steps_per_epoch})")
     cost = _costs([point]).get(1)
     if cost:
         on_gpus = f", {cost.gpu_hours:.3g} GPU-hours" if plan.config.cluster.request_gpus else ""
@@ -86,7 +88,8 @@ def describe(point: Point) -> None:
         print(f"  about {memory.removeprefix('~')} GB of memory a {one} (predicted)")
     if plan.fork:
         saved = f" ({duration_text(3600 * cost.shared_hours)} less)" if cost and cost.shared_hours else ""
-        print(f"  its first {_epochs(plan.fork.epoch)} are taken from {plan.fork.run_id}, to the same bits{saved}")
+        first = "epoch is" if plan.fork.epoch == 1 else f"{plan.fork.epoch} epochs are"
+        print(f"  its first {first} taken from {plan.fork.run_id}, to the same bits{saved}")
     for note in plan.notes:
         print(f"  {note}")
     sys.stdout.flush()
@@ -180,10 +183,6 @@ def _saved(points: Sequence[Point], costs: Mapping[int, Prediction]) -> str:
     on_gpus = any(plan.config.cluster.request_gpus for plan in forked.values())
     amount = f"~{_short(gpu_hours)} GPU-hours" if on_gpus else f"~{duration_text(3600 * hours)}"
     return f"{runs} from another, to the same bits{f': {amount} less' if known else ''}\n"
-
-
-def _epochs(number: int) -> str:
-    return "epoch" if number == 1 else f"{number} epochs"
 
 
 def _is_to_do(point: Point) -> bool:

@@ -68,6 +68,12 @@ class TrainedRun:
         self.ranks = replace(Ranks.from_environment(), rank=0, local_rank=0, world_size=1)
         checkpoint = Checkpoint.read(folder.checkpoint, self.ranks.device)
         if checkpoint is None:
+            state = folder.state()
+            if state and state.status.is_result:
+                raise UserError(
+                    f"{path} has no {CHECKPOINT} any more, and without it no weights; put the file back, or train the "
+                    "run anew with sweep.on_existing=force"
+                )
             raise UserError(f"{path} has no {CHECKPOINT} yet; let the run reach the end of an epoch")
         self.step = checkpoint.state.step
         self.epoch = round(self.step / self.plan.schedule.steps_per_epoch, 4)

@@ -423,3 +423,17 @@ def test_a_sweep_without_a_command_line_is_each_of_its_experiments() -> None:
     assert [(one.config.batch, one.config.lr.scale) for one in rows[:4]] == [(16, 1), (32, 1), (64, 1), (64, 0.5)]
     [alone], _ = compose_sweep([])
     assert alone.config == compose_config([])
+
+
+@pytest.mark.parametrize("content", ["batch: 8\n", "defaults: [override /data: shapes]\nbatch: 8\n"])
+def test_an_experiment_of_ones_own_without_its_first_line_is_told_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "conf" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"^experiment/mine\.yaml: its first line has to be `# @package _global_`"):
+        compose_config(["experiment=mine"])
+    file.write_text(f"# @package _global_\n{content}")
+    assert compose_config(["experiment=mine"]).batch == 8

@@ -144,11 +144,17 @@ def test_one_file_is_split_by_the_names_of_its_images(tmp_path: Path) -> None:
             ),
             'category 2 is "cup", and in',
         ),
-        (lambda train, val: train["annotations"].clear(), "learn.json has no boxes for training (see data.train."),
-        (lambda train, val: val["annotations"].clear(), "check.json has no boxes for validation (see data.val."),
+        (
+            lambda train, val: train["annotations"].clear(),
+            "learn.json has no annotations: training needs objects; give data.train.",
+        ),
+        (
+            lambda train, val: val["annotations"].clear(),
+            "check.json has no annotations: validation needs objects; give data.val.",
+        ),
         (
             lambda train, val: [set_at(a, ("iscrowd",), 1) for a in train["annotations"]],
-            "learn.json has no boxes for training",
+            "learn.json has only crowd regions: training needs objects",
         ),
     ],
 )
@@ -179,7 +185,7 @@ def test_images_without_files_are_counted_and_refused_beyond_max_bad_images(tmp_
     assert "images without a file in " in first and ": 1 of 8 (first: a/2.png, id 2)" in first
     assert ": 1 of 4 (first: 101.png, id 101)" in second
     with pytest.raises(
-        UserError, match=r"a/2\.png.*101\.png.*data\.max_bad_images=1 allows less: set the image folder"
+        UserError, match=r"a/2\.png.*101\.png.*in all, and data\.max_bad_images=1: set the image folder"
     ):
         read_data(replace(data, max_bad_images=1))
 

@@ -180,7 +180,7 @@ def test_unreadable_images_are_one_line_and_exit_code_1(
     assert "1 image, " in said.out
     assert "2 of 3 images cannot be read; the first is no.jpg: " in said.err and said.err.count("\n") == 1
     (photos / "good.jpg").unlink()
-    assert cli.main(["predict", str(trained.folder), str(photos), "--out", str(tmp_path / "out")]) == 2
+    assert cli.main(["predict", str(trained.folder), str(photos), "--out", str(tmp_path / "none")]) == 2
     assert "none of the" in capsys.readouterr().err
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
@@ -75,7 +78,7 @@ def how_it_ended(plan: Plan, status: Status) -> str:
     folder = folder_of(plan)
     state = folder.state()
     if status == Status.FINISHED and not folder.is_canary:
-        return f"{status}{_result(folder)}; next: megdet tables, megdet predict {plan.run_id} FOLDER"
+        return f"{status}{_result(folder)}; {_next(folder)}"
     if status == Status.DIVERGED and state and not folder.is_canary:
         return f"{state.reason}; that is a result: tables say failed, as the paper's do"
     reason = f" ({state.reason})" if state and state.reason else ""
@@ -84,6 +87,15 @@ def how_it_ended(plan: Plan, status: Status) -> str:
         Status.INTERRUPTED: "; the same command goes on from its checkpoint",
     }
     return status + reason + ways_on.get(status, "")
+
+
+def _next(folder: RunFolder) -> str:
+    """What to look at: in ./runs a run is known by its id, elsewhere by its path."""
+    runs = folder.path.parent
+    if runs.resolve() == Path(Config().runs_dir).resolve():
+        return f"next: megdet tables, megdet predict {folder.path.name} FOLDER"
+    place = shlex.quote(os.path.relpath(runs))
+    return f"next: megdet tables --from {place}, megdet predict {shlex.quote(os.path.relpath(folder.path))} FOLDER"
 
 
 def _result(folder: RunFolder) -> str:
