@@ -84,7 +84,7 @@ SINGLE: list[Mistake] = [
     (["schedule.epochs=5"], "schedule.epochs=5", "must rise"),
     (["schedule.warmup_images=1"], "schedule.warmup_images=1", "schedule.warmup_epochs=null"),
     (["cluster=paper", "schedule.warmup_epochs=9", "batch=256"], "schedule.warmup_epochs", "shorten"),
-    (["schedule=short"], "schedule=short", "long, normal"),
+    (["schedule=brief"], "schedule=brief", "long, normal, short"),
     (["schedule.name=../x"], "schedule.name=../x", "letters, digits"),
     (["schedule.name='$(touch x)'"], "schedule.name", "letters, digits"),
     (["optimizer.momentum=2"], "optimizer.momentum=2", "from 0 to 1"),

@@ -57,7 +57,7 @@ def row(root: Path, rate: float, **sweep: object) -> Asked:
     config = Config(batch=8, bn_size=4, gpus=2)
     config.model.name, config.model.backbone.name, config.model.backbone.weights = "tiny", "tiny", "none"
     config.model.backbone.frozen_stages = 0
-    config.data.name, config.data.root = "shapes", str(root)
+    config.data.name, config.data.root, config.data.num_classes = "shapes", str(root), 6
     config.data.train_images, config.data.val_images, config.data.min_size, config.data.max_size = 32, 8, 64, 107
     config.lr.base = rate
     config.schedule.epochs, config.schedule.milestones, config.schedule.factors = 1, [], []

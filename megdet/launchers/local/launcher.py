@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -78,7 +77,7 @@ def how_it_ended(plan: Plan, status: Status) -> str:
     folder = folder_of(plan)
     state = folder.state()
     if status == Status.FINISHED and not folder.is_canary:
-        return f"{status}{_result(folder)}; {_next(folder)}"
+        return f"{status}{_result(folder)}; {next_steps(folder)}"
     if status == Status.DIVERGED and state and not folder.is_canary:
         return f"{state.reason}; that is a result: tables say failed, as the paper's do"
     reason = f" ({state.reason})" if state and state.reason else ""
@@ -89,13 +88,15 @@ def how_it_ended(plan: Plan, status: Status) -> str:
     return status + reason + ways_on.get(status, "")
 
 
-def _next(folder: RunFolder) -> str:
+def next_steps(folder: RunFolder) -> str:
     """What to look at: in ./runs a run is known by its id, elsewhere by its path."""
     runs = folder.path.parent
     if runs.resolve() == Path(Config().runs_dir).resolve():
         return f"next: megdet tables, megdet predict {folder.path.name} FOLDER"
-    place = shlex.quote(os.path.relpath(runs))
-    return f"next: megdet tables --from {place}, megdet predict {shlex.quote(os.path.relpath(folder.path))} FOLDER"
+    here = Path.cwd()
+    places = [path.relative_to(here) if path.is_relative_to(here) else path for path in (runs, folder.path)]
+    tables_of, run = (shlex.quote(str(place)) for place in places)
+    return f"next: megdet tables --from {tables_of}, megdet predict {run} FOLDER"
 
 
 def _result(folder: RunFolder) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from megdet.config.experiments import Asked
 from megdet.errors import UserError
+from megdet.launchers.local.launcher import next_steps
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.parallel import ParallelLauncher
 from megdet.planning.fork import Fork
@@ -95,14 +96,28 @@ def test_a_failed_run_does_not_stop_the_others(code: int, plan_for: PlanFor) -> 
     ],
 )
 def test_a_run_that_came_to_a_result_is_told_with_its_own(
-    status: Status, reason: str | None, said: str, plan_for: PlanFor, capsys: pytest.CaptureFixture[str]
+    status: Status,
+    reason: str | None,
+    said: str,
+    plan_for: PlanFor,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     plan = on_gpus(plan_for(16, 16), 1)
+    monkeypatch.chdir(folder_of(plan).path.parents[1])
     folder_of(plan).path.mkdir(parents=True)
     owned = folder_of(plan).claim("its ranks")
     owned.write_state(RunState(status, 1, "2026-11-27T10:00:00+00:00", reason=reason))
     assert run([plan], "0") == (0, [])
     assert f"[1/1] {plan.run_id}: {said.format(run_id=plan.run_id)}" in capsys.readouterr().out
+
+
+def test_a_run_in_another_folder_is_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path / "my runs" / "b16")
+    monkeypatch.chdir(tmp_path)
+    assert next_steps(folder) == "next: megdet tables --from 'my runs', megdet predict 'my runs/b16' FOLDER"
+    monkeypatch.chdir("/")
+    assert f"megdet predict '{folder.path}' FOLDER" in next_steps(folder)
 
 
 def test_a_run_that_goes_on_from_another_waits_for_its_checkpoint_and_lets_others_pass(plan_for: PlanFor) -> None:
