@@ -116,7 +116,8 @@ def test_a_run_in_another_folder_is_named_by_its_path(tmp_path: Path, monkeypatc
     folder = RunFolder(tmp_path / "my runs" / "b16")
     monkeypatch.chdir(tmp_path)
     assert next_steps(folder) == "next: megdet tables --from 'my runs', megdet predict 'my runs/b16' FOLDER"
-    monkeypatch.chdir("/")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     assert f"megdet predict '{folder.path}' FOLDER" in next_steps(folder)
 
 
