@@ -21,7 +21,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """`--from`, and which runs are wanted; for `parse_intermixed_args`, since those may stand anywhere."""
     parser.add_argument(
         "wanted", nargs="*", metavar="KEY=VALUE,...",
-        help="only runs with one of these values, in the words of launch.py: sweep=table3, experiment=demo, seed=0,1, "
+        help="only runs with one of these values, in the words of a launch: sweep=table3, experiment=demo, seed=0,1, "
         "lr.base=0.02; KEY: sweep, experiment, status, commit, a setting or an MLflow tag",
     )  # fmt: skip
     parser.add_argument(
