@@ -216,7 +216,7 @@ def test_a_second_set_stands_beside_the_first_in_it(tmp_path: Path, capsys: pyte
         ("{measure: {mmAP: {number: mmAP, digits: -1}}, rows: [{}]}", "mine.yaml, measure mmAP: digits=-1"),
         ("{measure: {mmAP: {number: mmAP, digits: true}}, rows: [{}]}", "digits=true; write how many"),
         ("{measure: {mmAP: {number: mmAP, digits: 99999}}, rows: [{}]}", "digits=99999; write how many"),
-        ("{measure: {mmAP: mmAP}, names: {A: no}, rows: [{ask: {batch: 16}}]}", "A is to show no, which no row asks"),
+        ("{measure: {mmAP: mmAP}, names: {A: zip}, rows: [{ask: {batch: 16}}]}", "A is to show zip, which no row asks"),
         ("{measure: {mmAP: mmAP}, rows: [16]}", "mine.yaml, row 1: cannot be read"),
         ("{measure: {mmAP: mmAP}, rows: [{asks: {batch: 16}}]}", "row 1: asks: there is no such key; did you mean"),
         ("{measure: {mmAP: mmAP}, rows: [{ask: {bath: 16}}]}", "row 1: bath"),
