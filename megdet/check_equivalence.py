@@ -26,6 +26,7 @@ from typing import Any
 from megdet.config.compose import compose
 from megdet.config.schema import Config
 from megdet.data.generated import generate
+from megdet.data.known import CLASSES
 from megdet.data.settings import DataSettings
 from megdet.errors import ExitCode, UserError
 from megdet.settings.own_part import TARGET
@@ -34,7 +35,7 @@ from megdet.studies.two_steps import Case, StandIns, State
 MOST = 1e-6
 """Largest difference that still counts as the same."""
 BATCH, BN_SIZE = 8, 4
-IMAGES, IMAGE_SIZE, CLASSES = 16, 64, 6
+IMAGES, IMAGE_SIZE = 16, 64
 STILL = 1e-9
 """A tensor that has moved less than this share of the one that moved furthest counts as if it had moved so far."""
 
@@ -109,7 +110,7 @@ def _report(config: Config, folder: Path) -> ExitCode:
 
     generate("shapes", folder / "data", train_images=IMAGES, val_images=2, image_size=IMAGE_SIZE, seed=0)
     config.data = DataSettings(
-        name="shapes", root=str(folder / "data"), train_images=IMAGES, val_images=2, num_classes=CLASSES,
+        name="shapes", root=str(folder / "data"), train_images=IMAGES, val_images=2, num_classes=CLASSES["shapes"],
         min_size=IMAGE_SIZE, max_size=IMAGE_SIZE * 3 // 2, train_scales=config.data.train_scales, workers=0,
     )  # fmt: skip
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))

@@ -52,6 +52,7 @@ from megdet.config.launcher_settings import refuse_launcher_settings
 from megdet.config.locations import CONF, own_conf
 from megdet.config.register import LAUNCHERS, SWEEPERS, register
 from megdet.errors import ExitCode, UserError, outlive_closed_pipes
+from megdet.settings.counted import listed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -135,6 +136,4 @@ def _name_unused(own: Path) -> None:
     files = (file.relative_to(own) for file in sorted(own.rglob("*.yaml")))
     hidden = [f"conf/{file}" for file in files if (CONF / file).exists()]
     if hidden:
-        more = f" and {len(hidden) - 3} more" if len(hidden) > 3 else ""
-        named = ", ".join(hidden[:3]) + more
-        print(f"not used: {named}; megdet has files of the same names, so rename yours", file=sys.stderr)
+        print(f"not used: {listed(hidden, 3)}; megdet has files of the same names, so rename yours", file=sys.stderr)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from megdet.analysis.table import Table
 from megdet.runs.provenance import ARROW
+from megdet.settings.counted import counted
 
 
 def with_commits(table: Table) -> Table:
@@ -40,9 +41,7 @@ def commits_text(runs: pd.DataFrame) -> str:
     counts = short_commits(runs).value_counts().sort_index()
     if len(counts) == 1:
         return f"commit {counts.index[0]}"
-    return "commits " + ", ".join(
-        f"{commit} ({count} {'run' if count == 1 else 'runs'})" for commit, count in counts.items()
-    )
+    return "commits " + ", ".join(f"{commit} ({counted(count, 'run')})" for commit, count in counts.items())
 
 
 def _notes(runs: pd.DataFrame, *, several: bool) -> list[str]:

@@ -12,6 +12,7 @@ from megdet.analysis.paper_settings import paper_settings
 from megdet.analysis.rows import KEY
 from megdet.analysis.run_frames import RunFrames, settings_of
 from megdet.analysis.setting_values import NOT_SET, numbers_in, setting_text
+from megdet.settings.counted import listed
 
 CONTENTS = {"annotations": "data_sha256", "masks": "data.masks_fingerprint", "weights": "weights_sha256"}
 """What runs learn from, and the columns that tell its content; runs with boxes alone have no masks."""
@@ -58,8 +59,7 @@ class Group:
             return self.title
         if _is_of_other_data_or_model(unlike):
             return f"{self.title}; not the paper's data or model, so the differences say little"
-        more = f" and {len(unlike) - NAMED} more" if len(unlike) > NAMED else ""
-        return f"{self.title}; not the paper's {', '.join(unlike[:NAMED])}{more}: the differences may come from that"
+        return f"{self.title}; not the paper's {listed(unlike, NAMED)}: the differences may come from that"
 
     @cached_property
     def names(self) -> list[str]:

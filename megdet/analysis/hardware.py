@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from megdet.settings.counted import counted
+
 ON_CPU = "CPU"
 """What the name of a device begins with that is no GPU."""
 
@@ -51,5 +53,4 @@ def devices_text(runs: pd.DataFrame) -> str:
     named = {device or "a device that is not recorded": count for device, count in counts.items()}
     if len(named) == 1:
         return f"trained on {next(iter(named))}"
-    counted = [f"{name} ({count} {'run' if count == 1 else 'runs'})" for name, count in named.items()]
-    return "trained on " + ", ".join(counted)
+    return "trained on " + ", ".join(f"{name} ({counted(count, 'run')})" for name, count in named.items())

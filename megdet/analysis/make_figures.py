@@ -36,10 +36,11 @@ from megdet.analysis.figures import (
 )
 from megdet.analysis.figures.pictures import RESOLUTION, save_small, with_jpegs
 from megdet.analysis.frames import STEPS, read_runs
-from megdet.analysis.options import add_all_option, add_run_options, program_of, wanted_of, without_failed, writing_to
+from megdet.analysis.options import add_all_option, add_run_options, program_of, wanted_of, without_failed
 from megdet.analysis.run_frames import RunFrames
 from megdet.analysis.wanted import select
 from megdet.errors import UserError
+from megdet.settings.paths import writing_to
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,7 +80,7 @@ def write_figures(runs: RunFrames, out: Path, names: Sequence[str] = tuple(FIGUR
     written = []
     for name in names:
         for place, figure in enumerate(figures_of(runs, name), start=1):
-            with writing_to(out, kind="folder"):
+            with writing_to(out, way_out="give the path of a folder that can"):
                 out.mkdir(parents=True, exist_ok=True)
                 written += save(figure, out / (name if place == 1 else f"{name}-{place}"))
     if not written:

@@ -33,6 +33,7 @@ from megdet.analysis.run_frames import RunFrames
 from megdet.analysis.tables.registry import TABLES
 from megdet.analysis.wanted import select
 from megdet.errors import UserError
+from megdet.settings.counted import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,9 +71,8 @@ def report(runs: RunFrames, *, title: str, made: str) -> str:
         "Provenance": html_tables(provenance) or "<p>No table shows a run yet.</p>",
     }
     heading = f"megdet: {title}"
-    count = "1 run" if len(runs.runs) == 1 else f"{len(runs.runs)} runs"
     links = " · ".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
-    body = [f"<h1>{html.escape(heading)}</h1>", f"<p>{count}; made {made} UTC. {links}</p>"]
+    body = [f"<h1>{html.escape(heading)}</h1>", f"<p>{counted(len(runs.runs), 'run')}; made {made} UTC. {links}</p>"]
     for name, text in sections.items():
         body += [f'<section id="{name.lower()}">', f"<h2>{name}</h2>", text, "</section>"]
     return page(heading, "\n".join(body))

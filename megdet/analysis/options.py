@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from megdet.analysis.run_frames import RunFrames
 from megdet.analysis.wanted import Wanted
 from megdet.errors import UserError
 from megdet.runs.status import Status
+from megdet.settings.paths import writing_to
 from megdet.settings.rules import shown
 
 CAME_TO_NOTHING = (Status.FAILED, Status.CANCELLED, Status.LOST)
@@ -68,19 +67,9 @@ def wanted_of(parsed: argparse.Namespace) -> Wanted:
     return wanted
 
 
-@contextmanager
-def writing_to(out: Path, *, kind: str) -> Iterator[None]:
-    """Context for writing to `--out`, a `file` or a `folder`: failures become UserError."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or error
-        raise UserError(f"--out {out}: cannot be written ({why}); give the path of a {kind} that can") from None
-
-
 def write_text(out: Path, text: str) -> None:
     """Write the file `--out` and say so; missing folders are made. Raises UserError if that fails."""
-    with writing_to(out, kind="file"):
+    with writing_to(out, way_out="give the path of a file that can"):
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
     print(f"written to {out}")

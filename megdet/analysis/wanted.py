@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from megdet.analysis.run_frames import FACTS, RunFrames
 from megdet.analysis.setting_values import NOT_SET, asked_text, canonical, setting_text, setting_value
 from megdet.errors import UserError
+from megdet.settings.counted import listed
 
 SHOWN = 12
 """Values that a message lists; more are counted."""
@@ -62,11 +63,6 @@ def _by_size(text: str) -> tuple[bool, float, str]:
     return not is_number, float(value) if is_number else 0.0, text
 
 
-def _some(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more
-
-
 def having(frames: RunFrames, key: str, value: str) -> pd.Series:
     """Which runs have this value under `key`, as `texts` has keys.
 
@@ -87,10 +83,10 @@ def there(frames: RunFrames, key: str) -> str:
     """What the runs have under `key`, or which keys they have, for a message to who asked for something else."""
     values = sorted(set().union(*frames.texts(key)), key=_by_size)
     if values:
-        return f"there is {key}={_some(['null' if value == NOT_SET else value for value in values])}"
+        return f"there is {key}={listed(['null' if value == NOT_SET else value for value in values], SHOWN)}"
     tags = [column.removeprefix("tags.") for column in frames.runs if column.startswith("tags.")]
     keys = ["sweep", *FACTS, *sorted({*frames.settings, *tags})]
     if key in keys:
         return f"no run has a {key}"
     near = difflib.get_close_matches(key, keys, n=1)
-    return f"no run has {key}" + (f"; did you mean {near[0]}?" if near else f"; there is {_some(keys)}")
+    return f"no run has {key}" + (f"; did you mean {near[0]}?" if near else f"; there is {listed(keys, SHOWN)}")

@@ -11,8 +11,8 @@ from megdet.cli.predict import say_unreadable
 from megdet.cli.runs import select_runs
 from megdet.cli.show_progress import progress
 from megdet.cli.views import add_view_arguments
-from megdet.errors import UserError
 from megdet.runs.as_json import print_json
+from megdet.settings.paths import writing_to
 
 if TYPE_CHECKING:
     from megdet.trained.ensemble import Ensemble
@@ -98,8 +98,6 @@ def _write(found: Ensemble, out: Path) -> None:
          "score": round(score, 5)}
         for image, *box, score, category in found.rows.tolist()
     ]  # fmt: skip
-    try:
+    with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / "detections.json").write_text(json.dumps(results))
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); name another folder") from None

@@ -6,8 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from megdet.cli.show_progress import progress
 from megdet.cli.views import add_view_arguments
 from megdet.errors import ExitCode, UserError
 from megdet.settings.counted import counted
+from megdet.settings.paths import writing_to
 
 if TYPE_CHECKING:
     from megdet.trained.images import AskedImages
@@ -74,11 +74,11 @@ def run(parsed: argparse.Namespace) -> int:
     if not parsed.images.exists():
         raise UserError(f"{parsed.images} does not exist; name a folder of images, or one image")
     asked = images_listed(parsed.images, parsed.annotations) if parsed.annotations else images_at(parsed.images)
-    with _writing_to(out):
+    with writing_to(out):
         _check_out(out, asked)
     with progress("images") as advance:
         found = detect_in(trained, asked, score=parsed.score, views=views, advance=advance)
-    with _writing_to(out):
+    with writing_to(out):
         _write(found, out, pictures=parsed.pictures, score=parsed.score)
     boxes = sum(map(len, found))
     print(f"{counted(len(found), 'image')}, {counted(boxes, 'box', 'boxes')}: {out / DETECTIONS}")
@@ -127,12 +127,3 @@ def _check_out(out: Path, asked: AskedImages) -> None:
             f"--out {out}: has what was found in other images ({len(others)}, such as {others[0]}); name another "
             "folder, or remove this one"
         )
-
-
-@contextmanager
-def _writing_to(out: Path) -> Iterator[None]:
-    """Context for writing to `--out`: failures become UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); name another folder") from None

@@ -24,6 +24,7 @@ def positions(annotations: Entries, key: str, ids: NDArray[np.int64], of: str) -
 
 
 def crowds_in(annotations: Entries) -> NDArray[np.bool_]:
+    """bool [m]: whether it is a region of many objects. Raises UserError."""
     values = annotations.column("iscrowd")
     if set(map(type, values)) <= {int} and set(values) <= {0, 1}:
         return np.array(values, dtype=np.bool_)
@@ -46,6 +47,7 @@ def _is_crowd(value: Any) -> bool:
 
 
 def areas_in(annotations: Entries, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float64 [m], pixels; the box's where none above 0 is given."""
     values = annotations.column("area")
     if set(map(type, values)) <= {float}:
         areas = np.array(values, dtype=np.float64)

@@ -14,6 +14,7 @@ MAX_SIDE_PX = 1_000_000
 
 
 def images_in(images: Entries) -> tuple[NDArray[np.int64], tuple[str, ...], NDArray[np.int64]]:
+    """Ids [n], file names, and heights and widths in pixels [n, 2]. Raises UserError."""
     if not len(images):
         raise UserError(f"{images.path} has no images")
     ids = images.whole_numbers("id", least=0, most=MAX_ID, way_out="Number the images with whole numbers up to 2^53")
@@ -51,6 +52,7 @@ def _file_name(value: Any) -> str:
 
 
 def categories_in(categories: Entries) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Ids [k], ascending, and names. Raises UserError."""
     if not len(categories):
         raise UserError(f"{categories.path} has no categories")
     way_out = "Number the categories with whole numbers up to 2^53"

@@ -20,6 +20,7 @@ from megdet.runs.canary_report import CanaryReport
 from megdet.runs.folder import RunFolder, run_folder
 from megdet.runs.run_files import CANARIES, PLAN
 from megdet.runs.status import Status
+from megdet.settings.counted import listed
 
 TAKING_TIME = (
     "model.backbone.atrous", "model.large_kernel.size", "model.context.scale", "model.segmentation.weight",
@@ -36,6 +37,8 @@ NOT_KNOWN = (
     "on GPUs"
 )
 """Why there is no prediction."""
+NAMED = 5
+"""Runs that a message names; more are counted."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,9 @@ def check_budget(plans: Sequence[Plan], limit: float | None, *, measured_later: 
     unknown = [plan.run_id for plan, prediction in zip(plans, predicted, strict=True) if prediction is None]
     if unknown and not measured_later:
         raise UserError(
-            f"sweep.max_gpu_hours={limit:g}: nothing is known of what {_listed(unknown)} will take; finish one run of "
-            "this model and data first, let canaries measure it (sweep.canary=true), or set sweep.max_gpu_hours=null"
+            f"sweep.max_gpu_hours={limit:g}: nothing is known of what {listed(unknown, NAMED)} will take; finish "
+            "one run of this model and data first, let canaries measure it (sweep.canary=true), or set "
+            "sweep.max_gpu_hours=null"
         )
     gpu_hours = [prediction.gpu_hours if prediction else 0.0 for prediction in predicted]
     total = sum(gpu_hours)
@@ -124,8 +128,8 @@ def check_budget(plans: Sequence[Plan], limit: float | None, *, measured_later: 
         fitting += 1
     raise UserError(
         f"sweep.max_gpu_hours={limit:g}: the {len(plans)} runs to do are predicted to take {total:,.4g} GPU-hours, "
-        f"{total - limit:,.4g} more: {_listed(worst)}. Ask for less (the first {fitting} of them take {spent:,.4g}), "
-        f"or set sweep.max_gpu_hours={math.ceil(total)} or more."
+        f"{total - limit:,.4g} more: {listed(worst, NAMED)}. Ask for less (the first {fitting} of them take "
+        f"{spent:,.4g}), or set sweep.max_gpu_hours={math.ceil(total)} or more."
     )
 
 
@@ -206,8 +210,3 @@ def is_like_the_paper(config: Config) -> bool:
     """Whether the times of Table 3 are those of this model and data, on GPUs of its kind."""
     model = config.model
     return (model.name, model.backbone.name, config.data.name) == ("r50_fpn", "resnet50", "coco2017")
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

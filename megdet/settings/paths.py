@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from megdet.errors import UserError
 from megdet.settings.rules import Text, shown
 
 MOST_BYTES_OF_A_NAME = 255
@@ -35,3 +38,12 @@ def fault_of_path(text: str) -> str | None:
 def expanded(text: str) -> Path:
     """The path, with `~` spelled out."""
     return Path(os.path.expanduser(text))
+
+
+@contextmanager
+def writing_to(out: Path, *, way_out: str = "name another folder") -> Iterator[None]:
+    """Context for writing to `--out`: failures become UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); {way_out}") from None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from megdet.errors import UserError
+from megdet.settings.paths import writing_to
 from megdet.trained import torchvision_detector
 from megdet.trained.torchvision_detector import NUMBERS, WEIGHTS
 from megdet.training.checkpoint import write_tensors
@@ -34,13 +35,11 @@ def export_torchvision(run: TrainedRun, out: Path) -> Path:
     numbers = numbers_of(run)
     state = torchvision_state(run)
     torchvision_detector.build(numbers).load_state_dict(state)  # strict: what is written fits
-    try:
+    with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
         write_tensors(out / WEIGHTS, state)
         (out / NUMBERS).write_text(json.dumps(numbers, indent=2) + "\n")
         shutil.copyfile(torchvision_detector.__file__, out / PROGRAM)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); name another folder") from None
     return out
 
 

@@ -14,6 +14,7 @@ from megdet.data.annotations import Annotations
 from megdet.data.segmentations import NoMasks
 from megdet.errors import UserError
 from megdet.runs.classes import Classes
+from megdet.settings.counted import listed
 from megdet.trained.views import AS_TRAINED, Advance, View, detections_in
 from megdet.training.evaluate import Found
 from megdet.training.metrics import coco_metrics, coco_metrics_by_class
@@ -119,9 +120,8 @@ def _ids_in_the_file(classes: Classes, annotations: Annotations) -> list[int]:
     ids = dict(zip(annotations.category_names, annotations.category_ids.tolist(), strict=True))
     unknown = [name for name in ids if name not in classes.names]
     if unknown:
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         raise UserError(
-            f"{annotations.path} has classes that this run was not trained for: {', '.join(unknown[:5])}{more}; it "
+            f"{annotations.path} has classes that this run was not trained for: {listed(unknown, 5)}; it "
             f"knows {', '.join(classes.names[:10])}{', ...' * (len(classes.names) > 10)}. Leave their annotations and "
             "categories out of the file, or rename its categories to what the run calls them"
         )

@@ -62,13 +62,14 @@ def draw(group: Group) -> Figure | None:
     figure = new_figure(9, 4.8)
     panels = figure.subplots(1, 2, sharex=group.is_like_the_paper, sharey=group.is_like_the_paper)
     sizes = sorted({point.key[1] for point in (*ours, *theirs)})
-    device = devices_of(timed_runs(group)).iloc[0]
+    timed = timed_runs(group)
+    device = devices_of(timed).iloc[0]
     for axes, points, name, on in zip(panels, (ours, theirs), ("ours", "paper"), (device, ""), strict=True):
         _draw(axes, points, sizes, name=name, device=on)
     panels[0].set_ylabel("speed-up (times)")
     legend_below(figure, *panels)
     title = "Speed-up of training against GPUs, mean over seeds; number: batch; dashed: in proportion to the GPUs"
-    entitle(figure, title, group, timed_runs(group))
+    entitle(figure, title, group, timed)
     return figure
 
 
