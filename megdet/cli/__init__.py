@@ -20,6 +20,7 @@ from megdet.cli import (
     export,
     logs,
     predict,
+    publish,
     rm,
     shapes,
     stability,
@@ -47,6 +48,7 @@ EPILOG = """\
   megdet du                    what runs take on disk
   megdet rm --failed           remove some, in MLflow too
   megdet wait && megdet tables
+  megdet publish --out evidence      what the runs recorded, for others to make the same tables of
   megdet predict b256-bn16 photos   what its detector finds in images; eval scores it, export hands it on,
                                ensemble joins several
 
@@ -75,6 +77,7 @@ COMMANDS: dict[str, Command] = {
     "eval": evaluate,
     "ensemble": ensemble,
     "export": export,
+    "publish": publish,
     "du": du,
     "rm": rm,
     "sync": sync,
