@@ -208,6 +208,9 @@ SWEEPS: list[Mistake] = [
     (["sweep.rows=date.yaml"], "date.yaml, row 1", "quote it"),
     (["sweep.rows=number.yaml"], "number.yaml, row 1: lr.scale=", "at most 1e+12"),
     (["sweep.rows=choice.yaml"], "choice.yaml, row 1: model=r51", "r50_fpn"),
+    (["sweep.rows=measures.yaml"], "measures.yaml: measures", "did you mean measure?"),
+    (["sweep.rows=shows.yaml"], "shows.yaml, names: A is to show zip", "use batch, label"),
+    (["sweep.rows=published.yaml"], "published.yaml, row 1, paper: mmAP is good", "write a number, or failed"),
 ]  # fmt: skip
 
 # The subcommands of `megdet`; RUN stands for a run folder that there is.
@@ -302,6 +305,9 @@ FILES = {
     "torn.yaml": "rows: [", "empty.yaml": "a: 1", "paper.yaml": "rows: [{paper: {mmAP: 1}}]",
     "twice.yaml": "rows: [{ask: {batch: 16, batch: 32}}]", "deep.yaml": "[" * 3000, "latin.yaml": "# \udce9",
     "unasked.yaml": "rows: [{ask: {batch: 16}}, {label: x}]", "key.yaml": "rows: [{ask: {bach: 16}}]",
+    "measures.yaml": "{measures: {mmAP: mmAP}, rows: [{ask: {batch: 16}}]}",
+    "shows.yaml": "{measure: {mmAP: mmAP}, names: {A: zip}, rows: [{ask: {batch: 16}}]}",
+    "published.yaml": "{measure: {mmAP: mmAP}, rows: [{ask: {batch: 16}, paper: {mmAP: good}}]}",
     "value.yaml": "rows: [{ask: {batch: many}}]", "date.yaml": "rows: [{ask: {data.root: 2026-01-01}}]",
     "number.yaml": f"rows: [{{ask: {{lr.scale: {DIGITS}}}}}]", "choice.yaml": "rows: [{ask: {model: r51}}]",
     "names.yaml": "names: 3\nmeasure: {mmAP: mmAP}\nrows: [{ask: {batch: 16}}]",

@@ -34,10 +34,12 @@ class MegdetSweeper(_PlanningSweeper):
         """`arguments` are the overrides of the command line, sweeps among them."""
         from megdet.config.experiments import compose_points
         from megdet.launchers.named import launcher_named
+        from megdet.sweep.rows_table import check_table
         from megdet.sweep.seeds import run_with_seeds
         from megdet.sweep.sweep import run_points
 
         asked = compose_points(self._loader, self._config, arguments)
+        check_table(asked[0].config.sweep.rows)
         launcher = launcher_named(self._launcher_name, asked[0].config)
         run = run_with_seeds if asked[0].config.sweep.seeds == "auto" else run_points
         sys.exit(run(asked, launcher=launcher, arguments=arguments, conclude=_write_results))

@@ -65,7 +65,7 @@ class RunRecords(RunFiles):
             return ""
         return (
             f"it has {state.status}, but {self.journal} has {size} of its {state.journal_bytes} bytes; launched again, "
-            "it evaluates what is missing"
+            "it evaluates its last epoch; where more are lost, it says what can be done"
         )
 
     def classes(self) -> Classes | None:

@@ -137,7 +137,7 @@ def test_a_finished_run_whose_last_lines_are_lost_evaluates_them_again(
     assert stand_of(folder).status == Status.FINISHED
     folder.journal.write_text(cut(folder.journal.read_text()))
     stand = stand_of(folder)
-    assert stand.status == Status.INTERRUPTED and "launched again, it evaluates what is missing" in stand.why
+    assert stand.status == Status.INTERRUPTED and "launched again, it evaluates its last epoch" in stand.why
     finish(plan)
     assert stand_of(folder).status == Status.FINISHED and is_the_same_as(folder, undisturbed)
 
