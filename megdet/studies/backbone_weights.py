@@ -1,6 +1,6 @@
 """The backbone of a trained run, as a file that other runs can start from: `model.backbone.weights=FILE`.
 
-    python -m megdet.studies.backbone_weights runs/b16-bn16-normal-s0-bb4d55ce data/tiny-backbone.pt
+    python -m megdet.studies.backbone_weights runs/b16-bn16-normal-s0-0aac1120 data/tiny-backbone.pt
     python launch.py experiment=tiny model.backbone.weights=data/tiny-backbone.pt model.backbone.frozen_stages=2
 
 Stands in for ImageNet's weights where there are none: for the `tiny` backbone, or without a network. What is in
