@@ -19,8 +19,8 @@ from megdet.settings.paths import writing_to
 SUMMARY = "copy what runs recorded, without weights, for others to make the same tables of"
 HELP = """\
 Copy the records of runs that have a result to a folder to hand on, to commit beside a paper or to attach to an issue:
-plans, journals, states, class names and what was studied in them; about a hundredth of their size. Weights, pictures
-and logs stay behind, as do accounts, addresses and commands of a cluster; of files and folders the names are kept.
+plans, journals, states, class names and what was studied in them; some tens of kB a run. Weights, pictures and logs
+stay behind, as do accounts, addresses and commands of a cluster; of files and folders the names are kept.
 Published again, a run's records are replaced.
 
   megdet publish --out evidence                 all of ./runs that have a result
