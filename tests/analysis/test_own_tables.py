@@ -140,9 +140,9 @@ def test_an_experiment_is_asked_for_by_what_tells_it_from_the_other_rows(
     fabricate(tmp_path / "runs", [*also, "lr.base=0.01"], mmAP=4.0)
     (rows,) = blocks(file, tmp_path / "runs", capsys)
     assert cells(rows) == ["3.0", "4.0"]
-    file = write(tmp_path, "{ask: {experiment: tiny}}\n{ask: {experiment: small}}")
+    file = write(tmp_path, "{ask: {experiment: tiny}}\n{ask: {experiment: demo}}")
     fabricate(tmp_path / "runs", ["experiment=tiny"], mmAP=5.0)
-    fabricate(tmp_path / "runs", ["experiment=small"], mmAP=6.0)
+    fabricate(tmp_path / "runs", ["experiment=demo"], mmAP=6.0)
     found = [cells(rows) for rows in blocks(file, tmp_path / "runs", capsys)]
     assert ["5.0", "6.0"] in found
 

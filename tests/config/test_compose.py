@@ -23,7 +23,7 @@ from megdet.config.register import register
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.launchers.local.machine import Machine
-from megdet.planning.identity import run_id_of, settings_in
+from megdet.planning.identity import settings_in
 from megdet.planning.plan import make_plan
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -399,12 +399,6 @@ def test_a_file_of_ones_own_may_ask_for_anything(tmp_path: Path) -> None:
     [(overrides, config)] = points_of(f"sweep.rows={tmp_path / 'mine.yaml'}")
     assert config.model.name == "tiny" and config.schedule.milestones == [3, 5] and config.sublinear is True
     assert overrides == ("model=tiny", "schedule.milestones=[3, 5]", "sublinear=true")
-
-
-def test_the_run_that_is_named_for_its_backbone_is_that_of_the_experiment_that_trains_it() -> None:
-    root, run_id = CONF.parent, run_id_of(config_of("experiment=small_backbone"))
-    for file in ("conf/experiment/small.yaml", "docs/results.md", "megdet/studies/backbone_weights.py"):
-        assert f"runs/{run_id} data/tiny-backbone.pt" in (root / file).read_text(), run_id
 
 
 def test_a_value_that_refers_to_another_follows_it_through_a_sweep() -> None:

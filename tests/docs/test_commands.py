@@ -61,9 +61,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (run / "log-rank0.txt").write_text("step 1\n")
     new_database(folder)
     shutil.copytree(ROOT / "sweeps", folder / "sweeps")
-    # What `megdet.studies.backbone_weights` writes where the page has got to `experiment=small`.
-    (folder / "data").mkdir()
-    (folder / "data" / "tiny-backbone.pt").write_bytes(b"weights")
     for name, text in files_told().items():
         if (ROOT / name).exists():
             continue  # the page shows a file of megdet's own

@@ -273,7 +273,7 @@ def test_a_run_is_in_the_folder_that_its_id_names(ask: Ask) -> None:
     assert state["status"] == "finished"
 
 
-ARGUMENTS = ("experiment=small", "batch=8,4,3", "gpus=1")
+ARGUMENTS = ("experiment=tiny", "batch=8,4,3", "gpus=1")
 
 
 def test_a_sweep_is_on_record_before_its_first_run_and_concluded_after_its_last(ask: Ask) -> None:
@@ -292,8 +292,8 @@ def test_a_sweep_is_on_record_before_its_first_run_and_concluded_after_its_last(
     assert seen == [("run", 1), ("run", 1), ("concluded", 2)], "neither what is invalid nor what is repeated counts"
     [folder] = Path("runs/.sweeps").iterdir()
     sweep = Sweep.read(folder)
-    assert (sweep.name, sweep.uri) == ("small batch=8,4,3", None)
-    assert sweep.command == "python launch.py -m experiment=small batch=8,4,3 gpus=1"
+    assert (sweep.name, sweep.uri) == ("tiny batch=8,4,3", None)
+    assert sweep.command == "python launch.py -m experiment=tiny batch=8,4,3 gpus=1"
     assert (sweep.settings["batch"], sweep.settings["model"]) == ("8, 4", "tiny")
 
     seen.clear()
