@@ -12,7 +12,7 @@ from megdet.analysis.paper_settings import paper_settings
 from megdet.analysis.rows import KEY
 from megdet.analysis.run_frames import RunFrames, settings_of
 from megdet.analysis.setting_values import NOT_SET, numbers_in, setting_text
-from megdet.settings.counted import listed
+from megdet.settings.counted import counted, listed
 
 CONTENTS = {"annotations": "data_sha256", "masks": "data.masks_fingerprint", "weights": "weights_sha256"}
 """What runs learn from, and the columns that tell its content; runs with boxes alone have no masks."""
@@ -181,7 +181,7 @@ def _schedule_text(name: str, schedule: Mapping[str, str], others: Sequence[Mapp
     differing = [text for text in _differing(schedule, others) if text.split()[0] not in ("epochs", "milestones")]
     return (
         f"{name} schedule"
-        + (f" {schedule['epochs']} epochs" if "epochs" in schedule else "")
+        + (f" {counted(int(schedule['epochs']), 'epoch')}" if "epochs" in schedule else "")
         + (f" (drops at {drops})" if drops else "")
         + (f" with {', '.join(differing)}" if differing else "")
     )

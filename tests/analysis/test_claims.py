@@ -265,7 +265,7 @@ def test_without_the_papers_gpus_the_speed_up_is_told_by_the_cost_model_and_by_w
         "needs 8 and 128 GPUs; these runs had 1 GPU, 2 GPUs, 4 GPUs; the cost model, fitted to the other 18 times"
     )
     assert "(paper 33.2 and 4.1)" in why
-    assert "256, BN 16 was as fast as on 1 rank: 2.00 times on 2 and 4.00 times on 4" in why
+    assert "256, BN 16 was 2.00 times as fast on 2 ranks as on 1 rank and 4.00 times as fast on 4 ranks" in why
 
 
 def test_the_early_epochs_count_of_runs_that_were_evaluated_after_each_of_them() -> None:

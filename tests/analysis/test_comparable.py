@@ -131,3 +131,8 @@ def test_what_is_like_the_paper_comes_first_and_other_data_last(tmp_path: Path) 
         *({"batch": 16, "seed": seed, "precision": "bf16"} for seed in range(2)), {"batch": 16},
     )  # fmt: skip
     assert [len(group.runs) for group in comparable_groups(runs)] == [1, 2, 3]
+
+
+def test_a_schedule_of_one_epoch_is_named_in_the_singular(tmp_path: Path) -> None:
+    group = group_of(tmp_path, {"schedule.epochs": 1, "schedule.milestones": [], "schedule.factors": []})
+    assert "normal schedule 1 epoch" in group.title and "1 epochs" not in group.title

@@ -12,6 +12,7 @@ from megdet.analysis.hardware import ON_CPU, hardware_of, of_one_device
 from megdet.analysis.paper import paper_rows
 from megdet.analysis.rows import BASE, RowKey, row_name
 from megdet.planning.cost_fit import fit, table3_times
+from megdet.settings.counted import counted
 
 CLAIMED = 8.0
 LARGE: RowKey = (256, 16, "normal", 1.0)
@@ -61,6 +62,7 @@ def scaling(evidence: Evidence, timed: pd.DataFrame) -> str:
     key = max(means, key=lambda key: len(means[key]), default=None)
     if key is None or len(means[key]) < 2:
         return ""
-    first, *others = means[key].items()
-    ratios = " and ".join(f"{first[1] / took:.2f} times on {gpus}" for gpus, took in others)
-    return f"here {row_name(key)} was as fast as on {first[0]} rank{'s' * (first[0] != 1)}: {ratios}"
+    (least, longest), *others = means[key].items()
+    faster, *more = (f"{longest / took:.2f} times as fast on {gpus} ranks" for gpus, took in others)
+    than = f"{faster} as on {counted(least, 'rank')}"
+    return f"here {row_name(key)} was {' and '.join([than, *more])}"
