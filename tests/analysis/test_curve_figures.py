@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from megdet.analysis.comparable import Group
@@ -279,3 +281,23 @@ def points_of(group: Group) -> list[float]:
     figure = loss.draw(group)
     assert figure is not None
     return next(list(line.get_ydata()) for line in figure.axes[0].get_lines() if line.get_label() == "16, BN 16")
+
+
+@pytest.mark.parametrize("least, longest", [(0.025, 0.55), (0.25, 4.1), (1.0, 90.0), (1.0, 900.0)])
+def test_labels_of_hours_on_a_logarithmic_axis_do_not_run_into_each_other(
+    tmp_path: Path, least: float, longest: float
+) -> None:
+    for place, (batch, hours) in enumerate([(16, longest), (32, least), (64, longest / 2)]):
+        fabricate_run(tmp_path, {"batch": batch, "bn_size": 16, "seed": place}, mmAP=33.0, hours=hours)
+        fabricate_run(tmp_path, {"batch": batch, "bn_size": 0, "seed": place}, mmAP=33.0, hours=hours)
+    figure = validation.draw(group_of(tmp_path))
+    assert figure is not None
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[-1]
+    assert axes.get_xscale() == "log"
+    labels = [label for label in axes.get_xticklabels(which="both") if label.get_text() and label.get_visible()]
+    low, high = axes.get_xlim()
+    shown = [label.get_window_extent() for label in labels if low <= label.get_position()[0] <= high]
+    assert len(shown) > 2
+    for left, right in itertools.pairwise(sorted(shown, key=lambda box: box.x0)):
+        assert left.x1 < right.x0

@@ -10,7 +10,7 @@ import pandas as pd
 
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.panels import Style
-from megdet.analysis.figures.style import drops_of, seeds_label
+from megdet.analysis.figures.style import drops_of, log_scale, seeds_label
 from megdet.analysis.rows import RowKey, by_row, row_name
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def fit_hours(axes: Axes, curves: Mapping[RowKey, Curve]) -> None:
     ends = [curve.mean["hours"].iloc[-1] for curve in curves.values() if len(curve.mean)]
     axes.set_xlabel("training time (h)")
     if max(ends) > 12 * min(ends) > 0:
-        axes.set_xscale("log")
+        log_scale(axes, "x")
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))  # more have no room below narrow axes
-    axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_major_formatter("{x:g}")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.panels import styles_by_batch
-from megdet.analysis.figures.style import dress, entitle, legend_below, new_figure, over_epochs
+from megdet.analysis.figures.style import dress, entitle, legend_below, log_scale, new_figure, over_epochs
 from megdet.analysis.rows import RowKey, by_row, label_of, place_of
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def draw(group: Group) -> Figure | None:
         axes.set_title(f"{name} schedule", fontsize=9)
         over_epochs(axes)
         dress(axes)
-    all_axes[0].set_yscale("log")
-    all_axes[0].yaxis.set_major_formatter("{x:g}")
+    log_scale(all_axes[0], "y")
     all_axes[0].set(ylabel="learning rate")
     legend_below(figure, *all_axes)
     title = "Learning rate of the steps that were logged, with straight lines between them"

@@ -16,6 +16,7 @@ from megdet.analysis.figures.style import (
     entitle,
     legend_below,
     legend_beside,
+    log_scale,
     mark_drops,
     new_figure,
     over_epochs,
@@ -82,7 +83,8 @@ def draw(group: Group) -> Figure | None:
             legend_beside(axes, title=panel.title)
         axes.set(ylabel="training loss")
         dress(axes)
-    _scale(all_axes[0], low, high)
+    all_axes[0].set_ylim(low, high)
+    log_scale(all_axes[0], "y")
     over_epochs(all_axes[-1])
     if alone:
         legend_below(figure, all_axes[0])
@@ -112,17 +114,6 @@ def _limits(curves: Mapping[int, pd.DataFrame], *, sound: pd.Index) -> tuple[flo
     of_sound = losses[losses.index.get_level_values(0).isin(sound)]
     beyond = HEADROOM * of_sound.max() if len(of_sound) else losses.max()
     return losses.min() / 1.1, min(beyond, 1.1 * losses.max())
-
-
-def _scale(axes: Axes, low: float, high: float) -> None:
-    from matplotlib.ticker import LogLocator
-
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
-    # A loss moves within a decade or two: the powers of ten alone would be one label.
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 4 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("")
 
 
 def smoothed(steps: pd.DataFrame, *, epochs: int) -> pd.DataFrame:

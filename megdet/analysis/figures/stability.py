@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from megdet.analysis.figures.style import COLOURS, OURS, dress, legend_below, new_figure
+from megdet.analysis.figures.style import COLOURS, OURS, dress, legend_below, log_scale, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,9 +42,8 @@ def draw(rows: Sequence[TriedRates], title: str) -> Figure:
         ):
             axes.plot(rates, [place] * len(rates), color=colour, marker=marker, linestyle="", label=label)
         axes.plot([row.asked], [place], color="0.2", marker="|", markersize=16, linestyle="", label="as asked")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5), xlabel="learning rate after the warm-up")
+    log_scale(axes, "x")
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     dress(axes)
     legend_below(figure, axes)

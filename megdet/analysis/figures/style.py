@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
@@ -54,6 +54,31 @@ def over_epochs(axes: Axes) -> None:
 
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+_LABELS: tuple[tuple[float, tuple[float, ...]], ...] = (
+    (2000, (1,)),
+    (60, (1, 3)),
+    (4, (1, 2, 5)),
+    (0, (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)),
+)
+"""On an axis whose end is more than so many times its beginning: what is labelled between two powers of ten."""
+
+
+def log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic once all is drawn, with labels that do not run into each other.
+
+    matplotlib labels the powers of ten alone, or nine marks between two of them, which have no room.
+    """
+    from matplotlib.ticker import LogLocator
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    subs = next(subs for times, subs in _LABELS if high > times * low)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def entitle(figure: Figure, title: str, group: Group, runs: pd.DataFrame) -> None:
