@@ -1,6 +1,8 @@
-"""The tables of docs/results.md, made of the records in docs/evidence/; they stand on the page between two comments.
+"""The tables of docs/results.md, made of the records in docs/evidence/.
 
-python -m tests.docs.evidence_tables     puts in those of the records that are there now
+    python -m tests.docs.evidence_tables     puts those of the records that are there now on the page
+
+They stand there between two comments, of which the first says what is asked of make_tables.py.
 """
 
 from __future__ import annotations
