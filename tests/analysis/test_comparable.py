@@ -89,6 +89,15 @@ def test_titles_tell_schedules_apart_by_whatever_differs_in_them(tmp_path: Path)
     assert titles[9].endswith("long schedule 18 epochs (drops at 11, 14, 17)")  # its only one has nothing to add
 
 
+def test_titles_say_one_epoch_and_show_what_a_damaged_plan_has_in_its_place(tmp_path: Path) -> None:
+    one = {"schedule.epochs": 1, "schedule.milestones": [], "schedule.factors": []}
+    frames = runs_of(tmp_path, one)
+    (whole,) = comparable_groups(frames)
+    (damaged,) = comparable_groups(replace(frames, runs=frames.runs.assign(**{"schedule.epochs": True})))
+    assert whole.title.endswith("normal schedule 1 epoch")
+    assert damaged.title.endswith("normal schedule true epochs")
+
+
 def test_the_papers_own_rows_are_like_the_paper(tmp_path: Path) -> None:
     group = group_of(tmp_path, {"batch": 64, "bn_size": 0, "lr.scale": 0.5}, {"batch": 256, "gpus": 64}, LONG)
     assert group.is_like_the_paper and group.heading == group.title
