@@ -13,7 +13,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from megdet.config.explain import explain, is_of_composition, no_such_key
+from megdet.config.explain import explain, fault_of_choices, is_of_composition, no_such_key
 from megdet.config.locations import CONF, own_conf
 from megdet.config.register import register
 from megdet.config.schema import Config
@@ -47,7 +47,12 @@ def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
 
 @contextmanager
 def composing(overrides: Sequence[str]) -> Iterator[None]:
-    """Makes UserError of whatever Hydra and OmegaConf raise inside; errors of our own code stay what they are."""
+    """Makes UserError of whatever Hydra and OmegaConf raise inside; errors of our own code stay what they are.
+
+    Raises it also for choices that they would take and that cannot be meant.
+    """
+    if fault := fault_of_choices(overrides):
+        raise UserError(fault)
     try:
         yield
     except UserError:

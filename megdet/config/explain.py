@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from megdet.config.locations import CONF, LAUNCH, PACKAGE, own_conf
+from megdet.config.register import HYDRAS_CHOICES
 from megdet.config.schema import Config
 from megdet.errors import printable
 from megdet.settings.rules import TextByName, rule_at, shown, way_out
@@ -50,10 +51,6 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
     """
     if isinstance(error, OverrideParseException):
         return f"{_short(str(error.override))}: cannot be read.{_quoting_hint(str(error.override))}"
-    parsed = [override for word in overrides if (override := _parsed(word)) is not None]
-    for override in parsed:
-        if fault := _fault_of_choice(override):
-            return fault
     text = str(error).strip()
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_such_option(error.missing_cfg_file, error.options, text)
@@ -73,13 +70,21 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
     if text.startswith("In '"):
         return _fault_in_file(text)
     if key or not isinstance(error, HydraException):
-        for override in parsed:
+        for override in _all_parsed(overrides):
             if fault := _fault_of_value(override):
                 return fault
         for word in overrides:
             if "=" in word and _parsed(word) is None:
                 return f"{_short(word)}: cannot be read ({_one_line(text)})"
     return _one_line(text) or type(error).__name__
+
+
+def fault_of_choices(overrides: Sequence[str]) -> str | None:
+    """What is wrong with the first choice of a file that cannot be, other than that there is no such file.
+
+    A list is among them: Hydra would lay one file over the other, and call the outcome by neither's name.
+    """
+    return next(filter(None, map(_fault_of_choice, _all_parsed(overrides))), None)
 
 
 def explain_value(assignment: str, error: Exception) -> str:
@@ -106,6 +111,10 @@ def no_such_key(key: str) -> str:
     return f"there is no such key.{_near(key, _known_keys())} `{LAUNCH} --cfg job` lists all keys."
 
 
+def _all_parsed(words: Sequence[str]) -> list[Override]:
+    return [override for word in words if (override := _parsed(word)) is not None]
+
+
 def _parsed(word: str) -> Override | None:
     try:
         [override] = OverridesParser.create().parse_overrides([word])
@@ -122,7 +131,13 @@ def _fault_of_choice(override: Override) -> str | None:
     if override.is_delete() or override.is_sweep_override() or not _options(key):
         return None
     value = override.value()
-    if isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        if key == "experiment":  # of which each may set what the ones before it leave
+            return None
+        is_swept = len(value) > 1 and key not in HYDRAS_CHOICES
+        instead = f"-m {key}={_short(','.join(value))} launches each" if is_swept else f"write {key}=NAME"
+        return f"{line}: {key} is one choice; {instead}"
+    if isinstance(value, str):
         return None
     if isinstance(value, dict) and any(known.startswith(f"{key}.") for known in _known_keys()):
         return None  # settings of the group, which OmegaConf has its own word on
@@ -168,7 +183,9 @@ def _no_such_option(missing: str, known: Sequence[str] | None, text: str) -> str
 
 
 def _options(group: str) -> list[str]:
-    """The files that a key chooses from: `model`, `model/backbone`; none for other keys."""
+    """What a key chooses from by name: `model`, `model/backbone`; none for other keys."""
+    if group in HYDRAS_CHOICES:
+        return sorted(HYDRAS_CHOICES[group])
     if not re.fullmatch(r"\w+(/\w+)*", group):
         return []
     folders = [conf / group for conf in (CONF, own_conf()) if conf is not None]

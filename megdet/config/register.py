@@ -32,6 +32,12 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "random": {"_target_": "optuna.samplers.RandomSampler", "seed": 0},
 }
 """`hydra/sweeper/sampler=`. A seed makes the same command ask for the same runs again, so that it goes on."""
+HYDRAS_CHOICES = {
+    "hydra/launcher": ["basic", *LAUNCHERS],
+    "hydra/sweeper": ["basic", *SWEEPERS],
+    "hydra/sweeper/sampler": list(SAMPLERS),
+}
+"""Of each group of Hydra's that has options of megdet's, all of them by name."""
 REFUSED_LAUNCHERS = {"submitit_local": "hydra_plugins.megdet_launcher.launcher.SubmititLocal"}
 """Composed all the same, so that megdet can say what to use (`megdet.launchers.named`)."""
 
