@@ -122,7 +122,7 @@ def beside(table: Table, second: Table | None, *, name: str, differing: Sequence
             case Kind.NAMING:
                 cells[column] = own.where(own.notna(), its)
             case Kind.MEASURED:
-                cells |= {column: own, replace(column, of=name): its}
+                cells |= {column: own, replace(column, of=name): its.map(_of_runs)}
                 if column == compared:
                     difference = Column("difference", Kind.DIFFERENCE, signed(column.format), of=name)
                     cells[difference] = own.map(_mean).astype(float) - its.map(_mean).astype(float)
@@ -144,6 +144,11 @@ def beside(table: Table, second: Table | None, *, name: str, differing: Sequence
         about=" ".join(about),
         label=f"{table.label}-against-{name}",
     )
+
+
+def _of_runs(cell: Cell) -> Cell:
+    """What was published, a plain number among measured ones (Table 4), stands with the first set alone."""
+    return cell if isinstance(cell, Seeds | str) else None
 
 
 def _mean(cell: Cell) -> float | None:

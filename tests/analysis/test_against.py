@@ -51,6 +51,17 @@ def test_a_second_folder_is_further_columns_of_the_same_rows(
     ]  # fmt: skip
 
 
+def test_what_was_published_is_not_repeated_for_the_second_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricate_run(tmp_path / "first", {"batch": 16}, mmAP=37.0)
+    fabricate_run(tmp_path / "low", {"batch": 16, "precision": "bf16"}, mmAP=36.5)
+    (rows,) = blocks(capsys, "--from", str(tmp_path / "first"), "--against", str(tmp_path / "low"), "--table", "4")
+    shown = {row["name"]: (row["mmAP"], row["mmAP (low)"]) for row in rows}
+    assert shown["MegDet (Ensemble)"] == ("52.5", "")
+    assert shown["16, BN 16 †"] == ("37.0", "36.5")
+
+
 def test_against_an_experiment_takes_its_runs_out_of_the_first_set(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
