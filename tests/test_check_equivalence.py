@@ -82,6 +82,7 @@ class Forgetful(SignMomentum):
                 parameter.add_(mean, alpha=-group["lr"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "differs"),
     [

@@ -35,13 +35,15 @@ def add_seeds(chance: random.Random, means: Sequence[float], *, looks: int) -> t
     return differing, sum(map(len, values))
 
 
-@pytest.mark.parametrize("rows", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [2, 4])
 def test_a_difference_that_is_not_there_is_found_in_5_percent_of_sweeps_at_most(rows: int) -> None:
     chance = random.Random(0)
     wrong = sum(bool(add_seeds(chance, [0.0] * rows, looks=MOST_SEEDS - 1)[0]) for _ in range(SWEEPS))
     assert wrong / SWEEPS <= 0.05
 
 
+@pytest.mark.slow
 def test_plain_intervals_would_find_one_in_more_than_10_percent() -> None:
     """What the looks share is no formality: without that, two equal rows are told apart in one sweep of eight."""
     chance = random.Random(0)

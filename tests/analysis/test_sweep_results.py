@@ -31,6 +31,7 @@ def test_a_sweeps_tables_and_figures_are_of_its_own_runs(sweep: Path) -> None:
     assert "validation_curves.png" in figures and {Path(name).suffix for name in figures} == {".png"}
 
 
+@pytest.mark.slow
 def test_they_are_made_again_only_when_a_run_has_gone_on(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_results(sweep)
     assert "tables and figures of the sweep" in capsys.readouterr().out

@@ -105,6 +105,7 @@ def no_links(*_: object) -> None:
     raise OSError("no links here")
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_costs_the_steps_since_the_one_before_it(
     undisturbed: RunFolder, tmp_path: Path, shapes_root: Path
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_truncated_checkpoint_costs_the_steps_since_the_one_before_it(
     assert is_the_same_as(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_deleted_checkpoint_is_no_silent_restart(tmp_path: Path, shapes_root: Path) -> None:
     plan = a_plan(tmp_path, shapes_root)
     folder = stopped_after(plan, 2)
@@ -147,6 +149,7 @@ def test_a_deleted_checkpoint_is_said_before_a_run_is_handed_over(tmp_path: Path
     assert again.plan is None and f"{folder.checkpoint} is missing" in again.why
 
 
+@pytest.mark.slow
 def test_checkpoints_that_are_both_damaged_are_one_message_with_a_way_out(tmp_path: Path, shapes_root: Path) -> None:
     plan = a_plan(tmp_path, shapes_root)
     folder = stopped_after(plan, 2)

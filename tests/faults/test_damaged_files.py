@@ -1,7 +1,7 @@
 """Whatever has happened to a file of a run: its run says so in one message, or goes on with what is right; no other
 run is hidden; nothing is a traceback, and nothing that was damaged is taken for a number.
 
-`make test` tries some hundred, the same each time; HYPOTHESIS_PROFILE=thorough tries 10,000 of each kind. Plans have
+The tests try some hundred, the same each time; HYPOTHESIS_PROFILE=thorough tries 10,000 of each kind. Plans have
 tests/planning/test_properties.py besides, annotation files and images tests/data.
 """
 
@@ -113,6 +113,7 @@ def one_line(text: str) -> bool:
     return "\n" not in text and len(text) < 2000
 
 
+@pytest.mark.slow
 @given(kind=st.sampled_from(KINDS_OF_FILES), data=st.data())
 def test_a_damaged_file_of_one_run_is_no_traceback_and_hides_no_other_run(
     kind: str, data: st.DataObject, runs: Runs

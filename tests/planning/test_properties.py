@@ -1,6 +1,6 @@
 """Whatever is asked for is a plan in which all numbers belong together, or one message; in under a second.
 
-`make test` tries some hundred, the same each time; HYPOTHESIS_PROFILE=thorough tries 10,000 of each kind.
+The tests try some hundred, the same each time; HYPOTHESIS_PROFILE=thorough tries 10,000 of each kind.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def no_file_is_made(folder: Path) -> Any:
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 @given(overrides())
 def test_any_command_line_is_a_plan_or_one_message(empty: Path, words: list[str]) -> None:
     with no_file_is_made(empty):

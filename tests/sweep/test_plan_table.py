@@ -105,6 +105,7 @@ def test_a_mistake_with_rows_is_one_message_and_exit_code_2(
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_thousand_points_are_planned_in_ten_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # `make coverage` would measure itself
     before = os.times()

@@ -65,7 +65,8 @@ def train(detector, optimizer, training_steps, *, first: int, upto: int, steps: 
     )
 
 
-@pytest.mark.parametrize("bn_size", [pytest.param(0, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("bn_size", [0, 4])
 def test_steps_of_agvm_are_the_same_on_every_layout(bn_size: int, shapes_root: Path) -> None:
     expected, said = run_ranks(1, steps_in_float64, shapes_root, bn_size, BATCH, 1, False)[0]
     factors = [step.lr_factors for step in said]

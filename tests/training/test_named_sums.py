@@ -71,6 +71,7 @@ def test_every_rank_learns_that_one_of_them_was_told_to_stop() -> None:
         assert report == StepReport({"a": 2.0}, {}, stop_requested=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [

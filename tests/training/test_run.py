@@ -192,6 +192,7 @@ def test_divergence_is_an_outcome_not_a_failure(tmp_path: Path, shapes_root: Pat
     assert not (folder_of(plan) / "failure.json").exists()
 
 
+@pytest.mark.slow
 def test_a_truncated_image_is_named_and_counted_and_the_run_finishes(tmp_path: Path, shapes_root: Path) -> None:
     root = tmp_path / "set"
     copy_tree(shapes_root, root)
@@ -222,6 +223,7 @@ def copy_tree(source: Path, target: Path) -> None:
     shutil.copytree(source, target)
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, shapes_root: Path) -> None:
     root = tmp_path / "set"
     copy_tree(shapes_root, root)

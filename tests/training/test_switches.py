@@ -74,6 +74,7 @@ def gradients_in_float64(
     return {name: p.grad.clone() for name, p in detector.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_a_step_with_a_switch_is_the_same_on_every_layout(switch: str, shapes_root: Path) -> None:
     expected = gradients_on((1, 8, 1), switch, shapes_root)

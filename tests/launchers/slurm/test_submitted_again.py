@@ -51,6 +51,7 @@ def attempts_of(folder: RunFolder) -> int:
     return state.attempts
 
 
+@pytest.mark.slow
 def test_a_run_whose_job_script_was_killed_is_submitted_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
