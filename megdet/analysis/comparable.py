@@ -12,7 +12,7 @@ from megdet.analysis.paper_settings import paper_settings
 from megdet.analysis.rows import KEY
 from megdet.analysis.run_frames import RunFrames, settings_of
 from megdet.analysis.setting_values import NOT_SET, numbers_in, setting_text
-from megdet.settings.counted import listed
+from megdet.settings.counted import counted, listed
 
 CONTENTS = {"annotations": "data_sha256", "masks": "data.masks_fingerprint", "weights": "weights_sha256"}
 """What runs learn from, and the columns that tell its content; runs with boxes alone have no masks."""
@@ -179,11 +179,9 @@ def _schedule_text(name: str, schedule: Mapping[str, str], others: Sequence[Mapp
     """`normal schedule 11 epochs (drops at 8, 10)`, with all else that tells it from `others` of its name."""
     drops = ", ".join(f"{epoch:g}" for epoch in numbers_in(schedule.get("milestones", "")))
     differing = [text for text in _differing(schedule, others) if text.split()[0] not in ("epochs", "milestones")]
-    # Text, not a number: a damaged plan may hold anything here.
-    epochs = schedule.get("epochs")
     return (
         f"{name} schedule"
-        + (f" {epochs} {'epoch' if epochs == '1' else 'epochs'}" if epochs is not None else "")
+        + (f" {counted(schedule['epochs'], 'epoch')}" if "epochs" in schedule else "")  # text: a plan may be damaged
         + (f" (drops at {drops})" if drops else "")
         + (f" with {', '.join(differing)}" if differing else "")
     )

@@ -47,12 +47,16 @@ def _refuse_unknown_keys(values: Any, prefix: str = "") -> None:
 
 @contextmanager
 def composing(overrides: Sequence[str]) -> Iterator[None]:
-    """Makes UserError of whatever Hydra and OmegaConf raise inside; errors of our own code stay what they are.
-
-    Raises it also for choices that they would take and that cannot be meant.
-    """
+    """`reading` what is to be composed: UserError too for choices that Hydra would take and that cannot be meant."""
     if fault := fault_of_choices(overrides):
         raise UserError(fault)
+    with reading(overrides):
+        yield
+
+
+@contextmanager
+def reading(overrides: Sequence[str]) -> Iterator[None]:
+    """Makes UserError of whatever Hydra and OmegaConf raise inside; errors of our own code stay what they are."""
     try:
         yield
     except UserError:

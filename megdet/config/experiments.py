@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from megdet.config.compose import composing, hydra_of_its_own, launcher_in, to_config
+from megdet.config.compose import composing, hydra_of_its_own, launcher_in, reading, to_config
 from megdet.config.launcher_settings import refuse_launcher_settings
 from megdet.config.locations import LAUNCH
 from megdet.config.plain_values import Composed
@@ -57,7 +57,7 @@ def compose_points(loader: ConfigLoader, master: DictConfig, arguments: list[str
 
     Hydra composes once for each choice of groups (this takes it 50 ms); plain values are then set in copies.
     """
-    with composing(arguments):
+    with reading(arguments):
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
     refuse_launcher_settings(master.hydra.overrides.hydra)
     refuse_doubles(overrides)

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from megdet.config.compose import composing, to_config
+from megdet.config.compose import reading, to_config
 from megdet.config.explain import explain_value
 from megdet.config.schema import Config
 from megdet.config.sweep_file import read_rows
@@ -67,7 +67,7 @@ class Composed:
 
 def _assign(composed: DictConfig, assignment: str) -> str:
     """Set `key=value`; the key. Raises UserError where the schema does not take it."""
-    with composing([assignment]):
+    with reading([assignment]):
         [override] = OverridesParser.create().parse_overrides([assignment])
     try:
         OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.types import Override, RangeSweep
 
-from megdet.config.compose import composing
+from megdet.config.compose import reading
 from megdet.errors import UserError
 
 MOST_POINTS = 100_000
@@ -30,7 +30,7 @@ def values_of(swept: Sequence[Override]) -> list[list[str]]:
     for override in swept:
         found = []
         if (least := _at_least(override)) <= MOST_POINTS:
-            with composing([str(override.input_line)]):
+            with reading([str(override.input_line)]):
                 found = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
             least = len(found)
         if not least:

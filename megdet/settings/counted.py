@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def counted(number: int, one: str, several: str = "") -> str:
-    """`1 step`, `2 steps`; `several` where it is not `one` with an s: `2 boxes`."""
-    return f"{number} {one if number == 1 else several or f'{one}s'}"
+def counted(number: int | str, one: str, several: str = "") -> str:
+    """`1 step`, `2 steps`; `several` where it is not `one` with an s: `2 boxes`. `number` may be text."""
+    return f"{number} {one if str(number) == '1' else several or f'{one}s'}"
 
 
 def listed(names: Sequence[str], most: int) -> str:
