@@ -50,7 +50,7 @@ from megdet.config.compose import composing
 from megdet.config.experiments import compose_one
 from megdet.config.launcher_settings import refuse_launcher_settings
 from megdet.config.locations import CONF, own_conf
-from megdet.config.register import LAUNCHERS, SWEEPERS, register
+from megdet.config.register import HYDRAS_CHOICES, register
 from megdet.errors import ExitCode, UserError, outlive_closed_pipes
 from megdet.settings.counted import listed
 
@@ -87,11 +87,11 @@ def launch(composed: DictConfig) -> float:
 
 def help_text(command: str) -> str:
     """This file's docstring with the options of each group; Hydra's own would take a second to list them."""
-    options = {"hydra/launcher": set(LAUNCHERS), "hydra/sweeper": set(SWEEPERS)}
+    options = {group: set(names) for group, names in HYDRAS_CHOICES.items()}
     for folder in filter(None, (CONF, own_conf())):
         for file in folder.glob("*/**/*.yaml"):
             options.setdefault(str(file.parent.relative_to(folder)), set()).add(file.stem)
-    lines = (f"  {group:16} {', '.join(sorted(names))}" for group, names in sorted(options.items()))
+    lines = (f"  {group:21} {', '.join(sorted(names))}" for group, names in sorted(options.items()))
     return (__doc__ or "").format(command=command, conf=CONF, groups="\n".join(lines))
 
 

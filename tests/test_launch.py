@@ -90,6 +90,8 @@ def test_help_names_the_knobs_the_groups_and_commands(tmp_path: Path) -> None:
         "experiment=tiny",
         "r18_fpn, r50_fpn, tiny",
         "coco2017, custom, digits, shapes",
+        "basic, local_parallel, submitit_slurm",
+        "random, tpe",
     ):
         assert words in done.stdout, words
 
@@ -189,7 +191,7 @@ def test_files_in_conf_of_the_current_folder_add_options(tmp_path: Path) -> None
     assert "batch 32 = gpus 8 x images_per_gpu 4" in done.stdout and "lr 0.02," in done.stdout, done.stdout
     swept = launch(tmp_path, "-m", "cluster=mine,paper", "sweep.dry_run=true")
     assert "1 new, 1 repeated" in swept.stdout, swept.stdout + swept.stderr
-    assert "cluster          local, mine, paper, slurm" in launch(tmp_path, "--help").stdout
+    assert "  local, mine, paper, slurm\n" in launch(tmp_path, "--help").stdout
     completed = launch(tmp_path, "-sc", "query=bash", COMP_LINE="python launch.py cluster=m")
     assert completed.stdout == "cluster=mine\n" and completed.stderr == ""
     mistyped = launch(tmp_path, "cluster=mime")
