@@ -8,6 +8,7 @@ strokes and patches. Exposure, contrast and colour cast are drawn for each image
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -51,11 +52,24 @@ _LEAST_CONTRAST = 60.0
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class Material:
+    """What images are made of: the photographs and the digits of training, or those of validation."""
+
+    training_photographs: bool
+    training_digits: bool
+
+
 def paint(rng: np.random.Generator, image_size: int, *, training: bool) -> Painting:
     """An image whose short side has `image_size` pixels, and the long one up to 1.5 times that."""
+    return paint_of(Material(training_photographs=training, training_digits=training), rng, image_size)
+
+
+def paint_of(material: Material, rng: np.random.Generator, image_size: int) -> Painting:
+    """As `paint`, where photographs and digits need not be of one split."""
     long_side = int(image_size * rng.uniform(1.0, 1.5))
     height, width = (image_size, long_side) if rng.random() < 0.5 else (long_side, image_size)
-    pixels = _crop(rng, height, width, training)
+    pixels = _crop(rng, height, width, material.training_photographs)
     for _ in range(int(rng.integers(0, 7))):
         _clutter(rng, pixels)
 
@@ -65,7 +79,7 @@ def paint(rng: np.random.Generator, image_size: int, *, training: bool) -> Paint
     count = int(rng.integers(1, _MOST_DIGITS + 1))
     sides = np.exp(rng.uniform(np.log(least), np.log(most), size=count))
     for side in sorted(sides, reverse=True):  # the smaller cover the larger
-        digit, opacity = _digit(rng, side, training)
+        digit, opacity = _digit(rng, side, material.training_digits)
         corner = _place(rng, owner >= 0, opacity)
         if corner is None:
             continue

@@ -12,8 +12,9 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,6 +74,11 @@ def painter_of(name: str) -> Painter:
     return painter  # type: ignore[no-any-return]
 
 
+def categories_of(painter: Painter) -> list[dict[str, Any]]:
+    """As an annotation file has them."""
+    return [{"id": id, "name": name, "supercategory": painter.SUPERCATEGORY} for id, name in painter.CATEGORIES]
+
+
 def generate(name: str, root: Path, *, train_images: int, val_images: int, image_size: int, seed: int) -> None:
     """Make the set below `root`, in the folder layout of COCO 2017; nothing if it is there already.
 
@@ -105,12 +111,15 @@ def _make(name: str, painter: Painter, root: Path, settings: Mapping[str, int]) 
     try:
         files = coco_files(folder)
         files.train_annotations.parent.mkdir(parents=True)
-        progress = _Progress(f"generating {root}", sum(counts))
+        advance = _Progress(f"generating {root}", sum(counts)).advance
+        size, seed, categories = settings["image_size"], settings["seed"], categories_of(painter)
         places = ((files.train_images, files.train_annotations), (files.val_images, files.val_annotations))
         for split, ((images, annotations), count) in enumerate(zip(places, counts, strict=True)):
-            images.mkdir()
-            content = _write_split(painter, images, count, settings["image_size"], settings["seed"], split, progress)
-            info = {"description": f"generated {name}", "seed": settings["seed"]}
+            paint = partial(painter.paint, training=split == 0)
+            content = write_split(
+                paint, images, count, size, categories=categories, seed=seed, split=split, advance=advance
+            )
+            info = {"description": f"generated {name}", "seed": seed}
             annotations.write_text(json.dumps({"info": info, **content}))
         (folder / _marker(name)).write_text(json.dumps(settings))
         try:
@@ -142,16 +151,26 @@ def _is_there(name: str, root: Path, settings: Mapping[str, int]) -> bool:
     return True
 
 
-def _write_split(
-    painter: Painter, folder: Path, count: int, image_size: int, seed: int, split: int, progress: _Progress
+def write_split(
+    paint: Callable[[np.random.Generator, int], Painting],
+    folder: Path,
+    count: int,
+    image_size: int,
+    *,
+    categories: Sequence[dict[str, Any]],
+    seed: int,
+    split: int,
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
+    """Draw the images of split 0 (training) or 1 (validation) into a new folder; the content of an annotation file."""
+    folder.mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(count):
         rng = np.random.default_rng([seed, split, index])
         image_id = 2 * index + 1 + split  # with gaps, and no id in both splits
         file_name = f"{image_id:012d}.jpg"
-        painting = painter.paint(rng, image_size, training=split == 0)
+        painting = paint(rng, image_size)
         kind = index % 40 if painting.odd_files and split == 0 else 0
         _save(painting, folder / file_name, kind=kind)
         height, width = painting.pixels.shape[:2]
@@ -168,9 +187,8 @@ def _write_split(
                     "segmentation": {"size": [height, width], "counts": _run_lengths(one.mask)},
                 }
             )
-        progress.advance()
-    categories = [{"id": id, "name": name, "supercategory": painter.SUPERCATEGORY} for id, name in painter.CATEGORIES]
-    return {"licenses": [], "images": images, "annotations": annotations, "categories": categories}
+        advance()
+    return {"licenses": [], "images": images, "annotations": annotations, "categories": list(categories)}
 
 
 def _bounding_box(mask: Mask) -> list[int]:

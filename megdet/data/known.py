@@ -10,6 +10,8 @@ GENERATED = {"shapes": 1, "digits": 1}
 """The sets that megdet generates, each by the module of its name, with the version of that module: to be raised when
 the same settings would give another set."""
 CLASSES = {"shapes": 6, "digits": 10}
+SEED = 0
+"""Of the generated sets that runs train on."""
 LEAST_SIZE = 48
 """The smallest side of a generated image, in pixels."""
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from megdet.data.files import check_files
-from megdet.data.known import GENERATED
+from megdet.data.known import GENERATED, SEED
 from megdet.errors import UserError
 from megdet.model.weights import ensure_weights
 from megdet.planning.plan import Plan
@@ -60,7 +60,7 @@ def _generate_data(plan: Plan) -> None:
             train_images=data.train_images,
             val_images=data.val_images,
             image_size=data.min_size,
-            seed=0,
+            seed=SEED,
         )
 
 
