@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +72,32 @@ def test_improvement_is_each_rows_mmAP_over_16_base_beside_the_papers(tmp_path: 
 
 
 def test_without_16_base_the_smallest_frozen_run_is_the_baseline_and_the_title_says_so(tmp_path: Path) -> None:
-    for batch, size, mmAP in ((8, 0, 10.0), (32, 0, 11.0), (8, 8, 0.0)):
+    for batch, size, mmAP in ((8, 0, 10.0), (32, 0, 11.0), (8, 8, 2.0)):
         fabricate_run(tmp_path, {"batch": batch, "bn_size": size, **TINY}, mmAP=mmAP)
     figure = improvement.draw(group_of(tmp_path))
     assert figure is not None and "over 8, frozen BN (10.0 %" in figure.get_suptitle()
-    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([-10.0, 1.0])
+    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([-8.0, 1.0])
+
+
+def test_a_row_that_learned_next_to_nothing_does_not_hide_what_others_gain(tmp_path: Path) -> None:
+    """Of 256 one run ends below a tenth of the best, another above; of 64 both are poor, and shown."""
+    for batch, size, mmAPs in ((16, 0, (40.0, 40.0)), (64, 16, (4.0, 5.0)), (256, 16, (3.9, 12.1))):
+        for seed, mmAP in enumerate(mmAPs):
+            fabricate_run(tmp_path, {"batch": batch, "bn_size": size, "seed": seed}, mmAP=mmAP)
+    group = group_of(tmp_path)
+    figure = improvement.draw(group)
+    assert figure is not None and "collapsed: a run ended below a tenth of the best" in figure.get_suptitle()
+    assert [text.get_text() for text in figure.axes[0].texts] == ["-35.5", "collapsed (8.0 %)"]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([-35.5, 0.0])
+
+    figure = bn_size.draw(group)
+    assert figure is not None and "at the foot: rows of which a run ended below a tenth" in figure.get_suptitle()
+    assert [text.get_text() for text in figure.axes[0].texts] == ["batch 256: 8.0"]
+    (ours,) = figure.axes[0].containers
+    assert list(ours.lines[0].get_ydata()) == [4.5] and figure.axes[0].get_ylim()[1] < 7
+    # Where nothing else with BN is there, points are all that there is to see.
+    alone = bn_size.draw(replace(group, frames=group.frames.where(group.runs["batch"] != 64)))
+    assert alone is not None and "foot" not in alone.get_suptitle() and not alone.axes[0].texts
 
 
 def test_nothing_improves_without_a_baseline(tmp_path: Path) -> None:

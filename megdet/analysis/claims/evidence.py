@@ -10,11 +10,10 @@ from statistics import fmean
 import pandas as pd
 from scipy.special import stdtrit
 
+from megdet.analysis.collapsed import have_collapsed
 from megdet.analysis.comparable import Group
 from megdet.analysis.rows import RowKey, by_row
 
-COLLAPSED = 0.1
-"""Of the best run's mmAP: a detector that ends below has learned next to nothing, though its loss stayed finite."""
 CONFIDENCE = 0.95
 
 
@@ -86,6 +85,7 @@ class Evidence:
         """`looks`: how often claims are judged, at the most, while seeds are added; the looks share the 5 %."""
         self.group, self.looks = group, looks
         self.rows = by_row(group.runs)
+        self._collapsed = have_collapsed(group.runs)
         self.mmAP = Measure("mmAP", group.runs["mmAP"])
         """COCO AP in percent after the last epoch, of the runs that have finished."""
 
@@ -95,9 +95,9 @@ class Evidence:
         return runs[(runs["status"] == "diverged") | ((runs["status"] == "finished") & runs["mmAP"].notna())]
 
     def failed(self, key: RowKey) -> pd.DataFrame:
-        """Those that diverged, or collapsed: ended below COLLAPSED of the best run's mmAP."""
-        ended, best = self.ended(key), self.mmAP.values.max()
-        return ended[(ended["status"] == "diverged") | (ended["mmAP"] < COLLAPSED * best)]
+        """Those that diverged, or collapsed (`have_collapsed`)."""
+        ended = self.ended(key)
+        return ended[(ended["status"] == "diverged") | self._collapsed[ended.index]]
 
     def sample(self, key: RowKey, measure: Measure) -> Sample | None:
         """What the row's runs have of `measure`; None where no run has any."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from megdet.analysis.collapsed import have_collapsed
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.style import dress, entitle, legend_below, line_style, new_figure
 from megdet.analysis.paper import paper_rows
@@ -31,14 +32,22 @@ Values = dict[int, dict[int, list[float]]]
 
 
 def draw(group: Group) -> Figure | None:
-    """Ours and the paper's in a panel each, a line per batch; None where no run with BN has finished."""
-    ours: Values = {}
+    """Ours and the paper's in a panel each, a line per batch; None where no run with BN has finished.
+
+    Rows of which a run collapsed are named at the foot, unless all are: their points would hide all other differences.
+    """
     shown = group.runs[group.runs["mmAP"].notna()]
     rows = {key: runs for key, runs in by_row(shown).items() if key[1] > 0 and key[2:] == ("normal", 1.0)}
-    for (batch, bn_size, _, _), runs in rows.items():
-        ours.setdefault(batch, {})[bn_size] = list(runs["mmAP"])
-    if not ours:
+    if not rows:
         return None
+    collapsed = have_collapsed(group.runs)
+    lost = [key for key, runs in rows.items() if collapsed[runs.index].any()]
+    if len(lost) == len(rows):
+        lost = []
+    ours: Values = {}
+    below: Values = {}
+    for key, runs in rows.items():
+        (below if key in lost else ours).setdefault(key[0], {})[key[1]] = list(runs["mmAP"])
     theirs: Values = {}
     for row in paper_rows("table3"):
         if row.key[1] > 0 and row.key[2] == "normal" and row.mmAP is not None:
@@ -47,12 +56,15 @@ def draw(group: Group) -> Figure | None:
     figure = new_figure(8, 4.2)
     ours_axes, paper_axes = figure.subplots(1, 2, sharey=group.is_like_the_paper)
     _draw(ours_axes, ours, labels, title="ours")
+    _name_at_the_foot(ours_axes, below)
     _draw(paper_axes, theirs, labels, title="paper")
     legend_below(figure, paper_axes, ours_axes)
     title = (
         "Accuracy against BN size under the normal schedule, mean over seeds; whiskers: standard deviation over seeds; "
         "points about a tick are of its BN size"
     )
+    if below:
+        title += "; at the foot: rows of which a run ended below a tenth of the best"
     entitle(figure, title, group, pd.concat(rows.values()))
     return figure
 
@@ -83,6 +95,19 @@ def _draw(axes: Axes, values: Values, labels: Mapping[int, str], *, title: str) 
         axes.set_ylim(low - lacking / 2, high + lacking / 2)
     axes.set_title(title, fontsize=9)
     dress(axes)
+
+
+def _name_at_the_foot(axes: Axes, below: Values) -> None:
+    """Arrows down at the BN sizes of rows that lie below the axis, with batch and mmAP."""
+    at_size: dict[int, list[str]] = {}
+    for batch, by_size in sorted(below.items()):
+        for size, mmAPs in by_size.items():
+            at_size.setdefault(size, []).append(f"batch {batch}: {fmean(mmAPs):.1f}")
+    for size, texts in at_size.items():
+        axes.annotate(
+            "\n".join(texts), (size, 0), xycoords=("data", "axes fraction"), xytext=(0, 16), textcoords="offset points",
+            ha="center", fontsize=7, arrowprops={"arrowstyle": "->"},
+        )  # fmt: skip
 
 
 def _steps_aside(values: Values, batch: int, size: int) -> float:

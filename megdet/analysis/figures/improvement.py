@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from megdet.analysis.collapsed import have_collapsed
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.bars import FAILED, Bar, Length, draw_bars
 from megdet.analysis.figures.style import entitle, seeds_label
@@ -26,6 +27,7 @@ NAME = "improvement"
 def draw(group: Group) -> Figure | None:
     """A bar for each row that has finished or diverged; None without two that finished, one of them the baseline.
 
+    Rows of which a run collapsed have a text instead: their bars would hide all others.
     Where 16-base was not run, the frozen run of the smallest batch stands in for it (the title says so), and nothing
     but the rows' order can be held against the paper's bars, which are over 16-base.
     """
@@ -37,10 +39,12 @@ def draw(group: Group) -> Figure | None:
         return None
     printed = {row.key: row.mmAP for row in paper_rows("table2", "table3")}
     theirs = {key: _gain([mmAP], [printed[BASE] or 0]) if mmAP else FAILED for key, mmAP in printed.items()}
+    collapsed = have_collapsed(group.runs)
+    lost = {key for key, runs in rows.items() if collapsed[runs.index].any()}
     bars = [
         Bar(
             row_name(key) + seeds_label(runs),
-            ours=_gain(ours[key], ours[base]) if key in ours else Length(0.0, "diverged"),
+            ours=_ours(ours.get(key), ours[base], collapsed=key in lost),
             theirs=theirs.get(key),
         )
         for key, runs in rows.items()
@@ -56,8 +60,16 @@ def draw(group: Group) -> Figure | None:
     numbers = f"({fmean(ours[base]):.1f} %{seeds}; paper: 16-base, {printed[BASE]:.1f} %)"
     about = f"Improvement of mmAP, mean over seeds, over {row_name(base)} {numbers}"
     about += "; whiskers, and the band for the baseline: standard deviation over seeds"
+    if lost - {base}:
+        about += "; collapsed: a run ended below a tenth of the best"
     entitle(figure, about, group, ended)
     return figure
+
+
+def _ours(mmAPs: Sequence[float] | None, base: Sequence[float], *, collapsed: bool) -> Length:
+    if mmAPs is None:
+        return Length(0.0, "diverged")
+    return Length(0.0, f"collapsed ({fmean(mmAPs):.1f} %)") if collapsed else _gain(mmAPs, base)
 
 
 def _gain(mmAPs: Sequence[float], base: Sequence[float]) -> Length:
