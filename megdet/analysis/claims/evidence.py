@@ -24,6 +24,8 @@ class Measure:
     name: str
     values: pd.Series
     """By run; runs that have none may be left out."""
+    of_accuracy: bool = True
+    """Whether runs that failed have less of it."""
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def _ratio(evidence: Evidence, number: str, epoch: int) -> Measure:
     epochs = evidence.group.epochs
     own = evidence.group.runs["schedule.epochs"].map(lambda last: epoch_beside(epoch, int(last)))
     here = epochs[epochs["epoch"] == epochs["run"].map(own)].set_index("run")
-    return Measure(f"{number} at {epoch}", here.reindex(columns=[number])[number])
+    return Measure(f"{number} at {epoch}", here.reindex(columns=[number])[number], of_accuracy=False)
 
 
 def _falls_as_1_over_k(evidence: Evidence) -> Iterator[Finding]:

@@ -22,7 +22,8 @@ COLUMNS = (
 LEGEND = (
     "±: half-width of the 95 % confidence interval of a difference of means over seeds (Student's t, Bonferroni within "
     "the claim), from the standard deviation pooled over the rows that the claim "
-    "compares, those with failed runs left out; where no such row has two seeds, nothing can be said of a difference. "
+    "compares, those with failed runs left out: such a row is below any without. Where no row has two seeds, nothing "
+    "can be said of a difference. "
     "Ratios are in percent, the rest in mmAP. undecided: the interval holds what is claimed and its opposite; with so "
     "many seeds it would not, were difference and deviation the same. failed: diverged, or ended below a tenth of the "
     "best run's mmAP. The "

@@ -4,6 +4,9 @@ The difference of two rows has a confidence interval: from the standard deviatio
 compares, and for all its comparisons together. A comparison bears the claim out where the whole interval lies on the
 claim's side. It speaks against the claim where the whole interval lies on the other side, or does not reach the paper's
 own difference. Else it is undecided, and says how many seeds would decide.
+
+A row of which a run failed has no such interval: its mean is that of two kinds of runs, and how far they are apart is
+not known from other rows. It is below any row without failed runs; of more than that it says nothing.
 """
 
 from __future__ import annotations
@@ -60,19 +63,26 @@ class Comparison:
 
     def finding(self, spread: Spread | None, among: int) -> Finding:
         """What it says of a claim that rests on `among` comparisons of rows with this spread."""
-        signed_text = signed(decimals(self.digits))
-        printed = "" if self.paper is None else f" (paper {signed_text([self.paper])})"
-        why = f"{self.names}: {signed_text([self._difference])}"
         if spread is None:
-            return Finding(None, f"{why}{printed}, two seeds would say how far chance reaches", hidden=True)
+            return Finding(None, f"{self.told}, two seeds would say how far chance reaches", hidden=True)
         reach = spread.reach(self.more, self.less, among=among * self.looks)
-        why += f" ± {reach:.{self.digits}f}{printed}"
+        why = self._told(f" ± {reach:.{self.digits}f}")
         if self._difference - reach > self.bar:
             return Finding(True, why)
         if self._difference + reach < self._claimed:
             return Finding(False, why)
         seeds = self._seeds_that_decide(spread, among)
         return Finding(None, why + (f", about {seeds} seeds of each would decide" if seeds else ""), hidden=True)
+
+    @property
+    def told(self) -> str:
+        """The difference beside the paper's, without an interval."""
+        return self._told("")
+
+    def _told(self, interval: str) -> str:
+        signed_text = signed(decimals(self.digits))
+        printed = "" if self.paper is None else f" (paper {signed_text([self.paper])})"
+        return f"{self.names}: {signed_text([self._difference])}{interval}{printed}"
 
     @property
     def _difference(self) -> float:
@@ -138,9 +148,10 @@ def greater(
     larger, smaller = evidence.sample(more, measure), evidence.sample(less, measure)
     if larger is None or smaller is None:
         return _not_run(evidence, more, less)
-    return Comparison(
+    compared = Comparison(
         f"{first} against {second}", measure.name, larger, smaller, paper, digits=digits, looks=evidence.looks
     )
+    return _unless_failed(compared, measure, more, less)
 
 
 def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> Finding | Comparison:
@@ -148,8 +159,9 @@ def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> F
     own, other = (evidence.sample(each, evidence.mmAP) for each in (key, than))
     if own is None or other is None:
         return _not_run(evidence, key, than)
-    names, measure = f"{row_name(key)} against {row_name(than)}", evidence.mmAP.name
-    return Comparison(names, measure, own, other, paper, bar=-LEVEL, looks=evidence.looks)
+    names, measure = f"{row_name(key)} against {row_name(than)}", evidence.mmAP
+    compared = Comparison(names, measure.name, own, other, paper, bar=-LEVEL, looks=evidence.looks)
+    return _unless_failed(compared, measure, key, than)
 
 
 def fails(evidence: Evidence, key: RowKey) -> Finding:
@@ -171,6 +183,15 @@ def converges(evidence: Evidence, keys: Sequence[RowKey]) -> Finding:
     why = f"none of {sum(ended.values())} runs failed"
     why += f", {len(missing)} of {len(keys)} rows not run" if missing else ""
     return Finding(None if missing else True, why)
+
+
+def _unless_failed(compared: Comparison, measure: Measure, more: RowKey, less: RowKey) -> Finding | Comparison:
+    """The comparison of two rows; where runs of one failed, what that alone says."""
+    failed = [key for key, sample in ((more, compared.more), (less, compared.less)) if sample.failed]
+    if not failed:
+        return compared
+    why = f"{compared.told}, runs of {' and of '.join(map(row_name, failed))} failed"
+    return Finding(failed == [less] if len(failed) == 1 and measure.of_accuracy else None, why)
 
 
 def _spread(measure: str, compared: Sequence[Comparison]) -> Spread | None:
