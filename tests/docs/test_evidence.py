@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from statistics import fmean
 
 import pytest
 
@@ -22,6 +24,18 @@ def test_a_table_on_the_page_is_that_of_the_records(command: str) -> None:
 def test_the_page_has_tables() -> None:
     """So that what compares them cannot come to compare nothing."""
     assert [command.split()[1] for command in ON_PAGE] == ["2", "3", "1", "claims", "variance", "bn"]
+
+
+def test_the_runs_on_images_seen_once_are_those_of_their_records() -> None:
+    rows = re.findall(r"^\| (16[^|]*) \| ([\d. |]+) \|$", PAGE.read_text().partition("comes twice")[2], re.MULTILINE)
+    assert [name for name, _ in rows[:2]] == ["16-base", "16, BN 16"]
+    for (_, cells), prefix in zip(rows[:2], ("b16-bn0", "b16-bn16"), strict=True):
+        journals = sorted((ROOT / "docs" / "evidence-once").glob(f"{prefix}-once-s*/metrics.jsonl"))
+        lines = [json.loads(line) for path in journals for line in path.read_text().splitlines()]
+        recorded = [line["mmAP"] for line in lines if line["kind"] == "epoch"]
+        *seeds, mean = [float(cell) for cell in cells.split("|") if cell.strip()]
+        assert seeds == [round(mmAP, 1) for mmAP in recorded]
+        assert mean == round(fmean(recorded), 1)
 
 
 def test_the_rows_in_readme_are_those_of_the_page() -> None:
