@@ -191,7 +191,7 @@ def test_files_in_conf_of_the_current_folder_add_options(tmp_path: Path) -> None
     assert "batch 32 = gpus 8 x images_per_gpu 4" in done.stdout and "lr 0.02," in done.stdout, done.stdout
     swept = launch(tmp_path, "-m", "cluster=mine,paper", "sweep.dry_run=true")
     assert "1 new, 1 repeated" in swept.stdout, swept.stdout + swept.stderr
-    assert "  local, mine, paper, slurm\n" in launch(tmp_path, "--help").stdout
+    assert re.search(r"^  cluster +local, mine, paper, slurm$", launch(tmp_path, "--help").stdout, re.MULTILINE)
     completed = launch(tmp_path, "-sc", "query=bash", COMP_LINE="python launch.py cluster=m")
     assert completed.stdout == "cluster=mine\n" and completed.stderr == ""
     mistyped = launch(tmp_path, "cluster=mime")

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
+from megdet.analysis.cells import decimals
 from megdet.data import digits
 from megdet.data.generated import categories_of, painter_of, write_split
 from megdet.data.known import SEED
@@ -69,6 +70,11 @@ def trained_on_digits(path: Path) -> TrainedRun:
     return run
 
 
+def _cell(values: Sequence[float | None]) -> str:
+    measured = [value for value in values if value is not None]
+    return decimals(1)(measured) if measured else "-"
+
+
 def main() -> int:
     """Print the table; the exit code."""
     parser = argparse.ArgumentParser(
@@ -95,13 +101,11 @@ def main() -> int:
     first = Column("mmAP on images with", no_wrap=True)
     table = Table(first, *SETS, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name, scores in found.items():
-        table.add_row(name, *("-" if value is None else f"{value:.1f}" for value in scores.values()))
+        table.add_row(name, *(_cell([value]) for value in scores.values()))
     if len(runs) > 1:
-        columns = [[v for scores in found.values() if (v := scores[name]) is not None] for name in SETS]
         table.add_section()
         table.add_row(
-            "mean ± standard deviation",
-            *(f"{statistics.mean(c):.1f} ± {statistics.stdev(c):.1f}" if len(c) > 1 else "-" for c in columns),
+            "mean ± standard deviation", *(_cell([scores[name] for scores in found.values()]) for name in SETS)
         )
     Console().print(table)
     return 0

@@ -64,9 +64,9 @@ class Comparison:
     def finding(self, spread: Spread | None, among: int) -> Finding:
         """What it says of a claim that rests on `among` comparisons of rows with this spread."""
         if spread is None:
-            return Finding(None, f"{self.told}, two seeds would say how far chance reaches", hidden=True)
+            return Finding(None, f"{self.told()}, two seeds would say how far chance reaches", hidden=True)
         reach = spread.reach(self.more, self.less, among=among * self.looks)
-        why = self._told(f" ± {reach:.{self.digits}f}")
+        why = self.told(f" ± {reach:.{self.digits}f}")
         if self._difference - reach > self.bar:
             return Finding(True, why)
         if self._difference + reach < self._claimed:
@@ -74,12 +74,8 @@ class Comparison:
         seeds = self._seeds_that_decide(spread, among)
         return Finding(None, why + (f", about {seeds} seeds of each would decide" if seeds else ""), hidden=True)
 
-    @property
-    def told(self) -> str:
-        """The difference beside the paper's, without an interval."""
-        return self._told("")
-
-    def _told(self, interval: str) -> str:
+    def told(self, interval: str = "") -> str:
+        """The difference with its interval, beside the paper's."""
         signed_text = signed(decimals(self.digits))
         printed = "" if self.paper is None else f" (paper {signed_text([self.paper])})"
         return f"{self.names}: {signed_text([self._difference])}{interval}{printed}"
@@ -190,7 +186,7 @@ def _unless_failed(compared: Comparison, measure: Measure, more: RowKey, less: R
     failed = [key for key, sample in ((more, compared.more), (less, compared.less)) if sample.failed]
     if not failed:
         return compared
-    why = f"{compared.told}, runs of {' and of '.join(map(row_name, failed))} failed"
+    why = f"{compared.told()}, runs of {' and of '.join(map(row_name, failed))} failed"
     return Finding(failed == [less] if len(failed) == 1 and measure.of_accuracy else None, why)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from megdet.analysis.collapsed import have_collapsed
+from megdet.analysis.collapsed import rows_with_collapsed
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.style import dress, entitle, legend_below, line_style, new_figure
 from megdet.analysis.paper import paper_rows
@@ -40,10 +40,9 @@ def draw(group: Group) -> Figure | None:
     rows = {key: runs for key, runs in by_row(shown).items() if key[1] > 0 and key[2:] == ("normal", 1.0)}
     if not rows:
         return None
-    collapsed = have_collapsed(group.runs)
-    lost = [key for key, runs in rows.items() if collapsed[runs.index].any()]
+    lost = rows_with_collapsed(rows, group.runs)
     if len(lost) == len(rows):
-        lost = []
+        lost = set()
     ours: Values = {}
     below: Values = {}
     for key, runs in rows.items():

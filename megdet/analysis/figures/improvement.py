@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from megdet.analysis.collapsed import have_collapsed
+from megdet.analysis.collapsed import rows_with_collapsed
 from megdet.analysis.comparable import Group
 from megdet.analysis.figures.bars import FAILED, Bar, Length, draw_bars
 from megdet.analysis.figures.style import entitle, seeds_label
@@ -39,8 +39,7 @@ def draw(group: Group) -> Figure | None:
         return None
     printed = {row.key: row.mmAP for row in paper_rows("table2", "table3")}
     theirs = {key: _gain([mmAP], [printed[BASE] or 0]) if mmAP else FAILED for key, mmAP in printed.items()}
-    collapsed = have_collapsed(group.runs)
-    lost = {key for key, runs in rows.items() if collapsed[runs.index].any()}
+    lost = rows_with_collapsed(rows, group.runs)
     bars = [
         Bar(
             row_name(key) + seeds_label(runs),
