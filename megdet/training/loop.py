@@ -125,15 +125,17 @@ def accumulate_gradients(
 ) -> None:
     """Leave the gradient of the mean loss over the `batch` images of all ranks in `.grad`, the same on all ranks.
 
-    What the detector reports of each pass is added to `sums`, and `after_pass()` is called after its backward.
+    What the detector reports is added to `sums`, and `after_pass()` is called after the backwards of a pass: one, or
+    several where its images are padded to different sizes.
     """
-    image_batches = step.image_batches
+    last = step.image_batches[-1]
     # DDP averages over ranks what is to be summed over them.
     scale = dist.get_world_size() / batch
-    for images in image_batches:
-        # Gradients cross the GPUs once per step, with the last backward.
-        with nullcontext() if images is image_batches[-1] else model.no_sync():
-            sums.add(_backward(model, images, scale=scale, device=device, bf16=bf16))
+    for image_batches in step.passes:
+        for images in image_batches:
+            # Gradients cross the GPUs once per step, with the last backward.
+            with nullcontext() if images is last else model.no_sync():
+                sums.add(_backward(model, images, scale=scale, device=device, bf16=bf16))
         if after_pass:
             after_pass()
 

@@ -143,8 +143,10 @@ class StepGradients:
 
     def _listener(self, parameter: nn.Parameter) -> Callable[[Tensor], None]:
         def hear(gradient: Tensor) -> None:
+            # A pass has several backwards where its images are padded to different sizes.
+            before = self._heard.get(parameter)
             # A copy: what is handed on may be taken as it is, and added to in the next pass.
-            self._heard[parameter] = gradient.detach().clone()
+            self._heard[parameter] = gradient.detach().clone() if before is None else before + gradient.detach()
 
         return hear
 

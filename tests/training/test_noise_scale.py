@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megdet.data.batch import TrainingStep
 from megdet.training.distributed import bn_group_of
 from megdet.training.divergence import LossWatch
 from megdet.training.loop import data_parallel, train_epoch
@@ -93,10 +95,25 @@ def test_one_gradient_a_step_is_refused() -> None:
         NoiseMeter(torch.nn.Linear(1, 1), every=1, batch=8, gradients=1)
 
 
+def unchanged(step: TrainingStep) -> TrainingStep:
+    return step
+
+
+def cut_in_two(step: TrainingStep) -> TrainingStep:
+    """As the loader does where the images of a pass are padded to two sizes."""
+    return TrainingStep([[images.part(0, 3), images.part(3, len(images))] for [images] in step.passes])
+
+
 def measured_steps(
-    root: Path, bn_size: int, images_per_gpu: int, accumulation: int, sublinear: bool, measure: bool
+    root: Path,
+    bn_size: int,
+    images_per_gpu: int,
+    accumulation: int,
+    sublinear: bool,
+    measure: bool,
+    change: Callable[[TrainingStep], TrainingStep] = unchanged,
 ) -> tuple[dict[str, Tensor], list[Step]]:
-    """The weights after some steps, and what each step said."""
+    """The weights after some steps, and what each step said; `change` is what is made of each before."""
     bn_group = max(1, bn_size // images_per_gpu)
     detector = tiny_detector(bn_size=bn_size, bn_group=bn_group, sublinear=sublinear)
     loader = tiny_loader(root, batch=BATCH, bn_size=bn_size, images_per_gpu=images_per_gpu, accumulation=accumulation)
@@ -112,7 +129,7 @@ def measured_steps(
     steps: list[Step] = []
     train_epoch(
         model,
-        islice(loader.epoch(0), STEPS),
+        map(change, islice(loader.epoch(0), STEPS)),
         optimizer=torch.optim.SGD(detector.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4),
         lr_at=lambda step: 0.02 * (step + 1),
         first_step=0,
@@ -162,6 +179,15 @@ def test_layouts_that_have_the_same_bn_batches_measure_the_same(
                 size = abs(sample.signal) + sample.variance / 4  # the norms that both are differences of
                 assert found.noise[module].variance == pytest.approx(sample.variance, abs=1e-3 * size), module
                 assert found.noise[module].signal == pytest.approx(sample.signal, abs=1e-3 * size), module
+
+
+def test_a_pass_of_images_padded_to_two_sizes_is_one_gradient(shapes_root: Path) -> None:
+    [(_, whole)], [(_, cut)] = (
+        run_ranks(1, measured_steps, shapes_root, 0, 4, 2, False, True, change) for change in (unchanged, cut_in_two)
+    )
+    for found, wanted in zip(cut, whole, strict=True):
+        assert found.noise[ALL].variance == pytest.approx(wanted.noise[ALL].variance, rel=1e-4)
+        assert found.noise[ALL].signal == pytest.approx(wanted.noise[ALL].signal, rel=1e-3)
 
 
 @pytest.mark.parametrize(("bn_size", "sublinear"), [(4, False), (4, True), (0, False)])
