@@ -18,6 +18,11 @@ def have_collapsed(runs: pd.DataFrame) -> pd.Series:
     return finished < COLLAPSED * runs["mmAP"].max()
 
 
+def have_failed(runs: pd.DataFrame) -> pd.Series:
+    """Of each of these comparable runs, whether it diverged or collapsed."""
+    return (runs["status"] == "diverged") | have_collapsed(runs)
+
+
 def rows_with_collapsed(rows: Mapping[RowKey, pd.DataFrame], among: pd.DataFrame) -> set[RowKey]:
     """Those of the rows of which a run has collapsed, by the best run `among` all that are comparable."""
     collapsed = have_collapsed(among)

@@ -75,7 +75,8 @@ def run_with_seeds(
         rows = _rows(over)
         questions = _ask(over, rows, looks)
         open_ones = [question for question in questions if question.rows]
-        say(f"look {look} of {looks}: {len(questions) - len(open_ones)} of {len(questions)} answered")
+        answered = sum(bool(question.answer) for question in questions)
+        say(f"look {look} of {looks}: {answered} of {len(questions)} answered")
         if look == looks or not open_ones:
             break
         candidates = _planned([_with_seed(one, first + look + FIRST_SEEDS - 1) for one in asked], launcher)
@@ -157,17 +158,20 @@ def _ask(points: Sequence[Point], rows: Mapping[str, str], looks: int) -> list[Q
     plans = [point.plan for point in points if point.plan]
     found = load_runs(plans[0].config.runs_dir)
     found = found.where(found.runs["run_id"].isin([plan.run_id for plan in plans]))
-    return questions_of(found, rows, looks=looks, measure=_measure(plans[0].config.sweep.rows))
+    measure, is_better_up = _measure(plans[0].config.sweep.rows)
+    return questions_of(found, rows, looks=looks, measure=measure, of_accuracy=is_better_up)
 
 
-def _measure(rows: str | None) -> str:
-    """What rows are compared by where no claim compares them: the first number of a sweep file that has a better."""
+def _measure(rows: str | None) -> tuple[str, bool]:
+    """What rows are compared by where no claim compares them, and whether more of it is better: the first number of a
+    sweep file that has a better."""
     from megdet.analysis.table_spec import read_spec
 
     if rows is not None:
         with suppress(UserError, StopIteration):  # it has rows to run alone
-            return next(measure.number for measure in read_spec(path_of_rows(rows)).measures if measure.better)
-    return "mmAP"
+            measure = next(measure for measure in read_spec(path_of_rows(rows)).measures if measure.better)
+            return measure.number, measure.better == "up"
+    return "mmAP", True
 
 
 def _within_budget(

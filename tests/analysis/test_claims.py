@@ -107,23 +107,26 @@ def test_a_row_with_failed_runs_is_below_any_without_and_has_no_interval_of_othe
     """Others' spread is not its own: of these runs of B one ends at 2, one at 12, and A's differ by 0.2."""
     other: RowKey = (32, 32, "normal", 1.0)
     evidence = evidence_of({A: [40.0, 40.2], B: [2.0, 12.0], other: [1.0, 3.0]})
-    for finding, holds in (
+    spread = pooled([Sample(A, (40.0, 40.2), failed=False)])
+    ratio = replace(evidence.mmAP, of_accuracy=False)
+    for compared, holds in (
         (greater(evidence, A, B, paper=0.8), True),
         (greater(evidence, B, A, paper=0.8), False),
         (no_less(evidence, B, A, paper=0.0), False),
         (no_less(evidence, A, B, paper=0.0), True),
         (greater(evidence, B, other, paper=0.8), None),
-        (greater(evidence, A, B, paper=0.8, measure=replace(evidence.mmAP, of_accuracy=False)), None),
+        (greater(evidence, A, B, paper=0.8, measure=ratio), None),
     ):
-        assert isinstance(finding, Finding) and finding.holds is holds and not finding.hidden, finding.why
+        assert isinstance(compared, Comparison)
+        finding = compared.finding(spread, among=1)
+        assert finding.holds is holds and not finding.hidden, finding.why
         assert "±" not in finding.why
-    found = greater(evidence, B, other, paper=0.8)
-    assert isinstance(found, Finding)
-    assert found.why.endswith("+5.0 (paper +0.8), runs of 16, BN 16 and of 32, BN 32 failed")
+    both = greater(evidence, B, other, paper=0.8)
+    assert isinstance(both, Comparison)
+    why = both.finding(spread, among=1).why
+    assert why.endswith("+5.0 (paper +0.8), runs of 16, BN 16 and of 32, BN 32 failed")
     # Samples with failed runs in nothing but a ratio: no verdict on what the ratio says of training.
-    assert judged(greater(evidence, A, B, paper=0.8, measure=replace(evidence.mmAP, of_accuracy=False))) is (
-        Mark.NOT_TESTABLE
-    )
+    assert judged(greater(evidence, A, B, paper=0.8, measure=ratio)) is Mark.NOT_TESTABLE
 
 
 def test_rows_that_a_claim_does_not_compare_say_nothing_of_its_chance() -> None:

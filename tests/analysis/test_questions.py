@@ -95,6 +95,23 @@ def test_rows_of_no_claim_are_compared_with_the_first() -> None:
     assert found[0].rows == (str(same), str(first))
 
 
+def test_a_row_with_failed_runs_is_less_whatever_its_other_runs_have_and_hides_no_other_row() -> None:
+    first, other, third = (16, 12, "normal", 1.0), (16, 8, "normal", 1.0), (16, 4, "normal", 1.0)
+    base = [run_of(first, mmAP, seed=seed) for seed, mmAP in enumerate((30.0, 30.2, 30.1))]
+    diverged = [run_of(other, None, seed=seed, status="diverged") for seed in range(1, 5)]
+    frames = group_of([*base, run_of(other, 36.5, seed=0), *diverged]).frames
+    [question] = questions_of(frames, {str(first): "a", str(other): "b"}, looks=4, measure="mmAP")
+    assert (question.answer, question.rows) == ("less", ()) and "±" not in question.why
+    # Of a number that is no accuracy it says nothing, and more seeds would not either.
+    [question] = questions_of(frames, {str(first): "a", str(other): "b"}, looks=4, measure="mmAP", of_accuracy=False)
+    assert (question.answer, question.rows) == ("", ())
+    values: dict[RowKey, Sequence[float]] = {first: [30.0, 30.2, 30.1], other: [33.0, 33.1, 33.2]}
+    [alone] = ask(values, looks=4)
+    beside, collapsed = ask({**values, third: [31.0, 0.2, 0.3]}, looks=4)
+    assert (alone.answer, beside.answer, collapsed.answer) == ("more", "more", "less")
+    assert beside.why == alone.why
+
+
 def test_each_look_has_to_be_surer_the_more_looks_there_may_be() -> None:
     first, other = (16, 12, "normal", 1.0), (16, 8, "normal", 1.0)
     # The deviation is sqrt 2 on two degrees of freedom, the error sqrt 2 as well: 8 is beyond 4.303 sqrt 2 = 6.1 (5 %),

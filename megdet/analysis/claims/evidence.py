@@ -10,9 +10,9 @@ from statistics import fmean
 import pandas as pd
 from scipy.special import stdtrit
 
-from megdet.analysis.collapsed import have_collapsed
+from megdet.analysis.collapsed import have_failed
 from megdet.analysis.comparable import Group
-from megdet.analysis.rows import RowKey, by_row
+from megdet.analysis.rows import RowKey, by_row, row_name
 
 CONFIDENCE = 0.95
 
@@ -37,6 +37,10 @@ class Sample:
     values: tuple[float, ...]
     failed: bool
     """Whether a run of the row failed."""
+
+    @property
+    def name(self) -> str:
+        return self.key if isinstance(self.key, str) else row_name(self.key)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Evidence:
         """`looks`: how often claims are judged, at the most, while seeds are added; the looks share the 5 %."""
         self.group, self.looks = group, looks
         self.rows = by_row(group.runs)
-        self._collapsed = have_collapsed(group.runs)
+        self._failed = have_failed(group.runs)
         self.mmAP = Measure("mmAP", group.runs["mmAP"])
         """COCO AP in percent after the last epoch, of the runs that have finished."""
 
@@ -97,9 +101,9 @@ class Evidence:
         return runs[(runs["status"] == "diverged") | ((runs["status"] == "finished") & runs["mmAP"].notna())]
 
     def failed(self, key: RowKey) -> pd.DataFrame:
-        """Those that diverged, or collapsed (`have_collapsed`)."""
+        """Those that diverged or collapsed (`have_failed`)."""
         ended = self.ended(key)
-        return ended[(ended["status"] == "diverged") | self._collapsed[ended.index]]
+        return ended[self._failed[ended.index]]
 
     def sample(self, key: RowKey, measure: Measure) -> Sample | None:
         """What the row's runs have of `measure`; None where no run has any."""

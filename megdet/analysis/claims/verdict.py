@@ -60,9 +60,19 @@ class Comparison:
     digits: int = 1
     looks: int = 1
     """That share the 5 %, as of `Evidence`."""
+    of_accuracy: bool = True
+    """As of `Measure`."""
+
+    @property
+    def failed(self) -> list[Sample]:
+        """Those of the two rows of which a run failed; where there is one, chance has no part in what is found."""
+        return [sample for sample in (self.more, self.less) if sample.failed]
 
     def finding(self, spread: Spread | None, among: int) -> Finding:
         """What it says of a claim that rests on `among` comparisons of rows with this spread."""
+        if self.failed:
+            why = f"{self.told()}, runs of {' and of '.join(sample.name for sample in self.failed)} failed"
+            return Finding(self.less.failed if len(self.failed) == 1 and self.of_accuracy else None, why)
         if spread is None:
             return Finding(None, f"{self.told()}, two seeds would say how far chance reaches", hidden=True)
         reach = spread.reach(self.more, self.less, among=among * self.looks)
@@ -110,9 +120,9 @@ def verdict(evidence: Sequence[Finding | Comparison], *, missing: str = "") -> V
     """A claim is reproduced where all evidence bears it out, and not where any speaks against it."""
     compared = [each for each in evidence if isinstance(each, Comparison)]
     spreads = {each.measure: _spread(each.measure, compared) for each in compared}
+    among = sum(not each.failed for each in compared)
     findings = [
-        each.finding(spreads[each.measure], len(compared)) if isinstance(each, Comparison) else each
-        for each in evidence
+        each.finding(spreads[each.measure], among) if isinstance(each, Comparison) else each for each in evidence
     ]
     why = "; ".join(dict.fromkeys(finding.why for finding in findings if finding.why)) or missing
     if any(finding.holds is False for finding in findings):
@@ -144,10 +154,16 @@ def greater(
     larger, smaller = evidence.sample(more, measure), evidence.sample(less, measure)
     if larger is None or smaller is None:
         return _not_run(evidence, more, less)
-    compared = Comparison(
-        f"{first} against {second}", measure.name, larger, smaller, paper, digits=digits, looks=evidence.looks
+    return Comparison(
+        f"{first} against {second}",
+        measure.name,
+        larger,
+        smaller,
+        paper,
+        digits=digits,
+        looks=evidence.looks,
+        of_accuracy=measure.of_accuracy,
     )
-    return _unless_failed(compared, measure, more, less)
 
 
 def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> Finding | Comparison:
@@ -155,9 +171,8 @@ def no_less(evidence: Evidence, key: RowKey, than: RowKey, *, paper: float) -> F
     own, other = (evidence.sample(each, evidence.mmAP) for each in (key, than))
     if own is None or other is None:
         return _not_run(evidence, key, than)
-    names, measure = f"{row_name(key)} against {row_name(than)}", evidence.mmAP
-    compared = Comparison(names, measure.name, own, other, paper, bar=-LEVEL, looks=evidence.looks)
-    return _unless_failed(compared, measure, key, than)
+    names = f"{row_name(key)} against {row_name(than)}"
+    return Comparison(names, evidence.mmAP.name, own, other, paper, bar=-LEVEL, looks=evidence.looks)
 
 
 def fails(evidence: Evidence, key: RowKey) -> Finding:
@@ -179,15 +194,6 @@ def converges(evidence: Evidence, keys: Sequence[RowKey]) -> Finding:
     why = f"none of {sum(ended.values())} runs failed"
     why += f", {len(missing)} of {len(keys)} rows not run" if missing else ""
     return Finding(None if missing else True, why)
-
-
-def _unless_failed(compared: Comparison, measure: Measure, more: RowKey, less: RowKey) -> Finding | Comparison:
-    """The comparison of two rows; where runs of one failed, what that alone says."""
-    failed = [key for key, sample in ((more, compared.more), (less, compared.less)) if sample.failed]
-    if not failed:
-        return compared
-    why = f"{compared.told()}, runs of {' and of '.join(map(row_name, failed))} failed"
-    return Finding(failed == [less] if len(failed) == 1 and measure.of_accuracy else None, why)
 
 
 def _spread(measure: str, compared: Sequence[Comparison]) -> Spread | None:
