@@ -1,7 +1,7 @@
 """A canary: some steps and one evaluation batch of a run, in a short job of its own, before many hours are spent.
 
 One stands for all runs that use a machine alike: the same layout, model and data. Seed, schedule and learning rate
-make no difference to that.
+make no difference to that. It runs the same copy of the code.
 """
 
 from __future__ import annotations
@@ -59,11 +59,13 @@ def failed_canary(folder: RunFolder) -> RunFolder | None:
 
 def _shape_of(plan: Plan) -> str:
     """What decides whether a run fits, finds what it needs, and how long a step takes."""
-    config = plan.config
-    own_parts = (config.optimizer.name, config.optimizer.custom, config.schedule.custom)
+    config, optimizer = plan.config, plan.config.optimizer
+    of_steps = (optimizer.name, optimizer.custom, optimizer.agvm.interval, config.schedule.custom)
+    # What is held beside weights, gradients and momenta.
+    more = (optimizer.ema_decay is not None, config.noise_scale_every)
     settings = (asdict(part) for part in (config.model, config.data, config.eval, config.cluster))
     return json.dumps(
-        [asdict(plan.layout), config.bn_size, config.precision, config.runs_dir, own_parts, *settings],
+        [asdict(plan.layout), config.bn_size, config.precision, config.runs_dir, of_steps, more, *settings],
         sort_keys=True,
         default=str,
     )
@@ -75,4 +77,4 @@ def _canary_plan(plan: Plan) -> Plan:
     config.tracking.enabled = False
     limit = config.cluster.time_min
     config.cluster.time_min = LONGEST_MIN if limit is None else min(limit, LONGEST_MIN)
-    return make_plan(config, commit=plan.commit, dirty=plan.dirty)
+    return make_plan(config, commit=plan.commit, dirty=plan.dirty, code=plan.code)

@@ -18,7 +18,7 @@ from megdet.config.locations import CHECKOUT, PACKAGE
 from megdet.errors import UserError
 from megdet.planning.code_version import sha256_of_sources, source_files
 from megdet.planning.plan import Plan
-from megdet.runs.run_files import PLAN
+from megdet.runs.run_files import CANARIES, PLAN
 
 CODE = ".code"
 LOCK = ".lock"
@@ -44,8 +44,9 @@ def frozen_code(plan: Plan) -> Path | None:
 
 
 def frozen_folder(runs_dir: str | Path, code: str) -> Path:
-    """Where the copy of a state of the code is."""
-    return Path(runs_dir).resolve() / CODE / code
+    """Where the copy of a state of the code is; canaries have that of the runs which they stand for."""
+    runs = Path(runs_dir).resolve()
+    return (runs.parent if runs.name == CANARIES else runs) / CODE / code
 
 
 def freeze_code(plan: Plan) -> None:

@@ -12,6 +12,7 @@ from megdet.errors import UserError
 from megdet.planning.plan import Plan
 from megdet.runs.canary import Canary, canaries_of
 from megdet.runs.canary_report import CanaryReport
+from megdet.runs.code import frozen_code
 from megdet.runs.folder import folder_of, run_folders
 from megdet.runs.prediction import Prediction, Predictor, check_budget
 from megdet.settings.own_part import TARGET
@@ -40,6 +41,8 @@ def test_runs_that_differ_in_seed_schedule_or_rate_share_a_canary_and_others_do_
         plan(tmp_path, sublinear=True),
         plan(tmp_path, gpus=4),
         plan(tmp_path, optimizer__name="mine", optimizer__custom={TARGET: "my.Lion"}),
+        plan(tmp_path, optimizer__ema_decay=0.9998),
+        plan(tmp_path, noise_scale_every=20),
         plan(tmp_path, data__max_size=1000),
     ]
     canaries = canaries_of([alike[0], *others, *alike[1:]])
@@ -55,6 +58,12 @@ def test_a_canary_is_that_run_in_a_folder_of_its_own_untracked_and_short(tmp_pat
     assert not canary.plan.config.tracking.enabled and canary.plan.config.cluster.time_min == 30
     assert run.config.cluster.time_min is None, "the run itself is as it was"
     assert Plan.from_json(canary.plan.to_json()) == canary.plan
+
+
+def test_a_canary_runs_the_copy_of_the_code_that_its_run_will(tmp_path: Path) -> None:
+    run = replace(plan(tmp_path), code="0123456789ab")
+    [canary] = canaries_of([run])
+    assert frozen_code(canary.plan) == frozen_code(run) == tmp_path / ".code" / "0123456789ab"
 
 
 def test_canaries_are_not_among_the_runs(tmp_path: Path) -> None:
