@@ -67,8 +67,8 @@ def arrays_of(
     forks: dict[str, int] = {}
     for plan, predicted in zip(plans, hours or [None] * len(plans), strict=True):
         resources = Resources.of(plan, hours=predicted)
-        # The one that it goes on from comes before it, if it is among them.
-        forks[plan.run_id] = forks.get(plan.fork.run_id, -1) + 1 if plan.fork else 0
+        # The one that it goes on from comes before it if it is among them, else it is under way.
+        forks[plan.run_id] = forks.get(plan.fork.run_id, 0) + 1 if plan.fork else 0
         for number, known, members in groups:
             if (number, known) == (forks[plan.run_id], resources):
                 members.append(plan)

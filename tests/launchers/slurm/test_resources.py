@@ -43,6 +43,15 @@ def test_runs_that_go_on_from_others_come_after_these(plan_for: PlanFor) -> None
     assert [array.sources for array in arrays] == [(), (first.run_id,), (second.run_id,)]
 
 
+def test_a_run_that_goes_on_from_one_under_way_holds_no_other_back(plan_for: PlanFor) -> None:
+    free, forked = (plan_for(16, 16, seed=seed) for seed in range(2))
+    forked = replace(forked, fork=Fork("b16-bn16-normal-s9-0123abcd", 8))
+    arrays = arrays_of([forked, free], max_array_size=1001)
+    assert [(array.plans, array.sources) for array in arrays] == [
+        ((free,), ()), ((forked,), ("b16-bn16-normal-s9-0123abcd",)),
+    ]  # fmt: skip
+
+
 def test_an_array_is_never_larger_than_slurm_takes(plan_for: PlanFor) -> None:
     arrays = arrays_of([plan_for(16, 16, seed=seed) for seed in range(7)], max_array_size=3)
     assert [len(array.plans) for array in arrays] == [3, 3, 1]
