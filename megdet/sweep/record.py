@@ -80,16 +80,18 @@ def push_sweep(folder: Path) -> bool:
 
 def conclude_sweep(folder: Path) -> None:
     """The launcher is done with a sweep: MLflow gets what it lacks of it, and the user a way to look."""
-    from megdet.tracking.client import browse_hint
+    from megdet.tracking.client import browse_hint, prepare
     from megdet.tracking.mirror import mirror
 
     sweep = Sweep.read(folder)
     is_there = push_sweep(folder) and sweep.uri is not None
-    # What a run could not push in time at its own end; a server that does not answer is not asked for each of them.
-    if is_there and sweep.uri:
-        is_there = all(
-            mirror(run_folder(folder.parents[1], run_id), sweep.uri, sweep.experiment) for run_id in sweep.run_ids
-        )
+    # What a run could not push in time at its own end. A damaged folder keeps none of the others back; a server that
+    # does not answer is not asked for each of them.
+    for run_id in sweep.run_ids:
+        if not (is_there and sweep.uri):
+            break
+        pushed = mirror(run_folder(folder.parents[1], run_id), sweep.uri, sweep.experiment)
+        is_there = pushed or prepare(sweep.uri, sweep.experiment)
     hint = browse_hint(folder) if is_there else ""
     if hint:
         print(hint, flush=True)

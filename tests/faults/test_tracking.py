@@ -78,6 +78,27 @@ def test_concluding_a_sweep_pushes_what_its_runs_could_not(tmp_path: Path) -> No
     assert all(len(store.get_metric_history(run.info.run_id, "mmAP")) == 11 for run in found), "nothing twice"
 
 
+def test_a_damaged_run_keeps_no_other_of_its_sweep_out_of_mlflow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = new_database(tmp_path / "store")
+    runs = tmp_path / "runs"
+    damaged, *others = [fabricate_run(runs, {"seed": seed}) for seed in range(3)]
+    names = [run.name for run in (damaged, *others)]
+    folder = record_sweep(
+        runs, name="a", command="b", run_ids=names, uri=uri, experiment="megdet", settings={"batch": "16"}
+    )
+    assert prepare(uri, "megdet")
+    (damaged / "plan.json").write_text("{")
+    with caplog.at_level(logging.WARNING):
+        conclude_sweep(folder)
+    assert "plan.json" in caplog.text and "mlflow" in capsys.readouterr().out
+    store = MlflowClient(tracking_uri=uri)
+    (experiment,) = [found for found in store.search_experiments() if found.name == "megdet"]
+    found = store.search_runs([experiment.experiment_id], "tags.kind = 'run'")
+    assert sorted(run.data.tags["run_id"] for run in found) == sorted(run.name for run in others)
+
+
 def test_an_error_of_our_own_code_is_logged_with_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
