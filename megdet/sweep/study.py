@@ -132,9 +132,9 @@ def _overrides(trial: Any) -> tuple[str, ...]:
 
 def _check_budget(asked: Sequence[Asked], launcher: Launcher, trials: int) -> None:
     """Hold the study to `sweep.max_gpu_hours`, as if all trials were like the first: none of them is known yet."""
-    limit = asked[0].config.sweep.max_gpu_hours
+    sweep = asked[0].config.sweep
     first = [point.plan for point in plan_points(asked, to_run_here=False, launcher=launcher) if point.plan]
-    check_budget((first * trials)[:trials], limit)
+    check_budget((first * trials)[:trials], sweep.max_gpu_hours, measured_later=sweep.canary)
 
 
 def _tell(study: Study, trials: Sequence[Trial], points: Sequence[Point]) -> bool:

@@ -186,6 +186,9 @@ def test_a_dry_run_shows_the_first_points_and_a_budget_is_for_all_trials(capsys:
     assert not training.rates and "the other trials of 4 depend on the results" in capsys.readouterr().out
     with pytest.raises(UserError, match="nothing is known"):
         study(training, "lr.base=interval(0.005,0.05)", "sweep.max_gpu_hours=1")
+    # A canary of the first run measures it.
+    words = ("sweep.max_gpu_hours=1", "sweep.canary=true", "sweep.dry_run=true")
+    assert study(training, "lr.base=interval(0.005,0.05)", *words) == 0
     with pytest.raises(UserError, match="asks for a table"):
         study(training, "lr.base=interval(0.005,0.05)", "sweep=table3")
 
