@@ -47,11 +47,6 @@ class DataSet:
     facts: DataFacts
 
 
-def inspect_data(data: DataSettings) -> DataFacts:
-    """The facts about the data that a config asks for. Raises UserError."""
-    return read_data(data).facts
-
-
 def read_data(data: DataSettings, *, masks: bool = False) -> DataSet:
     """Read and check the data that a config asks for, with `masks` the objects' masks too.
 

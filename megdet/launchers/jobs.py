@@ -96,11 +96,6 @@ def stands_of(folders: Sequence[RunFolder]) -> dict[RunFolder, Stand]:
     return Jobs().stands_of(folders)
 
 
-def stand_of(folder: RunFolder) -> Stand:
-    """Where one run stands."""
-    return stands_of([folder])[folder]
-
-
 def job_of(folder: RunFolder) -> Job | None:
     """The job of a run; None where it was never started. Raises UserError for a damaged folder."""
     return Jobs().look_at([folder]).job(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,6 @@ from megdet.runs.run_files import (
     FAILURE,
     OWNER,
     PLAN,
-    PREVIOUS_CHECKPOINT,
     RESERVE,
     RESERVE_BYTES,
     UNUSED_CHECKPOINT,
@@ -110,30 +109,35 @@ class RunFolder(RunRecords):
     def keep_checkpoint(self) -> None:
         """A new checkpoint is about to take the place of the last one, which becomes the previous one."""
         self.check_owner()
-        if not self.checkpoint.exists():
-            return
-        kept = self.path / f".{PREVIOUS_CHECKPOINT}.{secrets.token_hex(4)}"
-        try:
-            os.link(self.checkpoint, kept)
-        except OSError:  # a file system without links
-            self.checkpoint.replace(kept)
-        kept.replace(self.previous_checkpoint)
+        if self.checkpoint.exists():
+            self._name_checkpoint(self.previous_checkpoint, without_links=os.replace)
 
     def keep_checkpoint_of(self, epoch: int) -> None:
         """The last checkpoint has ended an epoch that other runs go on from: it stays under a name of its own."""
         self.check_owner()
-        kept = self.kept_checkpoint(epoch)
+        self._name_checkpoint(self.kept_checkpoint(epoch), without_links=shutil.copyfile)
+
+    def _name_checkpoint(self, kept: Path, *, without_links: Callable[[Path, Path], object]) -> None:
+        """Make the last checkpoint known as `kept` too, and remove what writers that were killed have left of that."""
+        for left_over in self.path.glob(f".{kept.name}.*"):
+            left_over.unlink(missing_ok=True)
         unfinished = self.path / f".{kept.name}.{secrets.token_hex(4)}"
         try:
             os.link(self.checkpoint, unfinished)
         except OSError:  # a file system without links
-            shutil.copyfile(self.checkpoint, unfinished)
+            without_links(self.checkpoint, unfinished)
         unfinished.replace(kept)
+        unfinished.unlink(missing_ok=True)  # rename(2) leaves it there where both are names of one file already
 
     def forget_previous_checkpoint(self) -> None:
         """The run has finished: its last checkpoint is all that anybody wants."""
         self.check_owner()
         self.previous_checkpoint.unlink(missing_ok=True)
+
+    def forget_checkpoints(self) -> None:
+        """The run has ended, and nobody goes on from it or looks into what it has learned."""
+        for path in self.path.glob("*checkpoint*.pt*"):
+            path.unlink(missing_ok=True)
 
     def put_checkpoint_aside(self) -> None:
         """The last checkpoint cannot be used and must not become the previous one; it is kept for who looks into it."""

@@ -98,10 +98,6 @@ class RunRecords(RunFiles):
     def last_log_lines(self, rank: int) -> tuple[str, ...]:
         return last_lines(self.log(rank))
 
-    def read_study(self, name: str) -> Any:
-        """What a study (BN_STUDY, GRADIENT_VARIANCE) left; None where it did not. Raises UserError where damaged."""
-        return self._read(name, lambda values: values)
-
     @property
     def has_begun(self) -> bool:
         """Whether the run has made steps, or taken over those of another: it goes on from a checkpoint of its own."""

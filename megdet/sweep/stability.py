@@ -112,7 +112,7 @@ def find_edges(
                 raise Interrupted(code or ExitCode.INTERRUPTED)
             is_stable = all(status == Status.FINISHED for status in statuses)
             for plan in plans:
-                folder_of(plan).checkpoint.unlink(missing_ok=True)  # nobody goes on from a probe
+                folder_of(plan).forget_checkpoints()  # nobody goes on from a probe
             each.row.probes.append(Probe(each.kind, each.value, is_stable, tuple(plan.run_id for plan in plans)))
             try:
                 each.value = each.search.send(is_stable)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from megdet import cli
-from megdet.data.data_set import inspect_data
+from megdet.data.data_set import read_data
 from tests.data.own_set import Content, write_own_set
 
 OWN = [
@@ -34,7 +34,7 @@ def test_a_good_set_is_reported_and_exits_with_0(tmp_path: Path, capsys: pytest.
     data = write_own_set(tmp_path, change=with_a_crowd)
     assert cli.main(["data", "check", *OWN]) == 0
     said = capsys.readouterr().out
-    assert f"2 classes, fingerprint {inspect_data(data).fingerprint}" in said
+    assert f"2 classes, fingerprint {read_data(data).facts.fingerprint}" in said
     content = json.loads((tmp_path / "labels" / "learn.json").read_text())
     cups = sum(a["category_id"] == 7 and not a["iscrowd"] for a in content["annotations"])
     for row in (r"images +8 +4", r"without a box +3 +1", r"boxes +8 +5", r"small .* 7 +5", r"medium +1 +0",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from megdet.data.data_set import inspect_data, read_data
+from megdet.data.data_set import read_data
 from megdet.data.settings import SplitSettings
 from megdet.errors import UserError
 from tests.data.annotation_oracle import meaning_of
@@ -28,7 +28,7 @@ def rewrite(path: Path, change: Callable[[Content], None]) -> None:
 
 
 def test_counts_classes_and_names_come_from_the_files(tmp_path: Path) -> None:
-    facts = inspect_data(write_own_set(tmp_path))
+    facts = read_data(write_own_set(tmp_path)).facts
     assert (facts.train_images, facts.val_images, facts.num_classes) == (8, 4, 2)
     assert facts.class_names == ("pen", "cup") and facts.repairs == ()
 
@@ -55,12 +55,12 @@ def test_the_fingerprint_is_the_sha256_of_what_the_files_mean(tmp_path: Path) ->
         add(b"".join(struct.pack("<d", a["area"]) for a in annotations))
         add(bytes(a["iscrowd"] for a in annotations))
         add(b"".join(struct.pack("<q", (tmp_path / folder / name).stat().st_size) for name in names))
-    assert inspect_data(data).fingerprint == digest.hexdigest()[:12]
+    assert read_data(data).facts.fingerprint == digest.hexdigest()[:12]
 
 
 def test_what_means_the_same_has_the_same_fingerprint(tmp_path: Path) -> None:
     data = write_own_set(tmp_path)
-    before = inspect_data(data).fingerprint
+    before = read_data(data).facts.fingerprint
 
     def other_words(content: Content) -> None:
         content["info"] = {"year": 1999}
@@ -73,7 +73,7 @@ def test_what_means_the_same_has_the_same_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "labels" / "learn.json").rename(tmp_path / "renamed.json")
     (tmp_path / "pictures" / "not_annotated.png").write_bytes(b"1")
     moved = replace(data, train=SplitSettings("renamed.json", "pictures"), workers=3)
-    assert inspect_data(moved).fingerprint == before
+    assert read_data(moved).facts.fingerprint == before
 
 
 def set_at(content: Content, path: tuple[Any, ...], value: Any) -> None:
@@ -93,22 +93,22 @@ def set_at(content: Content, path: tuple[Any, ...], value: Any) -> None:
 )  # fmt: skip
 def test_another_content_has_another_fingerprint(tmp_path: Path, path: tuple[Any, ...], value: Any) -> None:
     data = write_own_set(tmp_path)
-    before = inspect_data(data).fingerprint
+    before = read_data(data).facts.fingerprint
     (tmp_path / "pictures" / "a" / "03.png").write_bytes((tmp_path / "pictures" / "a" / "3.png").read_bytes())
     rewrite(tmp_path / "labels" / "learn.json", lambda content: set_at(content, path, value))
-    assert inspect_data(data).fingerprint != before
+    assert read_data(data).facts.fingerprint != before
 
 
 def test_an_image_of_another_size_in_bytes_or_order_has_another_fingerprint(tmp_path: Path) -> None:
     data = write_own_set(tmp_path)
-    before = inspect_data(data).fingerprint
+    before = read_data(data).facts.fingerprint
     image = tmp_path / "pictures" / "a" / "3.png"
     image.write_bytes(image.read_bytes() + b"\0")
-    assert inspect_data(data).fingerprint != before
+    assert read_data(data).facts.fingerprint != before
     image.write_bytes(image.read_bytes()[:-1])
-    assert inspect_data(data).fingerprint == before
+    assert read_data(data).facts.fingerprint == before
     rewrite(tmp_path / "labels" / "learn.json", lambda content: content["images"].reverse())
-    assert inspect_data(data).fingerprint != before, "the order decides which images make a batch"
+    assert read_data(data).facts.fingerprint != before, "the order decides which images make a batch"
 
 
 def test_one_file_is_split_by_the_names_of_its_images(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_one_file_is_split_by_the_names_of_its_images(tmp_path: Path) -> None:
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, change: Any, said: str) -> None:
     data = write_own_set(tmp_path, change=change)
     with pytest.raises(UserError) as error:
-        inspect_data(data)
+        read_data(data)
     assert said in str(error.value)
 
 
@@ -212,7 +212,7 @@ def test_what_the_config_says_otherwise_is_refused_with_the_right_value(
     tmp_path: Path, asked: dict[str, Any], said: str
 ) -> None:
     data = write_own_set(tmp_path)
-    good = {"train_images": 8, "val_images": 4, "num_classes": 2, "fingerprint": inspect_data(data).fingerprint}
+    good = {"train_images": 8, "val_images": 4, "num_classes": 2, "fingerprint": read_data(data).facts.fingerprint}
     assert read_data(replace(data, **good)).facts.num_classes == 2
     with pytest.raises(UserError, match=said):
         read_data(replace(data, **asked))
@@ -222,7 +222,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     data = write_own_set(tmp_path)
     (tmp_path / "labels" / "check.json").unlink()
     with pytest.raises(UserError, match=r"labels/check\.json is not there"):
-        inspect_data(data)
+        read_data(data)
 
 
 def test_of_150_mutated_sets_each_is_read_as_meant_or_refused_in_one_message(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_of_150_mutated_sets_each_is_read_as_meant_or_refused_in_one_message(tmp
         _, raw = mutated(seed, original)
         (tmp_path / "labels" / "learn.json").write_bytes(raw)
         try:
-            facts = inspect_data(data)
+            facts = read_data(data).facts
         except UserError as error:
             assert "\n" not in str(error), seed
             outcomes["refused"] += 1

@@ -18,7 +18,7 @@ from megdet.data import annotation_cache
 from megdet.data.annotation_cache import load_annotations
 from megdet.data.annotations import Annotations, read_annotations
 from megdet.data.coco import CocoSplit
-from megdet.data.data_set import inspect_data, read_data
+from megdet.data.data_set import read_data
 from megdet.data.files import DataFiles
 from megdet.data.loader import TrainLoader
 from megdet.data.masks import Masks
@@ -191,7 +191,7 @@ def test_a_mask_changes_what_data_is_known_by_only_where_masks_are_learned(tmp_p
 
     first = write_own_set(tmp_path / "a", change=with_masks(0))
     second = write_own_set(tmp_path / "b", change=with_masks(5))
-    boxes = inspect_data(first)
+    boxes = read_data(first).facts
     facts = [read_data(data, masks=True).facts for data in (first, second)]
     assert {boxes.fingerprint} == {one.fingerprint for one in facts} and boxes.masks_fingerprint is None
     assert facts[0].masks_fingerprint != facts[1].masks_fingerprint

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from megdet.data import data_set
-from megdet.data.data_set import inspect_data
+from megdet.data.data_set import read_data
 from megdet.data.generated import generate, painter_of
 from megdet.data.known import CLASSES, GENERATED
 from megdet.data.resolve import DataResolver
@@ -32,7 +32,7 @@ def test_own_data_gets_places_counts_and_a_fingerprint(
     monkeypatch.chdir(tmp_path)
     found = resolve(asked)
     assert (found.train_images, found.val_images, found.num_classes) == (8, 4, 2)
-    assert found.fingerprint == inspect_data(asked).fingerprint
+    assert found.fingerprint == read_data(asked).facts.fingerprint
     assert found.root == str(tmp_path / "set") and found.train.images == str(tmp_path / "set" / "pictures")
     assert asked.train_images is None and asked.root == "set", "what was asked stays"
     assert resolve(found) == found
@@ -67,7 +67,7 @@ def test_own_data_can_be_planned_without_its_files_where_its_counts_are_given(tm
 def test_a_set_in_cocos_layout_under_another_name_is_known_by_its_content(tmp_path: Path, resolve: Resolve) -> None:
     generate("shapes", tmp_path / "set", train_images=3, val_images=2, image_size=64, seed=0)
     found = resolve(DataSettings("mine", str(tmp_path / "set"), train_images=3, val_images=2, num_classes=6))
-    assert found.fingerprint == inspect_data(found).fingerprint
+    assert found.fingerprint == read_data(found).facts.fingerprint
     with pytest.raises(UserError, match=r"Set data\.train_images=3, or use data=custom"):
         resolve(DataSettings("coco2017", str(tmp_path / "set")))
     part = resolve(DataSettings("coco2017", str(tmp_path / "set"), train_images=3, val_images=2, num_classes=6))

@@ -101,6 +101,22 @@ def test_one_whole_checkpoint_is_there_at_every_moment_of_a_save(
     assert last is not None and previous is not None and (last.state.step, previous.state.step) == (8, 7)
 
 
+def test_a_save_that_was_killed_between_its_two_renames_leaves_no_third_checkpoint(tmp_path: Path) -> None:
+    folder = owned(tmp_path)
+    for step in (7, 8):
+        write_checkpoint(folder.checkpoint, step)
+        folder.keep_checkpoint()  # and the new one never comes: both names are of one file now
+        folder.keep_checkpoint()
+        folder.keep_checkpoint_of(1)
+        folder.keep_checkpoint_of(1)
+    (folder.path / ".checkpoint-previous.pt.01234567").write_bytes(b"of an earlier version")
+    folder.keep_checkpoint()
+    names = sorted(path.name for path in folder.path.iterdir() if "checkpoint" in path.name)
+    assert names == ["checkpoint-epoch01.pt", "checkpoint-previous.pt", "checkpoint.pt"]
+    folder.forget_checkpoints()
+    assert not [path for path in folder.path.iterdir() if "checkpoint" in path.name]
+
+
 def no_links(*_: object) -> None:
     raise OSError("no links here")
 

@@ -19,7 +19,7 @@ from megdet import cli
 from megdet.analysis.frames import load_runs
 from megdet.config.experiments import Asked
 from megdet.errors import UserError
-from megdet.launchers.jobs import Jobs, stand_of
+from megdet.launchers.jobs import Jobs
 from megdet.runs import causes, files
 from megdet.runs.folder import RunFolder
 from megdet.runs.folder import folder_of as run_folder_of
@@ -30,7 +30,7 @@ from megdet.sweep.ready import make_ready
 from megdet.training.ending import record_failure
 from tests.faults.runs import a_plan
 from tests.runs.fabricate import fabricate_run
-from tests.runs.folders import owned
+from tests.runs.folders import owned, stand_of
 
 UNKNOWN = '{"status": "on holiday", "attempts": 1, "started": "2026-11-20T10:00:00+00:00"}'
 NO_NUMBER = '{"status": "running", "attempts": 1, "started": "2026-11-20T10:00:00+00:00", "step": "many"}'

@@ -20,7 +20,6 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from megdet.launchers.jobs import stand_of
 from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder, folder_of
 from megdet.runs.journal import read_journal
@@ -29,6 +28,7 @@ from megdet.tracking.client import prepare
 from megdet.tracking.mirror import mirror
 from tests.faults.deadly import WINDOWS
 from tests.faults.runs import NUMBERS, a_plan, is_the_same_as
+from tests.runs.folders import stand_of
 from tests.tracking.databases import new_database
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # MLflow's own, when it loads

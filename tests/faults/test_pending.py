@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from megdet.launchers.jobs import stand_of
 from megdet.launchers.slurm.pending import Wait, why_it_waits
 from megdet.runs.folder import RunFolder
 from megdet.runs.status import Status
 from tests.launchers.conftest import Command
 from tests.launchers.slurm.submitted import NAME, submit
+from tests.runs.folders import stand_of
 
 REASONS = {
     Wait.WAITS: (

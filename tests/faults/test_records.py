@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from megdet.errors import UserError
-from megdet.launchers.jobs import stand_of
 from megdet.planning.plan import Plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import Journal, read_journal
@@ -23,7 +22,7 @@ from megdet.training.resume import GoingOn, going_on
 from megdet.training.state import TrainingState
 from tests.faults.runs import a_plan, events_of, finish, is_the_same_as, refused, run_folder_of, stopped_after
 from tests.ranks import run_ranks
-from tests.runs.folders import owned
+from tests.runs.folders import owned, stand_of
 from tests.training.test_checkpoint import training
 
 STEPS_PER_EPOCH = 8

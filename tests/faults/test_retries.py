@@ -8,7 +8,7 @@ import pytest
 
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
-from megdet.launchers.jobs import Jobs, stand_of
+from megdet.launchers.jobs import Jobs
 from megdet.launchers.local.machine import Machine
 from megdet.launchers.local.one_run import run_local
 from megdet.launchers.slurm.end import end
@@ -23,6 +23,7 @@ from megdet.runs.status import Status
 from tests.launchers.conftest import Command
 from tests.launchers.slurm.submitted import NAME, attempt, begin, complain, submit, word
 from tests.launchers.stand_in import write_program
+from tests.runs.folders import stand_of
 
 ONE_CORE = Machine(gpus=(), cores=1)
 

@@ -15,7 +15,7 @@ import pytest
 from megdet.config.cluster import ClusterSettings
 from megdet.config.schema import Config
 from megdet.errors import ExitCode
-from megdet.launchers.jobs import Jobs, job_of, stand_of, stands_of
+from megdet.launchers.jobs import Jobs, job_of, stands_of
 from megdet.launchers.named import LAUNCHERS
 from megdet.planning.plan import Plan, make_plan
 from megdet.runs import causes
@@ -24,6 +24,7 @@ from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from tests.launchers import fake_slurm, toy
 from tests.launchers.stand_in import is_alive, wait_until, write_program
+from tests.runs.folders import stand_of
 
 WORKING = """
 if rank == 0: state("running")

@@ -10,7 +10,7 @@ import pytest
 
 from megdet.config.schema import Config
 from megdet.errors import UserError
-from megdet.launchers.jobs import Jobs, stand_of, stands_of
+from megdet.launchers.jobs import Jobs, stands_of
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.launchers.local.parallel import ParallelLauncher
 from megdet.launchers.named import launcher_named
@@ -20,6 +20,7 @@ from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from tests.launchers.conftest import Command, PlanFor, make_folder
 from tests.launchers.slurm.submitted import NAME, submit
+from tests.runs.folders import stand_of
 
 
 @pytest.mark.parametrize(

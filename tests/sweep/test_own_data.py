@@ -12,7 +12,7 @@ import pytest
 from megdet.config.experiments import Asked
 from megdet.config.schema import Config
 from megdet.data import resolve
-from megdet.data.data_set import inspect_data
+from megdet.data.data_set import read_data
 from megdet.data.settings import DataSettings
 from megdet.launchers.local.launcher import LocalLauncher
 from megdet.planning.plan import Plan, make_plan
@@ -45,7 +45,7 @@ def train(plan: Plan) -> Status:
     """As a rank leaves a run that it has trained."""
     folder = owned(folder_of(plan).path)
     with Journal(folder) as journal:
-        journal.event("started", step=0, data_sha256=inspect_data(plan.config.data).fingerprint)
+        journal.event("started", step=0, data_sha256=read_data(plan.config.data).facts.fingerprint)
         journal.step(2, epoch=1.0)
     folder.write_state(RunState(Status.FINISHED, attempts=1, started="2020-01-01T00:00:00+00:00", step=2))
     return Status.FINISHED
@@ -122,7 +122,7 @@ def test_a_set_known_by_name_with_another_content_is_refused_with_ways_out(
     assert make_plan(plan.config).run_id == plan.run_id
     refused = point_of(second)
     assert refused.shown == "invalid"
-    for part in (inspect_data(first.config.data).fingerprint, "sweep.on_existing=force", "data.name or runs_dir"):
+    for part in (read_data(first.config.data).facts.fingerprint, "sweep.on_existing=force", "data.name or runs_dir"):
         assert part in refused.why
     second.config.sweep.on_existing = "force"
     assert run_points([second], launcher=LocalLauncher(run=train)) == 0

@@ -17,7 +17,7 @@ import yaml
 
 from megdet.config.locations import SWEEPS
 from megdet.config.schema import Config
-from megdet.data.data_set import inspect_data
+from megdet.data.data_set import read_data
 from megdet.data.settings import DataSettings
 from megdet.launchers.local.one_run import run_local
 from megdet.planning.plan import Plan, make_plan
@@ -92,7 +92,7 @@ def test_a_finished_run_has_recorded_every_step_and_epoch(finished: Plan) -> Non
     assert (started["event"], ended["event"]) == ("started", "finished")
     [line, *_] = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     assert started["device"] == f"CPU ({line.split(': ')[1]})"
-    assert started["data_sha256"] == inspect_data(finished.config.data).fingerprint
+    assert started["data_sha256"] == read_data(finished.config.data).facts.fingerprint
     for line in epochs:
         assert 0 <= line["mmAP"] <= 100
         # 32 images, all their samples found: what was sampled cannot exceed what may be.

@@ -10,12 +10,13 @@ import socket
 import pytest
 
 from megdet.errors import UserError
-from megdet.launchers.jobs import job_of, stand_of
+from megdet.launchers.jobs import job_of
 from megdet.launchers.local.job import LocalJob
 from megdet.launchers.local.lock import locked
 from megdet.runs.folder import RunFolder
 from megdet.runs.state import RunState
 from megdet.runs.status import Stand, Status
+from tests.runs.folders import stand_of
 
 
 def word(run: RunFolder, status: Status, reason: str | None = None) -> None:

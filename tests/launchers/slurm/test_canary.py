@@ -10,7 +10,7 @@ import pytest
 
 from megdet.errors import UserError
 from megdet.launchers.canaries import make_way
-from megdet.launchers.jobs import Jobs, stand_of
+from megdet.launchers.jobs import Jobs
 from megdet.launchers.slurm.client import SlurmClient
 from megdet.launchers.slurm.launcher import SlurmLauncher
 from megdet.launchers.slurm.let_go import let_go, note_waiting
@@ -23,6 +23,7 @@ from megdet.runs.state import RunState
 from megdet.runs.status import Stand, Status
 from tests.launchers.conftest import Command, PlanFor
 from tests.launchers.slurm.test_launcher import OK, slurm, submission_of  # noqa: F401
+from tests.runs.folders import stand_of
 
 REPORT = CanaryReport(steps=20, step_s=0.01, loader_share=0.0, eval_gpu_s=1.0, peak_memory_gb=9.0)
 
