@@ -42,6 +42,9 @@ NOISE_SCALE = "noise_scale"
 FORKED = "forked"
 """The event after the lines that were taken over from another run, which it names."""
 
+BAD_IMAGE = "bad_image"
+"""The event of a file that could not be read."""
+
 KINDS = ("step", "epoch", "event", "system")
 """Of the journal's lines."""
 
@@ -120,6 +123,15 @@ def text_of(lines: Iterable[Mapping[str, Any]]) -> str:
     return "".join(
         json.dumps(strict({**line, "time": line.get("time", now)}), allow_nan=False) + "\n" for line in lines
     )
+
+
+def bad_images_in(lines: Iterable[Mapping[str, Any]], step: int) -> dict[str, str]:
+    """The files that could not be read up to a step, with the reasons, by a journal's lines."""
+    return {
+        line["file"]: line["reason"]
+        for line in lines
+        if line["kind"] == "event" and line["event"] == BAD_IMAGE and line["step"] <= step
+    }
 
 
 def read_journal(folder: RunFolder, *, kinds: Sequence[str] = KINDS) -> list[dict[str, Any]]:

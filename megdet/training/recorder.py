@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from megdet.runs.folder import RunFolder
-from megdet.runs.journal import Journal, read_journal, state_by_journal
+from megdet.runs.journal import BAD_IMAGE, Journal, bad_images_in, read_journal, state_by_journal
 from megdet.runs.state import RunState
 from megdet.runs.status import Status
 from megdet.runs.times import now
@@ -38,7 +38,7 @@ class Recorder:
             started=before.started if before else now(),
             step=step,
         )
-        self._bad_images: set[str] = set()
+        self._bad_images = set(bad_images_in(read_journal(folder), step))
         self._mirror, self._system = mirror, system
 
     def started(self, training: TrainingState, *, made_from: Mapping[str, str | bool]) -> None:
@@ -84,7 +84,7 @@ class Recorder:
         unreadable files so far, of all ranks, with the reasons.
         """
         for file in sorted(bad_images.keys() - self._bad_images):
-            self._journal.event("bad_image", step=training.step, file=file, reason=bad_images[file])
+            self._journal.event(BAD_IMAGE, step=training.step, file=file, reason=bad_images[file])
         self._bad_images |= bad_images.keys()
         totals = training.totals
         self._journal.epoch(

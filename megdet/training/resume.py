@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from megdet.errors import UserError
 from megdet.runs.folder import RunFolder
-from megdet.runs.journal import read_journal
+from megdet.runs.journal import bad_images_in, read_journal
 from megdet.training.checkpoint import Checkpoint, DamagedCheckpoint
 
 Line = Mapping[str, Any]
@@ -26,6 +26,8 @@ class GoingOn:
     """The checkpoint's file."""
     epochs: tuple[Line, ...] = ()
     """The journal's lines on the epochs up to there, which are trained, evaluated and recorded."""
+    bad_images: Mapping[str, str] = field(default_factory=dict)
+    """The files that could not be read up to there, with the reasons."""
     found: tuple[str, ...] = ()
     """What is not as it was left, a line each."""
     checkpoint: Checkpoint | None = None
@@ -97,7 +99,8 @@ def _choose(folder: RunFolder, run_id: str, steps_per_epoch: int, device: torch.
         if recorded < checkpoint.state.steps_recorded:
             lost = checkpoint.state.steps_recorded - recorded
             found.append(f"{folder.journal} has lost {lost} lines on single steps; curves over steps have a gap")
-        return GoingOn(path, tuple(epochs[epoch] for epoch in sorted(epochs)), tuple(found), checkpoint)
+        recorded_epochs = tuple(epochs[epoch] for epoch in sorted(epochs))
+        return GoingOn(path, recorded_epochs, bad_images_in(lines, step), tuple(found), checkpoint)
     if not found and any(line["kind"] == "epoch" for line in lines):
         found.append(f"{folder.checkpoint} is missing, and {folder.journal} has epochs that it made")
     if found:

@@ -217,6 +217,28 @@ def test_a_truncated_image_is_named_and_counted_and_the_run_finishes(tmp_path: P
     assert broken.name in output and "data.max_bad_images" in output and "Traceback" not in output
 
 
+@pytest.mark.slow
+def test_unreadable_images_are_counted_over_all_attempts(tmp_path: Path, shapes_root: Path) -> None:
+    root = tmp_path / "set"
+    copy_tree(shapes_root, root)
+    broken = sorted((root / "train2017").glob("*.jpg"))[3]
+    whole = broken.read_bytes()
+    broken.write_bytes(bytes(16) + whole[16:])
+    plan = make_plan(config_of(tmp_path, root))
+    process = start(plan)
+    wait_for_step(plan, plan.schedule.steps_per_epoch + 1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    broken.write_bytes(whole)  # nothing else would be known of it by now
+    process = start(plan)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    lines = read_journal(RunFolder(folder_of(plan)))
+    assert "resumed" in [line.get("event") for line in lines]
+    assert [line["file"] for line in lines if line.get("event") == "bad_image"] == [broken.name]
+    assert [line["bad_images"] for line in lines if line["kind"] == "epoch"] == [1] * EPOCHS
+
+
 def copy_tree(source: Path, target: Path) -> None:
     import shutil
 
