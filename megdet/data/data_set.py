@@ -17,7 +17,7 @@ from megdet.data.entries import shown
 from megdet.data.files import DataFiles, check_files
 from megdet.data.fingerprint import fingerprint, masks_fingerprint
 from megdet.data.image_folder import ABSENT, file_sizes
-from megdet.data.known import GENERATED
+from megdet.data.known import COCO, GENERATED
 from megdet.data.settings import DataSettings
 from megdet.errors import UserError, printable
 
@@ -176,9 +176,9 @@ def check_against(data: DataSettings, files: DataFiles, facts: DataFacts) -> Non
     ):
         asked, found = getattr(data, name), getattr(facts, name)
         if asked is not None and asked != found:
+            asking = "use data=custom, which asks the files" if data.name == COCO else "null, which asks the file"
             raise UserError(
-                f"data.{name}={asked}, but {path}{split} has {found} {what}. Set data.{name}={found}, or use "
-                "data=custom, which asks the files"
+                f"data.{name}={asked}, but {path}{split} has {found} {what}. Set data.{name}={found}, or {asking}"
             )
     if data.masks_fingerprint is not None and facts.masks_fingerprint not in (None, data.masks_fingerprint):
         raise UserError(

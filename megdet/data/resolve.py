@@ -87,6 +87,11 @@ class DataResolver:
 
 def _check_generated(data: DataSettings) -> None:
     """Raises UserError for a set that is not drawn so."""
+    if data.has_own_places:
+        raise UserError(
+            f"data.train, data.val and data.val_fraction are for files of your own, and data={data.name} is drawn; use "
+            "data=custom with them"
+        )
     if data.num_classes != CLASSES[data.name]:
         raise UserError(
             f"data.num_classes={data.num_classes}: data={data.name} has {CLASSES[data.name]} classes; use "

@@ -6,12 +6,16 @@ import glob
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from zipfile import is_zipfile
 
+from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.model.settings import ModelSettings
+from megdet.planning.plan import config_in
 from megdet.runs.files import short_sha256
 from megdet.runs.folder import RunFolder
 from megdet.runs.run_files import PLAN
+from megdet.settings.rules import shown
 
 
 def resolve_start(model: ModelSettings, runs_dir: Path) -> ModelSettings:
@@ -39,7 +43,9 @@ def _named(text: str, runs_dir: Path) -> RunFolder:
     for path in (named, runs_dir / named):
         if RunFolder(path).exists:
             return RunFolder(path.absolute())
-    begin = sorted(path.parent for path in runs_dir.glob(f"{glob.escape(text)}*/{PLAN}"))
+    # A path is no name; and no pattern may begin at the root.
+    pattern = None if named.is_absolute() else f"{glob.escape(text)}*/{PLAN}"
+    begin = sorted(path.parent for path in runs_dir.glob(pattern)) if pattern else []
     if len(begin) == 1:
         return RunFolder(begin[0].absolute())
     if begin:
@@ -48,6 +54,38 @@ def _named(text: str, runs_dir: Path) -> RunFolder:
         f"model.init_from={text} is no run folder, nor the beginning of a run's name in {runs_dir}; name a run "
         "that has trained"
     )
+
+
+def check_start_fits(config: Config) -> None:
+    """Raises UserError where the run that `config` begins from can be seen to have another backbone or pyramid, or
+    where its files are damaged; the rest shows when its weights are read.
+    """
+    if config.model.init_from is None:
+        return
+    folder = RunFolder(Path(config.model.init_from))
+    try:
+        theirs = config_in(folder.plan.read_bytes())
+    except UserError as error:
+        raise UserError(f"model.init_from={folder.path}: {error}") from None
+    if not is_zipfile(folder.checkpoint):
+        raise UserError(
+            f"model.init_from={folder.path}: {folder.checkpoint} is damaged; put a good copy in its place, or begin "
+            "from another run"
+        )
+    for key, found, asked in (
+        ("model.backbone.name", theirs.model.backbone.name, config.model.backbone.name),
+        ("model.fpn.channels", theirs.model.fpn.channels, config.model.fpn.channels),
+        ("BN in the pyramid (bn_size above 0)", _has_pyramid_norm(theirs), _has_pyramid_norm(config)),
+    ):
+        if found != asked:
+            raise UserError(
+                f"model.init_from={folder.path} has {key}: {shown(found)}, and here it is {shown(asked)}; ask for the "
+                "same backbone and pyramid, or leave model.init_from out"
+            )
+
+
+def _has_pyramid_norm(config: Config) -> bool:
+    return config.bn_size > 0 and "fpn" in config.model.bn_in
 
 
 @lru_cache(maxsize=64)  # every point of a sweep asks

@@ -22,7 +22,7 @@ from megdet.planning.plan import Plan, make_plan
 from megdet.runs.code import code_to_run
 from megdet.runs.folder import folder_of
 from megdet.runs.provenance import check_same_data
-from megdet.runs.starting_point import resolve_start
+from megdet.runs.starting_point import check_start_fits, resolve_start
 from megdet.runs.status import Status
 from megdet.settings.paths import expanded
 from megdet.tracking.uri import absolute_uri, default_uri
@@ -127,6 +127,7 @@ def _resolved(config: Config, launcher: Launcher, data: DataResolver) -> Config:
     config.data = data.resolve(config.data, masks=config.model.reads_masks)
     config.model.backbone = identify_weights(config.model.backbone)
     config.model = resolve_start(config.model, Path(config.runs_dir))
+    check_start_fits(config)
     if config.tracking.enabled:
         uri = config.tracking.uri
         try:

@@ -201,7 +201,7 @@ def test_images_in_both_splits_are_said(tmp_path: Path) -> None:
     [
         ({"train_images": 9}, r"data\.train_images=9, but .*learn\.json has 8 images.*Set data\.train_images=8"),
         ({"val_images": 9}, r"data\.val_images=9, but .*check\.json has 4 images"),
-        ({"num_classes": 80}, r"Set data\.num_classes=2, or use data=custom"),
+        ({"num_classes": 80}, r"Set data\.num_classes=2, or null, which asks the file"),
         (
             {"fingerprint": "0" * 12},
             r"data\.fingerprint=000000000000, but the content of .* is [0-9a-f]{12}: not the data",

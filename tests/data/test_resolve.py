@@ -47,6 +47,9 @@ def test_coco_and_generated_sets_are_known_without_their_files(tmp_path: Path, r
         resolve(replace(shapes, fingerprint="shapes-0"))
     with pytest.raises(UserError, match=r"data\.num_classes=3: data=shapes has 6 classes; use data\.num_classes=6"):
         resolve(replace(shapes, num_classes=3))
+    for own in ({"val_fraction": 0.5}, {"train": SplitSettings(annotations="mine.json")}):
+        with pytest.raises(UserError, match="are for files of your own, and data=shapes is drawn; use data=custom"):
+            resolve(replace(shapes, **own))
     with pytest.raises(UserError, match=r"data\.min_size=47: .* use data\.min_size=48 or more"):
         resolve(replace(shapes, min_size=47))
 

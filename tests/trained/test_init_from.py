@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from megdet.runs.classes import Classes
 from megdet.runs.files import short_sha256
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
-from megdet.runs.starting_point import resolve_start
+from megdet.runs.starting_point import check_start_fits, resolve_start
 from megdet.training.assemble import detector_of
 from megdet.training.distributed import Ranks
 from megdet.training.starting_point import start_from_run
@@ -47,6 +48,9 @@ def test_a_run_is_found_by_folder_or_name_and_known_by_its_checkpoint(trained: T
         assert found.init_sha256 == short_sha256(trained.folder / "checkpoint.pt")
     with pytest.raises(UserError, match=r"model\.init_from=nowhere is no run folder"):
         resolve_start(replace(Config().model, init_from="nowhere"), tmp_path)
+    for path in (tmp_path / "nowhere", Path("/")):
+        with pytest.raises(UserError, match=r"model\.init_from=/.* is no run folder"):
+            resolve_start(replace(Config().model, init_from=str(path)), tmp_path)
     for name in ("b8-one", "b8-two"):
         shutil.copytree(trained.folder, tmp_path / name)
     with pytest.raises(UserError, match="init_from=b8: b8-one, b8-two begin so; name one"):
@@ -118,6 +122,33 @@ def test_a_backbone_or_pyramid_that_does_not_fit_is_refused(
             config.model.fpn.channels = 8
         with pytest.raises(UserError, match=r"does not fit this detector: \d+ tensors of backbone and pyramid"):
             started(config, classes)
+
+
+def test_what_can_be_seen_not_to_fit_or_to_be_damaged_is_refused_before_a_run_is_planned(
+    trained: Trained, tmp_path: Path, shapes_root: Path
+) -> None:
+    config = config_from(trained, tmp_path, shapes_root)
+    check_start_fits(config)
+    with pytest.raises(UserError, match=r"has BN in the pyramid \(bn_size above 0\): true, and here it is false"):
+        check_start_fits(replace(config, bn_size=0))
+    for part, said in (
+        ("backbone", "has model.backbone.name: tiny, and here it is resnet18"),
+        ("fpn", "has model.fpn.channels: 16, and here it is 8"),
+    ):
+        other = copy.deepcopy(config)
+        other.model.backbone.name = "resnet18" if part == "backbone" else "tiny"
+        other.model.fpn.channels = 8 if part == "fpn" else 16
+        with pytest.raises(UserError, match=said):
+            check_start_fits(other)
+    damaged = Path(shutil.copytree(trained.folder, tmp_path / "copy"))
+    config.model.init_from = str(damaged)
+    checkpoint = damaged / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"checkpoint\.pt is damaged"):
+        check_start_fits(config)
+    (damaged / "plan.json").write_text("{")
+    with pytest.raises(UserError, match=r"init_from=.*plan\.json is damaged"):
+        check_start_fits(config)
 
 
 def test_a_checkpoint_that_is_no_longer_the_planned_one_is_refused(
