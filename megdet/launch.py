@@ -107,6 +107,9 @@ def main(arguments: Sequence[str] | None = None, *, command: str = "python launc
         words = ["--config-dir", str(own), *words]
         if not {"-sc", "--shell-completion"} & set(words):
             _name_unused(own)
+    if not {"-sc", "--shell-completion"} & set(words):
+        # argparse takes no settings behind a flag that stands between them.
+        words.sort(key=_is_setting)
     sys.argv[1:] = words  # where Hydra reads them
     traceback_wanted = os.environ.get(FULL_ERROR, "0").lower() not in ("", "0", "false", "no")
     # Hydra would print its errors itself and exit with 1; told so, it raises them.
@@ -129,6 +132,10 @@ def main(arguments: Sequence[str] | None = None, *, command: str = "python launc
             return ExitCode.USER_ERROR
         raise
     return ExitCode.OK
+
+
+def _is_setting(word: str) -> bool:
+    return "=" in word and not word.startswith("-")
 
 
 def _name_unused(own: Path) -> None:

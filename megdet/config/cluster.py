@@ -11,6 +11,28 @@ MOST_NODES = 100_000
 MOST_GPUS_PER_NODE = 1024
 
 
+OF_THE_PLAN = {
+    "nodes": "gpus and {0}nodes",
+    "ntasks": "gpus",
+    "ntasks_per_node": "gpus and {0}gpus_per_node",
+    "gpus_per_node": "gpus and {0}gpus_per_node",
+    "time": "{0}time_min",
+    "signal": "{0}signal_delay_s",
+    "array": "{0}array_parallelism",
+    "cpus_per_task": "{0}cpus_per_gpu",
+    "mem": "{0}mem_gb_per_gpu",
+    "partition": "{0}partition",
+    "account": "{0}account",
+    "qos": "{0}qos",
+    "constraint": "{0}constraint",
+    "mail_user": "{0}mail_user",
+    "mail_type": "{0}mail_type",
+}
+"""sbatch's options that plan and settings decide, with the settings to use instead."""
+OF_THE_RECORDS = ("output", "error", "job_name", "open_mode", "chdir")
+"""Those by which a run finds its job, and the job its run."""
+
+
 @dataclass
 class ClusterSettings(Settings):
     """Where an experiment may run. Changing it never changes what is learned."""
@@ -72,6 +94,12 @@ class ClusterSettings(Settings):
     """How often a run that lost a node or a connection is started again; errors of the code never are."""
 
     def check_together(self, prefix: str) -> None:
+        for name, value in self.sbatch_options.items():
+            option, given = name.replace("-", "_"), f"{prefix}sbatch_options.{name}={value}"
+            if option in OF_THE_PLAN:
+                raise UserError(f"{given} could contradict the plan; use {OF_THE_PLAN[option].format(prefix)}")
+            if option in OF_THE_RECORDS:
+                raise UserError(f"{given}: a run finds its job by megdet's own; leave it out")
         if self.time_min is not None and self.signal_delay_s >= 60 * self.time_min:
             raise UserError(
                 f"{prefix}time_min={self.time_min}: a job of {self.time_min} min would be told to stop "

@@ -15,13 +15,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from megdet.config.explain import explain, fault_of_choices, is_of_composition, no_such_key
 from megdet.config.locations import CONF, own_conf
+from megdet.config.own_files import refuse_base_60
 from megdet.config.register import register
 from megdet.config.schema import Config
 from megdet.errors import UserError
 
 
 def to_config(composed: DictConfig) -> Config:
-    """The plain dataclass of a composed config. Raises UserError for a missing value."""
+    """The plain dataclass of a composed config, best with Hydra's part, which names its files. Raises UserError for a
+    missing value, and for what a file of the user's own cannot mean.
+    """
+    if "hydra" in composed:
+        refuse_base_60(composed)
     composed = deepcopy(composed)
     with open_dict(composed):
         composed.pop("hydra", None)

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from megdet.config.locations import CONF, LAUNCH, PACKAGE, own_conf
+from megdet.config.own_files import no_text
 from megdet.config.register import HYDRAS_CHOICES
 from megdet.config.schema import Config
 from megdet.errors import printable
@@ -52,6 +53,8 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
     if isinstance(error, OverrideParseException):
         return f"{_short(str(error.override))}: cannot be read.{_quoting_hint(str(error.override))}"
     text = str(error).strip()
+    if isinstance(error, UnicodeDecodeError) and (folder := own_conf()) and (files := no_text([folder])):
+        return f"{files}: not UTF-8 ({error.reason}); save it as UTF-8"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_such_option(error.missing_cfg_file, error.options, text)
     several = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text)
@@ -82,16 +85,18 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
 def fault_of_choices(overrides: Sequence[str]) -> str | None:
     """What is wrong with the first choice of a file that cannot be, other than that there is no such file.
 
-    A list is among them: Hydra would lay one file over the other, and call the outcome by neither's name.
+    A list is among them: Hydra would lay one file over the other, and call the outcome by neither's name. So are
+    settings with a dash before them, and such that are deleted.
     """
-    return next(filter(None, map(_fault_of_choice, _all_parsed(overrides))), None)
+    faults = (*map(_fault_of_dash, overrides), *map(_fault_of_choice, _all_parsed(overrides)))
+    return next(filter(None, faults), None)
 
 
 def explain_value(assignment: str, error: Exception) -> str:
     """Why OmegaConf does not take `key=value`: by the setting's own rule, where it has one."""
     key = assignment.lstrip("+~").partition("=")[0]
     if assignment.startswith("~"):
-        return f"{assignment}: a setting cannot be deleted; set it to another value with {key}=..."
+        return _fault_of_deletion(assignment, key)
     override = _parsed(assignment)
     if override is not None and (fault := _fault_of_value(override)):
         return fault
@@ -123,11 +128,26 @@ def _parsed(word: str) -> Override | None:
     return override
 
 
+def _fault_of_dash(word: str) -> str | None:
+    """What is wrong with `-batch=16` and `--batch=16`."""
+    setting = word.lstrip("-")
+    key = setting.partition("=")[0]
+    if setting == word or "=" not in word or not (key in _known_keys() or _options(key)):
+        return None
+    return f"{_short(word)}: settings have no dash before them; write {_short(setting)}"
+
+
+def _fault_of_deletion(line: str, key: str) -> str:
+    return f"{_short(line)}: a setting cannot be deleted; set it to another value with {key}=..."
+
+
 def _fault_of_choice(override: Override) -> str | None:
     """What is wrong with the choice of a file: `experiment=[1]`, `model=null`."""
     key, line = override.key_or_group, _short(override.input_line or "")
     if not key:
         return f"{line}: cannot be read. Write KEY=VALUE."
+    if override.is_delete() and (key in _known_keys() or _options(key)):
+        return _fault_of_deletion(line, key)
     if override.is_delete() or override.is_sweep_override() or not _options(key):
         return None
     value = override.value()

@@ -25,10 +25,10 @@ class Composed:
     """
 
     def __init__(self, composed: DictConfig) -> None:
+        self._config = to_config(composed)
         with open_dict(composed):
             del composed["hydra"]
         self._composed = composed
-        self._config = to_config(composed)
         self._scratch = deepcopy(composed)
         self._values: dict[str, tuple[list[str], Any]] = {}
         self._refers = "${" in OmegaConf.to_yaml(composed)

@@ -17,6 +17,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from megdet.config.locations import SWEEPS
+from megdet.config.own_files import BASE_60
 from megdet.data.regular_file import open_regular
 from megdet.errors import UserError
 from megdet.settings.paths import expanded
@@ -72,7 +73,7 @@ def read_sweep_file(path: Path) -> dict[str, Any]:
     """The content of a YAML file; empty where it is no mapping. Raises UserError where it cannot be read."""
     try:
         with open_regular(path) as file:
-            content = yaml.load(file.read().decode(), _UniqueKeys)
+            content = yaml.load(file.read().decode(), _Loader)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give the path of a YAML file") from None
     except UnicodeDecodeError as error:
@@ -87,8 +88,12 @@ def read_sweep_file(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]
-    """A key that is there twice is an error, as YAML has it; PyYAML would drop the first without a word."""
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """A key that is there twice is an error, as YAML has it; PyYAML would drop the first without a word. So is
+    12:00:00, which it would read as 43200."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[tuple[str, str]] = set()
@@ -98,6 +103,12 @@ class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]
                     raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: Any) -> Any:
+        if node.tag in (_INT, _FLOAT) and BASE_60.fullmatch(node.value):
+            what = f"{node.value} is a number of base 60; write one number, or quote a text"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        return super().construct_scalar(node)
 
 
 def _can_be_run(file: Path) -> bool:

@@ -419,6 +419,33 @@ def test_a_sweep_without_a_command_line_is_each_of_its_experiments() -> None:
     assert alone.config == compose_config([])
 
 
+@pytest.mark.parametrize("value", ["12:00:00", "1:30", "-1:30  # an hour and a half"])
+def test_a_time_in_a_file_of_ones_own_is_refused_where_yaml_makes_another_number_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "conf" / "cluster" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"name: mine\ntime_min: {value}\n")
+    said = rf"mine\.yaml, line 2: time_min: {value.split()[0]} is a number of base 60 to YAML"
+    with pytest.raises(UserError, match=said):
+        compose_config(["cluster=mine"])
+    with pytest.raises(UserError, match=said):
+        compose_sweep(["cluster=mine", "batch=16,32"])
+    assert compose_config([]).cluster.time_min is None, "it was not chosen"
+    file.write_text("name: mine\nsbatch_options: {begin: '12:00:00'}\nsetup: ['export T=12:00:00']\n")
+    assert compose_config(["cluster=mine"]).cluster.setup == ["export T=12:00:00"]
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "conf" / "cluster" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"name: m\xfcnchen\n")
+    with pytest.raises(UserError, match=r"conf/cluster/mine\.yaml: not UTF-8 .*save it as UTF-8"):
+        compose_config(["cluster=mine"])
+
+
 @pytest.mark.parametrize("content", ["batch: 8\n", "defaults: [override /data: shapes]\nbatch: 8\n"])
 def test_an_experiment_of_ones_own_without_its_first_line_is_told_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
