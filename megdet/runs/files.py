@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,6 +49,12 @@ def replacing(path: Path, *, before: Callable[[], None] | None = None) -> Iterat
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def forget_unfinished(path: Path) -> None:
+    """Remove what writers of `path` that were killed have left beside it; for who alone writes it."""
+    for left_over in path.parent.glob(f".{escape(path.name)}.*"):
+        left_over.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

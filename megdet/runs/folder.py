@@ -14,7 +14,7 @@ from megdet.config.locations import LAUNCH
 from megdet.errors import UserError
 from megdet.runs.classes import Classes
 from megdet.runs.failure import Failure
-from megdet.runs.files import json_text, replace_file
+from megdet.runs.files import forget_unfinished, json_text, replace_file
 from megdet.runs.run_files import (
     CANARY,
     CLASSES,
@@ -119,8 +119,7 @@ class RunFolder(RunRecords):
 
     def _name_checkpoint(self, kept: Path, *, without_links: Callable[[Path, Path], object]) -> None:
         """Make the last checkpoint known as `kept` too, and remove what writers that were killed have left of that."""
-        for left_over in self.path.glob(f".{kept.name}.*"):
-            left_over.unlink(missing_ok=True)
+        forget_unfinished(kept)
         unfinished = self.path / f".{kept.name}.{secrets.token_hex(4)}"
         try:
             os.link(self.checkpoint, unfinished)

@@ -98,6 +98,7 @@ class Attempt:
         self.going_on = going_on(
             folder, plan.run_id, steps_per_epoch=plan.schedule.steps_per_epoch, device=ranks.device
         )
+        self.train_loader.bad_images |= self.going_on.bad_images
         checkpoint = self.going_on.checkpoint
         self.pretrained = checkpoint is None
         split = self.eval_loader.split
@@ -195,16 +196,18 @@ class Attempt:
 
     def _train(self, epoch: int) -> None:
         """Train the rest of epoch `epoch` (from 0) and write a checkpoint."""
-        epochs = self.plan.schedule.epochs
         first = self.state.step - epoch * self.plan.schedule.steps_per_epoch
         self._take_steps(self.watchdog.reading(self.train_loader.epoch(epoch, first_step=first)))
         # Before the evaluation, so that an attempt that ends there has lost no training.
         self._save()
         if self.recorder and epoch + 1 in self.plan.keep_epochs:
             self.folder.keep_checkpoint_of(epoch + 1)
-        if self.recorder and epoch + 1 in (1, (epochs + 1) // 2, epochs):
-            self.folder.check_owner()
-            draw_proposals_of(self.last_pass, self.folder, epoch=epoch + 1)
+
+    @property
+    def _drawn_epochs(self) -> tuple[int, ...]:
+        """The first, middle and last epoch, at whose ends proposals are drawn."""
+        epochs = self.plan.schedule.epochs
+        return (1, (epochs + 1) // 2, epochs)
 
     def _after_step(self, step: Step, seconds: float) -> None:
         self.state.step = step.step
@@ -216,6 +219,10 @@ class Attempt:
             self.state.steps_recorded += 1
             if self.recorder:
                 self.recorder.step(step, epoch=epoch, images_per_s=images_per_s)
+        # Before any checkpoint: an attempt that goes on from there has no pass to draw.
+        if self.recorder and epoch in self._drawn_epochs:
+            self.folder.check_owner()
+            draw_proposals_of(self.last_pass, self.folder, epoch=int(epoch))
         if time.monotonic() - self._saved_at > 60 * self.plan.config.checkpoint_every_min:
             self._save()
 
@@ -256,6 +263,10 @@ class Attempt:
             return
         totals = self.state.totals
         metrics = coco_metrics(self.eval_loader.split.annotations, found.rows, found.masks)
+        # Before the epoch is on record: nobody evaluates it again.
+        if epoch + 1 == self.plan.schedule.epochs:
+            self.folder.check_owner()
+            draw_detections_of(found, self.folder, self.eval_loader.split)
         self.recorder.epoch(
             epoch + 1,
             self.state,
@@ -266,9 +277,6 @@ class Attempt:
             bad_images=bad_images,
         )
         self.progress.epoch_done(epoch + 1, loss=totals.means()["loss"], metrics=metrics)
-        if epoch + 1 == self.plan.schedule.epochs:
-            self.folder.check_owner()
-            draw_detections_of(found, self.folder, self.eval_loader.split)
 
     def _make_room(self, *, requeue: bool) -> ExitCode:
         """The checkpoint is written; rank 0 sees to it that the run goes on later, if that is wanted."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from megdet.errors import UserError
-from megdet.runs.files import replacing
+from megdet.runs.files import forget_unfinished, replacing
 from megdet.training.average import WeightAverage
 from megdet.training.divergence import LossWatch
 from megdet.training.state import TrainingState
@@ -76,8 +76,7 @@ class Checkpoint:
 
         `before()` is called when the new file is whole and the old one is still there.
         """
-        for left_over in path.parent.glob(f".{path.name}.*"):
-            left_over.unlink(missing_ok=True)
+        forget_unfinished(path)
         content = {
             "run_id": self.run_id,
             "model": self.model,

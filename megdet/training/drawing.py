@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from megdet.runs.files import replacing
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette for colour-blind readers, by class; white and dashed is the ground truth."""
 POSITIVE, NEGATIVE = "#E69F00", "#0072B2"
@@ -114,12 +116,13 @@ def _outline(draw: ImageDraw.ImageDraw, box: Boxes, colour: str, *, width: int) 
 
 
 def save_picture(picture: Image.Image, path: Path, **counts: int) -> None:
-    """Write a picture as PNG, with numbers as its PNG texts; folders on the way are made."""
+    """Write a picture as PNG, whole or not at all, with numbers as its PNG texts; folders on the way are made."""
     texts = PngInfo()
     for name, count in counts.items():
         texts.add_text(name, str(count))
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, format="PNG", pnginfo=texts)
+    with replacing(path) as file:
+        picture.save(file, format="PNG", pnginfo=texts)
 
 
 def _dashed(draw: ImageDraw.ImageDraw, box: Boxes, *, width: int) -> None:

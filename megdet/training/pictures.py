@@ -12,6 +12,7 @@ from megdet.data.image_header import UnreadableImage
 from megdet.data.images import load_image
 from megdet.model.detector import Detector
 from megdet.model.output import SampledRegions, TrainingOutput
+from megdet.runs.files import forget_unfinished
 from megdet.runs.folder import RunFolder
 from megdet.training.drawing import detections_drawn, draw_proposals, save_picture
 from megdet.training.evaluate import Found
@@ -49,9 +50,11 @@ def draw_proposals_of(last: LastPass, folder: RunFolder, *, epoch: int) -> None:
     for place in sorted({*order[:EXTREMES], *order[-EXTREMES:]}):
         height, width = last.batch.sizes[place]
         own = image_of == place
+        path = folder.pictures / f"proposals-epoch{epoch:02}-{last.batch.image_ids[place]:012}.png"
+        forget_unfinished(path)
         draw_proposals(
             last.batch.images[place, :, :height, :width].permute(1, 2, 0).cpu().numpy(),
-            folder.pictures / f"proposals-epoch{epoch:02}-{last.batch.image_ids[place]:012}.png",
+            path,
             positive=boxes[own & positive],
             negative=boxes[own & ~positive],
         )
@@ -81,4 +84,6 @@ def draw_detections_of(found: Found, folder: RunFolder, split: CocoSplit) -> Non
             truth_boxes=split.boxes(index),
             truth_labels=split.labels(index).tolist(),
         )
-        save_picture(picture, folder.pictures / f"detections-{int(split.image_ids[index]):012d}.png")
+        path = folder.pictures / f"detections-{int(split.image_ids[index]):012d}.png"
+        forget_unfinished(path)
+        save_picture(picture, path)

@@ -105,6 +105,20 @@ def test_a_picture_without_numbers_is_shown_without_a_title(tmp_path: Path) -> N
     assert figure is not None and titles_of(list(figure.axes)) == [""] and images_in(figure) == 1
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_a_damaged_picture_is_left_out_with_a_line_and_stops_no_figure(
+    share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fabricate_run(tmp_path, {"batch": 16})
+    fabricate_pictures(folder)
+    for kind, draw in (("detections", detections.draw), ("proposals", proposals.draw)):
+        first, *others = sorted((folder / "pictures").glob(f"{kind}-*.png"))
+        first.write_bytes(first.read_bytes()[: int(share * first.stat().st_size)])
+        figure = draw(group_of(tmp_path))
+        assert figure is not None and images_in(figure) == len(others)
+        assert capsys.readouterr().err.startswith(f"left out: {first} (")
+
+
 def test_pictures_come_from_mlflow_as_from_the_folder(tmp_path: Path) -> None:
     folder = fabricate_run(tmp_path / "runs", {"batch": 16})
     fabricate_pictures(folder)

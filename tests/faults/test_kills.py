@@ -145,7 +145,12 @@ def ends_well(launcher: subprocess.Popen[str], folder: RunFolder, log: Path, qui
     assert launcher.wait(timeout=600) == 0, log.read_text()[-3000:]
     assert stand_of(folder).status == Status.FINISHED
     assert is_the_same_as(folder, quiet.folder), log
+    assert pictures_of(folder) == pictures_of(quiet.folder), log
     assert not ranks_of(folder)
+
+
+def pictures_of(folder: RunFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.pictures.iterdir()}
 
 
 def assert_mlflow_has(folder: RunFolder, uri: str, experiment: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from megdet.analysis.comparable import Group
-from megdet.analysis.figures.pictures import WIDTH, height_of, hide, show
+from megdet.analysis.figures.pictures import WIDTH, height_of, hide, show, whole
 from megdet.analysis.figures.style import entitle, new_figure
 from megdet.analysis.rows import by_row, row_name
 
@@ -21,7 +21,7 @@ def draw(group: Group) -> Figure | None:
     """The pictures of the finished run of the highest mmAP that left some; None without one."""
     finished = group.runs[group.runs["mmAP"].notna()].sort_values(["mmAP", "run_id"], ascending=[False, True])
     for run in finished.index:
-        if paths := group.frames.files(run, PATTERN):
+        if paths := whole(group.frames.files(run, PATTERN)):
             best = finished.loc[[run]]
             break
     else:

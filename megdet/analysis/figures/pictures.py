@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from megdet.data.image_header import UnreadableImage, image_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +24,20 @@ RESOLUTION = 180
 """Pixels per inch: what is written on a picture stays readable."""
 JPEG_QUALITY = 80
 """Of pictures in an SVG: two dozen stay below 1 MB."""
+
+
+def whole(paths: Iterable[Path]) -> list[Path]:
+    """The pictures that can be read; the others are left out, with a line each on stderr."""
+    found = []
+    for path in paths:
+        try:
+            with image_errors(), Image.open(path) as picture:
+                picture.load()
+        except UnreadableImage as damaged:
+            print(f"left out: {path} ({damaged})", file=sys.stderr)
+        else:
+            found.append(path)
+    return found
 
 
 def show(path: Path, axes: Axes) -> None:

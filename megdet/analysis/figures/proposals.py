@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from megdet.analysis.comparable import Group
-from megdet.analysis.figures.pictures import WIDTH, height_of, hide, show
+from megdet.analysis.figures.pictures import WIDTH, height_of, hide, show, whole
 from megdet.analysis.figures.small_and_large import small_and_large
 from megdet.analysis.figures.style import entitle, new_figure
 from megdet.analysis.paper import ratio_table
@@ -70,7 +70,7 @@ def _draw(part: SubFigure, run: pd.DataFrame, epochs: dict[int, list[Path]], col
 def _first_with_pictures(group: Group, runs: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, list[Path]]] | None:
     for run in runs.index:
         epochs: dict[int, list[Path]] = defaultdict(list)
-        for path in sorted(group.frames.files(run, PATTERN), key=_share):
+        for path in sorted(whole(group.frames.files(run, PATTERN)), key=_share):
             if found := _EPOCH.match(path.name):
                 epochs[int(found[1])].append(path)
         if epochs:
