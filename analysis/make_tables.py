@@ -3,6 +3,8 @@
 import sys
 
 from megdet.analysis.make_tables import main
+from megdet.errors import outlive_closed_pipes
 
 if __name__ == "__main__":
+    outlive_closed_pipes()
     sys.exit(main())

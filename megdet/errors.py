@@ -42,9 +42,13 @@ class ExitCode(IntEnum):
 def outlive_closed_pipes() -> None:
     """`... | head`: what nobody reads any more is no reason to stop a sweep, nor for a traceback.
 
-    Makes standard output and standard error take, and drop, what is written after their reader has gone."""
+    Makes standard output and standard error take, and drop, what is written after their reader has gone; and show a
+    question mark for a character that their encoding lacks (a plus-minus sign where the locale is C)."""
     for name in ("stdout", "stderr"):
-        setattr(sys, name, outliving_its_pipe(getattr(sys, name)))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+        setattr(sys, name, outliving_its_pipe(stream))
 
 
 def outliving_its_pipe(stream: TextIO) -> TextIO:

@@ -204,6 +204,9 @@ SWEEPS: list[Mistake] = [
     (["batch=range(1,3,0)"], "batch=range(1,3,0)", "other than 0"),
     (["batch=range(1,1e18)"], "batch=range(1,1e18)", "fewer values"),
     (["seed=range(0,1000)", "batch=range(0,1000)"], "batch=range(0,1000)", "fewer values"),
+    (["sweep.rows=whole.yaml"], "sweep.dry_run is for a whole sweep", "on the command line"),
+    (["sweep.rows=of_hydra.yaml"], "hydra/launcher is for a whole sweep", "on the command line"),
+    (["sweep.rows=time.yaml"], "12:00:00 is a number of base 60", "quote"),
     (["batch=interval(1,3)"], "batch=interval(1,3)", "a range()"),
     (["experiment=glob(zz*)"], "experiment=glob(zz*)", "at least one"),
     (["batch=16,"], "batch=16,", "quote it"),
@@ -320,6 +323,8 @@ PROGRAMS: dict[str, tuple[Callable[[list[str]], int], list[Mistake]]] = {
 FILES = {
     "text.json": "hello", "text.db": "hello",
     "torn.yaml": "rows: [", "empty.yaml": "a: 1", "paper.yaml": "rows: [{paper: {mmAP: 1}}]",
+    "whole.yaml": "rows: [{ask: {batch: 16, sweep.dry_run: json}}]", "time.yaml": "rows: [{ask: {batch: 12:00:00}}]",
+    "of_hydra.yaml": "rows: [{ask: {hydra/launcher: local_parallel}}]",
     "twice.yaml": "rows: [{ask: {batch: 16, batch: 32}}]", "deep.yaml": "[" * 3000, "latin.yaml": "# \udce9",
     "unasked.yaml": "rows: [{ask: {batch: 16}}, {label: x}]", "key.yaml": "rows: [{ask: {bach: 16}}]",
     "measures.yaml": "{measures: {mmAP: mmAP}, rows: [{ask: {batch: 16}}]}",

@@ -121,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, door in DOORS.items():  # to be listed; main() hands their arguments on
         commands.add_parser(name, help=door.summary, add_help=False)
     for name, command in COMMANDS.items():
-        description = command.HELP + WHICH_RUNS
-        one = commands.add_parser(name, help=command.SUMMARY, description=description, formatter_class=raw)
+        one = commands.add_parser(name, help=command.SUMMARY, description=command.HELP, formatter_class=raw)
         command.add_arguments(one)
+        if "RUN" in one.format_usage():
+            one.description = command.HELP + WHICH_RUNS
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -86,6 +87,10 @@ def _ask(chosen: Sequence[RunFolder]) -> None:
 
 
 def _remove(folder: RunFolder) -> bool:
+    # Before MLflow forgets it: a run without one would be pushed anew.
+    if kept := _cannot_be_changed(folder.path):
+        print(f"{folder.name}: cannot be removed (no right to change {kept})", file=sys.stderr)
+        return False
     if not forget(folder.path):
         print(f"{folder.name}: left, because MLflow has a run of it and does not answer", file=sys.stderr)
         return False
@@ -95,3 +100,9 @@ def _remove(folder: RunFolder) -> bool:
         print(f"{folder.name}: cannot be removed ({error})", file=sys.stderr)
         return False
     return True
+
+
+def _cannot_be_changed(folder: Path) -> Path | None:
+    """The first folder, of a run's and the one that it is in, whose entries one may not remove."""
+    folders = (folder.parent, *(Path(place) for place, _, _ in os.walk(folder)))
+    return next((place for place in folders if not os.access(place, os.W_OK | os.X_OK)), None)

@@ -10,8 +10,11 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from megdet.config.swept_values import refuse_doubles
+from megdet.config.swept_values import at_least, refuse_doubles
 from megdet.errors import UserError
+
+LOG = "log"
+"""The tag of an interval in which equal factors are equally likely."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +68,26 @@ def search_space(arguments: Sequence[str], loader: ConfigLoader, *, ranges: Mapp
 
 
 def _values(override: Override) -> NumberRange | Choices:
+    if unknown := sorted(getattr(override.value(), "tags", set()) - {LOG}):
+        raise UserError(f"{override.input_line}: tag({unknown[0]}, ...) means nothing to a study; use tag({LOG}, ...)")
     if override.is_interval_sweep():
         interval = override.value()
         assert isinstance(interval, IntervalSweep) and interval.start is not None and interval.end is not None
         low, high = interval.start, interval.end
         if low > high:
             raise UserError(f"{override.input_line}: the range ends below its beginning")
-        if "log" in interval.tags and low <= 0:
+        if LOG in interval.tags and low <= 0:
             raise UserError(f"{override.input_line}: a range in factors (log) has to begin above 0")
         return NumberRange(
-            low, high, step=None, whole=isinstance(low, int) and isinstance(high, int), log="log" in interval.tags
+            low, high, step=None, whole=isinstance(low, int) and isinstance(high, int), log=LOG in interval.tags
         )
     if override.is_range_sweep():
         spread = override.value()
-        assert isinstance(spread, RangeSweep) and spread.step is not None
+        assert isinstance(spread, RangeSweep)
+        at_least(override)  # which says what is wrong with a step of 0
         numbers: list[float] = sorted(cast(Iterator[float], override.sweep_iterator()))
         if not numbers:
             raise UserError(f"{override.input_line}: the range is empty")
         whole = all(isinstance(number, int) for number in numbers)
-        return NumberRange(numbers[0], numbers[-1], step=abs(spread.step), whole=whole, log=False)
+        return NumberRange(numbers[0], numbers[-1], step=abs(spread.step or 1), whole=whole, log=False)
     return Choices(tuple(override.sweep_string_iterator()))

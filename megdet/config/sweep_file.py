@@ -133,6 +133,10 @@ def _row(place: str, row: Any) -> Row:
     ask = row.get("ask") if isinstance(row, dict) else None
     if not isinstance(ask, dict) or not ask:
         raise UserError(f"{place}: has no `ask`; write what launch.py is asked for, as in ask: {{batch: 16}}")
+    if of_the_sweep := [str(key) for key in ask if _dotted(str(key)).partition(".")[0] in ("sweep", "hydra")]:
+        raise UserError(
+            f"{place}: {of_the_sweep[0]} is for a whole sweep, not for one of its rows; give it on the command line"
+        )
     try:
         return Row(place, tuple(f"{key}={_text(value)}" for key, value in ask.items()))
     except (TypeError, ValueError):  # a date, a set, a list within itself

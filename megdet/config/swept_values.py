@@ -29,7 +29,7 @@ def values_of(swept: Sequence[Override]) -> list[list[str]]:
     values = []
     for override in swept:
         found = []
-        if (least := _at_least(override)) <= MOST_POINTS:
+        if (least := at_least(override)) <= MOST_POINTS:
             with reading([str(override.input_line)]):
                 found = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
             least = len(found)
@@ -45,7 +45,7 @@ def values_of(swept: Sequence[Override]) -> list[list[str]]:
     return values
 
 
-def _at_least(override: Override) -> float:
+def at_least(override: Override) -> float:
     """How many values a range() has, which could be endless; 0 where others are to be counted."""
     swept = override.value()
     if not isinstance(swept, RangeSweep):

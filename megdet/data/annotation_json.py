@@ -116,7 +116,8 @@ def _bytes_of(path: Path) -> bytes:
             content = file.read()
     except OSError as error:
         raise UserError(
-            f"cannot read {path}: {error.strerror}; check data.root, data.train.annotations and data.val.annotations"
+            f"cannot read {path}: {error.strerror}; check the path of the annotation file (data.root with "
+            "data.train.annotations and data.val.annotations, or --annotations)"
         ) from error
     if not content.strip():
         raise UserError(f"{path} is empty; copy, fetch or generate it again")

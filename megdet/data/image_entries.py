@@ -28,7 +28,7 @@ def images_in(images: Entries) -> tuple[NDArray[np.int64], tuple[str, ...], NDAr
 
 
 def _read_file_names(images: Entries) -> tuple[str, ...]:
-    way_out = "file_name is the path of the image below its folder (data.train.images, data.val.images)"
+    way_out = "file_name is the path of the image below its folder (data.train.images and data.val.images, or --images)"
     written = images.column("file_name")
     names = images.read_each("file_name", _file_name, way_out)
     backslashes = [index for index, name in enumerate(written) if "\\" in name]

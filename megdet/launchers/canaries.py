@@ -65,6 +65,8 @@ def tell(canaries: Sequence[Canary]) -> None:
                 said += f"{_gpu_hours(canary, report):,.4g} GPU-hours"
             print(f"canary {canary.plan.run_id}: {said}", flush=True)
             continue
+        if look.stand(folder).status.is_live:
+            continue  # nobody watches it any more, and its job goes on
         why = look.diagnosis(folder)
         said = f"{why.cause.name}: {why.reason}" if why else look.stand(folder).why
         runs = "1 run is" if len(canary.waiting) == 1 else f"{len(canary.waiting)} runs are"

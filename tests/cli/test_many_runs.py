@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,21 @@ def test_mlflow_forgets_what_is_removed_and_a_run_that_it_keeps_stays(
     note.write_text(note.read_text().replace(uri, "http://127.0.0.1:9"))
     assert cli.main(["rm", "b16-*", "--yes"]) == 1
     assert "left, because MLflow has a run of it" in capsys.readouterr().err and names(runs) == ["b16-bn16"]
+
+
+def test_a_run_that_cannot_be_removed_here_stays_in_mlflow_too(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = new_database(tmp_path / "store")
+    [folder] = runs.glob("b16-*")
+    (folder / "pictures").mkdir()
+    assert mirror(RunFolder(folder), uri, "paper")
+    # As the system says where one has no right to, which root always has.
+    may: Callable[[Path, int], bool] = os.access
+    monkeypatch.setattr("os.access", lambda path, how: Path(path).name != "pictures" and may(path, how))
+    assert cli.main(["rm", "b16-*", "--yes"]) == 1
+    assert "no right to change" in capsys.readouterr().err and names(runs) == ["b16-bn16", "b32-bn16"]
+    assert len(MlflowClient(uri).search_runs(["1", "2"])) == 1
 
 
 def test_du_lists_the_largest_first_and_what_lies_beside_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,9 @@ def test_ranges_may_stand_in_a_file_and_the_command_line_has_the_last_word() -> 
         (["lr.base=interval(1,8)", "lr.base=3"], "both set lr.base"),
         (["lr.base=interval(8,1)"], "ends below its beginning"),
         (["lr.base=tag(log,interval(0,1))"], "above 0"),
+        (["lr.base=tag(lgo, interval(0.005,0.5))"], r"tag\(lgo, \.\.\.\) means nothing to a study; use tag\(log"),
         (["batch=range(8,8)"], "empty"),
+        (["batch=range(4,8,0)"], "step other than 0"),
     ],
     ids=str,
 )

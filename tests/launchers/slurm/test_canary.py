@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from megdet.errors import UserError
-from megdet.launchers.canaries import make_way
+from megdet.launchers.canaries import make_way, tell
 from megdet.launchers.jobs import Jobs
 from megdet.launchers.slurm.client import SlurmClient
 from megdet.launchers.slurm.launcher import SlurmLauncher
@@ -103,6 +103,21 @@ def test_a_run_says_that_it_waits_for_its_canary_and_why_it_will_not_start(hande
         assert found is not None and (found.cause.name, found.reason, found.log) == (
             "CUDA out of memory", said, ("last words",),
         )  # fmt: skip
+
+
+def test_a_canary_that_is_under_way_when_watching_stops_has_not_failed(
+    handed: Command, plan_for: PlanFor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [canary] = canaries = hand_over([plan_for(16, 16)])
+    name = submission_of(canary.plan).name
+    handed("squeue", f"echo '1|RUNNING|0|{name}||'")
+    capsys.readouterr()
+    tell(canaries)
+    assert capsys.readouterr() == ("", "")
+    ended(canary, Status.FAILED, "a bug")
+    handed("squeue", "exit 0")
+    tell(canaries)
+    assert "failed, 1 run is not started" in capsys.readouterr().err
 
 
 def test_runs_that_are_fed_later_start_at_once_or_not_at_all_by_how_the_canary_ended(
