@@ -8,6 +8,7 @@ types it does not know; whether a layout gives what the numbers ask for is check
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TypeVar, get_type_hints
@@ -82,11 +83,12 @@ class Config(Settings):
                 f"of whole BN batches (bn_size={self.bn_size}); use batch={-(-self.batch // whole) * whole}, or a "
                 "smaller bn_size"
             )
-        if self.noise_scale_every and interval == 1:  # else they never want the same step
+        # AGVM takes the first of every `interval` steps, the noise scale the last of its own.
+        if self.noise_scale_every and math.gcd(interval, self.noise_scale_every) == 1:
             raise UserError(
-                f"noise_scale_every={self.noise_scale_every}: optimizer=agvm compares in every step "
-                "(optimizer.agvm.interval=1), and such steps cannot be measured; use a larger interval, or "
-                "noise_scale_every=0"
+                f"noise_scale_every={self.noise_scale_every}: optimizer=agvm compares in every step that is a multiple "
+                f"of optimizer.agvm.interval={interval}, and such steps cannot be measured; use two numbers with a "
+                "common divisor, such as an interval of 10 and every 20th step, or noise_scale_every=0"
             )
 
 

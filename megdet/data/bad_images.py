@@ -28,5 +28,5 @@ def check_bad_images(bad_images: dict[str, str], *, most: int, folder: Path) -> 
         named = "; ".join(f"{name} ({reason})" for name, reason in list(bad_images.items())[:5])
         raise UserError(
             f"{len(bad_images)} images in {folder} cannot be read, data.max_bad_images={most}: {named}. "
-            "Fetch or generate them again, or raise data.max_bad_images"
+            "Fetch or generate them again, or launch with a larger data.max_bad_images, which makes another run"
         )

@@ -62,7 +62,8 @@ class SegmentationHead(nn.Module):
         grid = (logits.shape[2], logits.shape[3])
         targets = torch.stack([self._targets(batch, number, grid) for number in range(len(batch))])
         losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=_OUTSIDE).sum((1, 2))
-        return self.weight * (losses / (targets != _OUTSIDE).sum((1, 2))).sum()
+        # An image of up to 4 pixels' height or width has no place.
+        return self.weight * (losses / (targets != _OUTSIDE).sum((1, 2)).clamp(min=1)).sum()
 
     def _targets(self, batch: ImageBatch, number: int, grid: Size) -> Tensor:
         if self.by_masks:

@@ -97,11 +97,6 @@ class BackboneSettings(Settings):
                 f"{prefix}weights_sha256={self.weights_sha256} is for a file of your own, and {prefix}weights="
                 f"{self.weights} is known by its name; set {prefix}weights_sha256=null"
             )
-        if self.weights == "none" and self.frozen_stages:
-            raise UserError(
-                f"{prefix}frozen_stages={self.frozen_stages} with {prefix}weights=none would freeze random layers; "
-                f"use {prefix}frozen_stages=0"
-            )
 
 
 @dataclass
@@ -296,6 +291,11 @@ class ModelSettings(Settings):
             ("mask", "name", self.mask.name, "generator"),
         )
         for place, key, value, usual in switches:
+            if value is None and (unread := getattr(self, place).changed()):
+                raise UserError(
+                    f"{prefix}{place}.{unread} counts for nothing where {prefix}{place}.{key}=null makes no such "
+                    f"layers; set {prefix}{place}.{key}, such as {usual}, or leave {prefix}{place}.{unread} out"
+                )
             if place in self.bn_in and value is None:
                 raise UserError(
                     f"{prefix}bn_in has {place}, and {prefix}{place}.{key}=null makes no such layers; set "
@@ -311,6 +311,12 @@ class ModelSettings(Settings):
                 f"{prefix}norm.name=gn with {prefix}backbone.weights=imagenet: those weights were trained with batch "
                 f"norm; use {prefix}backbone.weights=none {prefix}backbone.frozen_stages=0, or a file trained with "
                 "GroupNorm"
+            )
+        backbone = self.backbone
+        if backbone.weights == "none" and backbone.frozen_stages and self.init_from is None:
+            raise UserError(
+                f"{prefix}backbone.frozen_stages={backbone.frozen_stages} with {prefix}backbone.weights=none would "
+                f"freeze random layers; use {prefix}backbone.frozen_stages=0"
             )
         if self.init_sha256 is not None and self.init_from is None:
             raise UserError(

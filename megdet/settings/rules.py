@@ -71,6 +71,11 @@ class Settings:
                 raise UserError(f"{key}={shown(value)}: {instead}")
         self.check_together(prefix)
 
+    def changed(self) -> str | None:
+        """The first of its values that is not its default; None where all are."""
+        usual = type(self)()
+        return next((one.name for one in fields(self) if getattr(self, one.name) != getattr(usual, one.name)), None)
+
     def check_together(self, prefix: str) -> None:
         """Raise UserError where values that make sense alone do not together."""
 

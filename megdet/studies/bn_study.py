@@ -78,7 +78,9 @@ class BNStudy:
     def precise(self, images: int) -> dict[str, float | None]:
         """With the mean statistics of `images` training images, a whole number of optimizer steps (`images_of`)."""
         with self._statistics_kept():
-            estimate_statistics(self.detector, self.train_loader, images=images, device=self.ranks.device)
+            estimate_statistics(
+                self.detector, self.train_loader, images=images, device=self.ranks.device, bf16=self.bf16
+            )
             return self._score(self.detector, self.eval_loader, f"precise, {images} images")
 
     def groups(self, size: int) -> dict[str, float | None]:
@@ -129,8 +131,13 @@ class GroupNormalised(torch.nn.Module):
 
 
 @torch.no_grad()
-def estimate_statistics(detector: Detector, loader: TrainLoader, *, images: int, device: torch.device) -> None:
-    """Replace the running statistics by the mean over the BN batches of the first `images` training images."""
+def estimate_statistics(
+    detector: Detector, loader: TrainLoader, *, images: int, device: torch.device, bf16: bool = False
+) -> None:
+    """Replace the running statistics by the mean over the BN batches of the first `images` training images.
+
+    `bf16`: in the precision that the run trained and is scored in.
+    """
     layers = _bn_layers(detector)
     totals: list[Tensor] = [torch.zeros((), device=device) for _ in layers]
     steps = images // loader.batch
@@ -138,7 +145,8 @@ def estimate_statistics(detector: Detector, loader: TrainLoader, *, images: int,
     epoch = islice(loader.epoch(0), steps)
     for step in track(epoch, "precise statistics", total=steps, console=ERRORS, transient=True):
         for batch in step.image_batches:
-            detector(batch.to(device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                detector(batch.to(device))
             totals = [total + layer.take_step_statistics() for total, layer in zip(totals, layers, strict=True)]
     for layer, total in zip(layers, totals, strict=True):
         mean, var = (total[:-1] / total[-1]).chunk(2)

@@ -38,10 +38,10 @@ from megdet.model.detector import Detector
 from megdet.runs.run_files import GRADIENT_VARIANCE
 from megdet.studies.jackknife import Projection, ratio_error
 from megdet.studies.studied_run import StudiedRun
+from megdet.training.modules import modules_of
 
 GROUPS = (1, 2, 4, 8, 16)
 """k: gradients in a mean."""
-MODULES = ("backbone.body", "backbone.fpn", "rpn", "roi_heads")
 ALL = "all"
 FEWEST = 6
 """Gradients: three groups of two."""
@@ -141,19 +141,23 @@ def _ratios(by_k: Mapping[int, float], vectors: list[Tensor]) -> dict[int, dict[
 
 
 def gradients_of(
-    detector: Detector, batches: Iterable[tuple[int, ImageBatch]], device: torch.device
+    detector: Detector, batches: Iterable[tuple[int, ImageBatch]], device: torch.device, *, bf16: bool = False
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """The gradient of the mean loss of each batch, as a float32 vector for each module, with the batch's epoch."""
+    """The gradient of the mean loss of each batch, as a float32 vector for each module, with the batch's epoch.
+
+    The modules (`modules_of`) together have all parameters that are trained.
+    """
     detector.train()
+    modules = modules_of(detector)
     for epoch, batch in batches:
         detector.zero_grad()
-        output = detector(batch.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            output = detector(batch.to(device))
         (sum(output.losses.values(), start=torch.zeros((), device=device)) / len(batch)).backward()
-        gradient = {}
-        for module in MODULES:
-            parts = [p.grad.flatten() for p in detector.get_submodule(module).parameters() if p.grad is not None]
-            if parts:  # a frozen FPN has none
-                gradient[module] = torch.cat(parts)
+        gradient = {
+            module: torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+            for module, parameters in modules.items()
+        }
         for layer in detector.modules():
             if isinstance(layer, CrossGPUBatchNorm2d):
                 layer.take_step_statistics()  # nobody else will
@@ -193,7 +197,7 @@ def main() -> int:
         batches = track(
             run.bn_batches(arguments.batches), "gradients", total=arguments.batches, console=console, transient=True
         )
-        found = variances(gradients_of(run.detector, batches, run.ranks.device))
+        found = variances(gradients_of(run.detector, batches, run.ranks.device, bf16=run.bf16))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

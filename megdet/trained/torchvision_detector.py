@@ -112,9 +112,19 @@ def load(folder: str | Path = Path(__file__).parent) -> FasterRCNN:
 
 
 def read(file: str | Path) -> Tensor:
-    """An image file as the model takes it: float32 [3, H, W] in 0..1, turned as its EXIF says."""
-    with Image.open(file) as picture:
-        pixels: Tensor = transforms.pil_to_tensor(ImageOps.exif_transpose(picture).convert("RGB"))
+    """An image file as the model takes it: float32 [3, H, W] in 0..1, turned as its EXIF says.
+
+    As in training, transparent pixels lie on white, and 16-bit grey is scaled to 8 bits.
+    """
+    with Image.open(file) as stored:
+        picture = ImageOps.exif_transpose(stored)
+        if picture.mode.startswith("I"):
+            levels: Tensor = (transforms.pil_to_tensor(picture).double() / 257).round()  # 65535 = 257 x 255
+            return (levels / 255).float().expand(3, -1, -1)
+        if picture.has_transparency_data:
+            white = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(white, picture.convert("RGBA"))
+        pixels: Tensor = transforms.pil_to_tensor(picture.convert("RGB"))
     return pixels.to(torch.float32) / 255
 
 

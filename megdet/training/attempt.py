@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -98,7 +99,6 @@ class Attempt:
         self.going_on = going_on(
             folder, plan.run_id, steps_per_epoch=plan.schedule.steps_per_epoch, device=ranks.device
         )
-        self.train_loader.bad_images |= self.going_on.bad_images
         checkpoint = self.going_on.checkpoint
         self.pretrained = checkpoint is None
         split = self.eval_loader.split
@@ -254,9 +254,14 @@ class Attempt:
     def _record(self, epoch: int, found: Found) -> None:
         """Gather an epoch's results from all ranks, score and record them."""
         self.watchdog.doing("scoring")
-        bad_images = union_over_ranks({**self.train_loader.bad_images, **self.eval_loader.bad_images})
-        # Each loader minds its own rank's; together they must not be more either.
         data = self.plan.config.data
+        here = {
+            os.path.relpath(loader.split.folder / name, data.root): reason
+            for loader in (self.train_loader, self.eval_loader)
+            for name, reason in loader.bad_images.items()
+        }
+        bad_images = {**self.going_on.bad_images, **union_over_ranks(here)}
+        # Each loader minds its own rank's; together they must not be more either.
         check_bad_images(bad_images, most=data.max_bad_images, folder=Path(data.root))
         memory_gb = peak_memory_gb(self.ranks.device)
         if not self.recorder:

@@ -74,8 +74,8 @@ class LossWatch:
         collapsed = self.smoothed > max(COLLAPSE_FACTOR * self.lowest, (self.first + self.lowest) / 2)
         self.exploded = self.exploded + 1 if exploded else 0
         self.collapsed = self.collapsed + 1 if collapsed else 0
-        times = f"the smoothed loss is {self.smoothed:.4g}, {self.smoothed / self.lowest:.1f} times its lowest"
+        said = f"the smoothed loss is {self.smoothed:.4g}, its lowest was {self.lowest:.4g}"
         if self.exploded >= EXPLOSION_STEPS:
-            raise Diverged(step, f"{times}, and has been above {EXPLOSION_FACTOR:g} times for {EXPLOSION_STEPS} steps")
+            raise Diverged(step, f"{said}, and it is above {EXPLOSION_FACTOR:g} times that for {EXPLOSION_STEPS} steps")
         if self.collapsed >= COLLAPSE_STEPS:
-            raise Diverged(step, f"{times}, and has not come back for {COLLAPSE_STEPS} steps")
+            raise Diverged(step, f"{said}, and it has not come back for {COLLAPSE_STEPS} steps")

@@ -81,7 +81,7 @@ class Recorder:
         """`epoch` epochs are trained and evaluated; `training.totals` are those of the last one.
 
         `lr` is its last learning rate, `metrics` are the COCO numbers in percent, `bad_images` the
-        unreadable files so far, of all ranks, with the reasons.
+        unreadable files so far, of all ranks and attempts, with the reasons.
         """
         for file in sorted(bad_images.keys() - self._bad_images):
             self._journal.event(BAD_IMAGE, step=training.step, file=file, reason=bad_images[file])

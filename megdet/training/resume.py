@@ -27,7 +27,7 @@ class GoingOn:
     epochs: tuple[Line, ...] = ()
     """The journal's lines on the epochs up to there, which are trained, evaluated and recorded."""
     bad_images: Mapping[str, str] = field(default_factory=dict)
-    """The files that could not be read up to there, with the reasons."""
+    """The files that could not be read up to there, from `data.root` on, with the reasons."""
     found: tuple[str, ...] = ()
     """What is not as it was left, a line each."""
     checkpoint: Checkpoint | None = None

@@ -22,7 +22,10 @@ SIZES = [(64, 96), (50, 80), (64, 64)]
 
 def detector_with(weight: float | None, *, bn_in: tuple[str, ...] = (), bn_size: int = 3) -> Detector:
     model = tiny_model()
-    model.segmentation, model.bn_in = SegmentationSettings(weight=weight, channels=8), ["backbone", "fpn", *bn_in]
+    model.segmentation, model.bn_in = (
+        SegmentationSettings(weight=weight, channels=8 if weight else None),
+        ["backbone", "fpn", *bn_in],
+    )
     model.check()
     norm = norm_layers(model, bn_size=bn_size, group=None)
     return build_detector(model, EvaluationSettings(), num_classes=4, norm=norm, sublinear=False, seed=0)
@@ -52,6 +55,12 @@ def test_a_place_is_of_the_smallest_box_around_it(objects: int) -> None:
         found = targets_of(boxes, labels, size, (8, 12)).tolist()
         assert found == places(boxes, labels, size, (8, 12))
         assert (max(map(max, found)) > 0) == (objects > 0)
+
+
+def test_an_image_that_is_too_flat_for_any_place_adds_nothing() -> None:
+    detector = detector_with(0.25, bn_size=0)
+    flat = train_pass(detector, random_batch([(4, 96), (64, 96)])).losses["segmentation"]
+    assert bool(flat.isfinite())
 
 
 def test_the_loss_is_each_images_mean_over_its_own_places() -> None:

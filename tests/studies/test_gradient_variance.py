@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from megdet.errors import UserError
-from megdet.studies.gradient_variance import GROUPS, MODULES, GroupMeans, gradients_of, variances, verdict
+from megdet.model.settings import LargeKernelSettings, SegmentationSettings
+from megdet.studies.gradient_variance import GROUPS, GroupMeans, gradients_of, variances, verdict
 from megdet.studies.jackknife import Projection, ratio_error
 from tests.ranks import run_ranks
-from tests.tiny import tiny_detector, tiny_loader
+from tests.tiny import tiny_detector, tiny_loader, tiny_model
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])
@@ -139,14 +140,17 @@ def test_gradients_that_are_all_the_same_are_refused() -> None:
 
 def gradients_beside_a_training_step(root: Path) -> list[torch.Tensor]:
     """The mean of two BN batches' gradients, and the gradient of the loss of both together."""
-    detector = tiny_detector(bn_size=4)
+    model = tiny_model()
+    model.large_kernel, model.segmentation = LargeKernelSettings(size=3), SegmentationSettings(weight=0.1)
+    detector = tiny_detector(bn_size=4, model=model)
     loader = tiny_loader(root, batch=8, bn_size=4, images_per_gpu=4, accumulation=2)
     batches = next(loader.epoch(0)).image_batches
     gradients = gradients_of(detector, [(0, batch) for batch in batches], torch.device("cpu"))
-    first, second = (torch.cat([gradient[module] for module in MODULES]) for _, gradient in gradients)
+    first, second = (torch.cat(list(gradient.values())) for _, gradient in gradients)
     detector.zero_grad()
     (sum(sum(detector(batch).losses.values()) for batch in batches) / 8).backward()
-    whole = torch.cat([p.grad.flatten() for module in MODULES for p in detector.get_submodule(module).parameters()])
+    # In the order of the modules: all that is trained, whatever it is part of.
+    whole = torch.cat([p.grad.flatten() for p in detector.parameters() if p.grad is not None])
     return [(first + second) / 2, whole]
 
 

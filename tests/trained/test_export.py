@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,10 +22,12 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 import megdet
 from megdet import cli
 from megdet.config.compose import compose
+from megdet.data.images import load_image
 from megdet.errors import UserError
 from megdet.model.settings import BackboneSettings, FPNSettings, MaskSettings
 from megdet.planning.plan import make_plan
 from megdet.runs.classes import Classes
+from megdet.trained import torchvision_detector
 from megdet.trained.export import numbers_of
 from megdet.training.assemble import detector_of, optimizer_of
 from megdet.training.checkpoint import Checkpoint
@@ -100,6 +103,23 @@ def test_an_exported_detector_finds_the_same_in_image_files(
     program.main([str(found.file)])
     said = capsys.readouterr().out
     assert said.count("\n") == len(found) and found.class_names[0] in said
+
+
+@pytest.mark.parametrize("kind", ["RGB", "L", "P", "1", "RGBA", "LA", "I;16", "turned", "CMYK.jpg"])
+def test_an_exported_program_reads_images_as_training_does(kind: str, tmp_path: Path) -> None:
+    rng, file = np.random.default_rng(0), tmp_path / f"image.{'jpg' if kind.endswith('.jpg') else 'png'}"
+    colours = Image.fromarray(rng.integers(0, 256, (20, 30, 4), dtype=np.uint8))
+    if kind == "I;16":
+        picture = Image.fromarray(rng.integers(0, 65536, (20, 30), dtype=np.uint16))
+    else:
+        picture = colours.convert({"turned": "RGB", "CMYK.jpg": "CMYK"}.get(kind, kind))
+    exif = picture.getexif()
+    if kind == "turned":
+        exif[0x0112] = 6
+    picture.save(file, exif=exif, quality=95)
+    size = (30, 20) if kind == "turned" else (20, 30)
+    ours = load_image(file, size).double() / 255
+    assert torch.allclose(imported(Path(torchvision_detector.__file__)).read(file).double(), ours, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -172,11 +172,15 @@ def test_a_batch_without_two_halves_of_bn_batches_is_refused_when_planned() -> N
     make_plan(compose(["optimizer=agvm", "batch=64", "cluster=paper"]))
 
 
-def test_the_noise_scale_cannot_be_measured_where_every_step_compares() -> None:
-    asked = ["optimizer=agvm", "batch=64", "cluster=paper", "noise_scale_every=20"]
-    with pytest.raises(UserError, match=r"noise_scale_every=20: .*interval=1\).*use a larger interval"):
-        make_plan(compose([*asked, "optimizer.agvm.interval=1"]))
-    make_plan(compose([*asked, "optimizer.agvm.interval=10"]))
+@pytest.mark.parametrize(("interval", "every"), [(1, 20), (3, 20), (10, 7), (10, 20), (4, 6), (2, 3), (3, 3)])
+def test_the_noise_scale_is_refused_where_it_would_be_measured_in_steps_that_compare(interval: int, every: int) -> None:
+    asked = ["optimizer=agvm", "batch=64", "cluster=paper"]
+    asked += [f"noise_scale_every={every}", f"optimizer.agvm.interval={interval}"]
+    if any(number % interval == 0 and (number + 1) % every == 0 for number in range(1000)):
+        with pytest.raises(UserError, match=rf"noise_scale_every={every}: .*interval={interval}, .*a common divisor"):
+            make_plan(compose(asked))
+    else:
+        make_plan(compose(asked))
 
 
 def test_a_backbone_that_is_not_trained_is_no_anchor() -> None:

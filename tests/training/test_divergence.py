@@ -31,7 +31,7 @@ def test_a_gradient_that_is_not_finite_has_diverged(bad: float) -> None:
 
 def test_a_loss_that_explodes_without_overflow_has_diverged() -> None:
     falling = [2.0 * 0.98**i for i in range(150)]
-    with pytest.raises(Diverged, match="times its lowest"):
+    with pytest.raises(Diverged, match="its lowest was"):
         watch([*falling, *(falling[-1] * 1.3**i for i in range(60))])
 
 
@@ -48,6 +48,10 @@ def test_a_loss_that_explodes_without_overflow_has_diverged() -> None:
 )
 def test_a_loss_that_falls_stalls_spikes_or_swings_has_not_diverged(losses: list[float]) -> None:
     assert watch(losses).steps == len(losses)
+
+
+def test_a_loss_of_zero_has_not_diverged() -> None:
+    assert watch([0.0] * 200).steps == 200
 
 
 def test_the_first_steps_count_by_their_median() -> None:

@@ -207,7 +207,7 @@ def test_a_truncated_image_is_named_and_counted_and_the_run_finishes(tmp_path: P
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     lines = read_journal(RunFolder(folder_of(plan)))
-    assert [line["file"] for line in lines if line.get("event") == "bad_image"] == [broken.name]
+    assert [line["file"] for line in lines if line.get("event") == "bad_image"] == [f"train2017/{broken.name}"]
     assert next(line["bad_images"] for line in lines if line["kind"] == "epoch") == 1
 
     too_many = make_plan(replace(config, seed=2, data=replace(config.data, max_bad_images=0)))
@@ -235,7 +235,7 @@ def test_unreadable_images_are_counted_over_all_attempts(tmp_path: Path, shapes_
     assert process.returncode == 0, output
     lines = read_journal(RunFolder(folder_of(plan)))
     assert "resumed" in [line.get("event") for line in lines]
-    assert [line["file"] for line in lines if line.get("event") == "bad_image"] == [broken.name]
+    assert [line["file"] for line in lines if line.get("event") == "bad_image"] == [f"train2017/{broken.name}"]
     assert [line["bad_images"] for line in lines if line["kind"] == "epoch"] == [1] * EPOCHS
 
 
