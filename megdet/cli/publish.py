@@ -52,9 +52,19 @@ def _with_results(folders: Sequence[RunFolder]) -> list[RunFolder]:
     for folder in folders:
         if not stands[folder].status.is_result:
             print(f"left out: {folder.name} has no result ({stands[folder].status})", file=sys.stderr)
-    chosen = [folder for folder in folders if stands[folder].status.is_result]
+    chosen = [folder for folder in folders if stands[folder].status.is_result and _can_be_read(folder)]
     if not chosen:
         raise UserError(
             "no run to publish: a result is needed (finished or diverged); `megdet status` says where they stand"
         )
     return chosen
+
+
+def _can_be_read(folder: RunFolder) -> bool:
+    """Whether its plan can; else it is named on stderr."""
+    try:
+        folder.read_plan()
+    except UserError as damaged:
+        print(f"left out: {damaged}", file=sys.stderr)
+        return False
+    return True

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import math
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from megdet.cli.numbers import count
 from megdet.errors import ExitCode, UserError
 from megdet.runs.as_json import print_json
+from megdet.settings.counted import listed
 from megdet.sweep.bisection import Edge
 
 if TYPE_CHECKING:
     from megdet.sweep.stability import Row
 
+FIGURES = (".png", ".svg", ".pdf")
 SUMMARY = "where training begins to diverge: largest learning rate, shortest warm-up"
 HELP = """\
 Find the largest stable learning rate of each experiment, and the shortest warm-up at its own rate, by bisection over
@@ -55,6 +58,8 @@ def run(parsed: argparse.Namespace) -> int:
     from megdet.launchers.named import launcher_named
     from megdet.sweep.stability import Interrupted, find_edges
 
+    if parsed.figure:
+        _check_can_be_drawn(parsed.figure)
     asked, launcher_name = compose_sweep(parsed.overrides)
     for one in asked:
         one.config.sweep.wait = True
@@ -123,6 +128,22 @@ def _number(value: float | None, *, times: float = 1.0) -> str:
     return "-" if value is None else f"{value * times:.3g}"
 
 
+def _check_can_be_drawn(file: Path) -> None:
+    """Raises UserError, before hours of training, where the figure could not be written."""
+    try:
+        if file.suffix not in FIGURES:
+            raise ValueError(f"{file.suffix or 'without a suffix'} is no kind of figure")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except (OSError, ValueError) as error:
+        raise _cannot_be_drawn(file, error) from None
+
+
+def _cannot_be_drawn(file: Path, error: Exception) -> UserError:
+    return UserError(f"--figure {file}: {error}; name a {listed(FIGURES, 3)} in a folder that can be written")
+
+
 def _draw(rows: Sequence[Row], file: Path, *, within: float, seeds: Sequence[int]) -> bool:
     """Whether there is anything to draw."""
     from megdet.analysis.figures.stability import TriedRates, draw
@@ -143,9 +164,7 @@ def _draw(rows: Sequence[Row], file: Path, *, within: float, seeds: Sequence[int
         file.parent.mkdir(parents=True, exist_ok=True)
         draw(tried, title).savefig(file, dpi=150)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"--figure {file}: {error}; name a .png, .svg or .pdf in a folder that can be written"
-        ) from None
+        raise _cannot_be_drawn(file, error) from None
     return True
 
 

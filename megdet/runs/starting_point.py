@@ -27,7 +27,11 @@ def resolve_start(model: ModelSettings, runs_dir: Path) -> ModelSettings:
         return model
     folder = _named(model.init_from, runs_dir)
     if not folder.checkpoint.exists():
-        raise UserError(f"model.init_from={model.init_from} has not trained yet: {folder.checkpoint} is missing")
+        state = folder.state()
+        why = "has not trained yet" if state is None or not state.status.is_result else "has no weights, as published"
+        raise UserError(
+            f"model.init_from={model.init_from} {why}: {folder.checkpoint} is missing; name a run folder that has one"
+        )
     found = _digest(folder.checkpoint, folder.checkpoint.stat().st_mtime_ns)
     if model.init_sha256 not in (None, found):
         raise UserError(

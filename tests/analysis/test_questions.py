@@ -102,6 +102,7 @@ def test_a_row_with_failed_runs_is_less_whatever_its_other_runs_have_and_hides_n
     frames = group_of([*base, run_of(other, 36.5, seed=0), *diverged]).frames
     [question] = questions_of(frames, {str(first): "a", str(other): "b"}, looks=4, measure="mmAP")
     assert (question.answer, question.rows) == ("less", ()) and "±" not in question.why
+    assert question.why.endswith("runs of b (diverged, or below a tenth of the best mmAP) failed")
     # Of a number that is no accuracy it says nothing, and more seeds would not either.
     [question] = questions_of(frames, {str(first): "a", str(other): "b"}, looks=4, measure="mmAP", of_accuracy=False)
     assert (question.answer, question.rows) == ("", ())

@@ -84,6 +84,32 @@ def test_mlflow_forgets_what_is_removed_and_a_run_that_it_keeps_stays(
     assert "left, because MLflow has a run of it" in capsys.readouterr().err and names(runs) == ["b16-bn16"]
 
 
+def test_a_copy_that_is_removed_leaves_the_run_of_the_original(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = new_database(tmp_path)
+    [folder] = runs.glob("b16-*")
+    assert mirror(RunFolder(folder), uri, "paper")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(runs, elsewhere / "runs")
+    shutil.copytree(folder, runs / "backup")
+    assert cli.main(["rm", "backup", "--yes"]) == 0
+    monkeypatch.chdir(elsewhere)
+    assert cli.main(["rm", folder.name, "--yes"]) == 0, "no database is beside it"
+    assert active_runs(uri) == 1
+    shutil.copytree(folder, elsewhere / "runs" / folder.name)
+    [database] = tmp_path.glob("*.db")
+    shutil.copy(database, elsewhere)
+    assert cli.main(["rm", folder.name, "--yes"]) == 0
+    assert (active_runs(uri), active_runs(f"sqlite:///{elsewhere / database.name}")) == (1, 0)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["rm", folder.name, "--yes"]) == 0 and active_runs(uri) == 0
+
+
+def active_runs(uri: str) -> int:
+    return len(MlflowClient(uri).search_runs(["1", "2"]))
+
+
 def test_a_run_that_cannot_be_removed_here_stays_in_mlflow_too(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,17 @@ def test_runs_without_a_result_are_left_out_by_name_and_alone_they_are_a_mistake
     assert not (tmp_path / "other").exists()
 
 
+def test_a_run_with_a_damaged_plan_is_left_out_and_the_others_are_published(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged, *others = sorted(path.parent for path in runs.glob("*/plan.json"))
+    (damaged / "plan.json").write_text("{")
+    assert main(["publish", str(runs), "--out", str(tmp_path / "evidence")]) == 0
+    said = capsys.readouterr().err
+    assert "left out: " in said and str(damaged / "plan.json") in said
+    assert sorted(path.name for path in (tmp_path / "evidence").iterdir()) == [run.name for run in others]
+
+
 def test_publishing_again_replaces_the_records_and_keeps_those_of_other_runs(runs: Path, tmp_path: Path) -> None:
     evidence = tmp_path / "evidence"
     main(["publish", str(runs), "--out", str(evidence)])

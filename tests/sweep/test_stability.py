@@ -81,8 +81,11 @@ def test_the_command_shows_the_edges_as_a_table_as_json_and_as_a_picture(
         rates = [f"{edge[name] * row['lr_at_scale_1']:.3g}" for name in ("stable", "diverged")]
         assert {*rates, f"{edge['stable']:.3g}", str(row["runs"])} <= set(line.split())
     assert "<svg" in Path("edges.svg").read_text()
-    assert cli.main([*words, "--figure", "edges.nothing"]) == ExitCode.USER_ERROR
-    assert "--figure edges.nothing" in capsys.readouterr().err
+    for figure in ("edges.nothing", "/proc/edges.png"):
+        # Not asked for before, and nothing of it is trained.
+        others = ["batch=64" if word == "batch=4,16" else word for word in words]
+        assert cli.main([*others, "--figure", figure]) == ExitCode.USER_ERROR
+        assert f"--figure {figure}: " in capsys.readouterr().err and len(training.plans) == trained
 
 
 def test_the_edge_of_each_row_is_found_in_its_own_runs() -> None:

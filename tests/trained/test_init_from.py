@@ -18,6 +18,7 @@ from megdet.runs.classes import Classes
 from megdet.runs.files import short_sha256
 from megdet.runs.folder import RunFolder
 from megdet.runs.journal import read_journal
+from megdet.runs.publish import publish
 from megdet.runs.starting_point import check_start_fits, resolve_start
 from megdet.training.assemble import detector_of
 from megdet.training.distributed import Ranks
@@ -48,6 +49,11 @@ def test_a_run_is_found_by_folder_or_name_and_known_by_its_checkpoint(trained: T
         assert found.init_sha256 == short_sha256(trained.folder / "checkpoint.pt")
     with pytest.raises(UserError, match=r"model\.init_from=nowhere is no run folder"):
         resolve_start(replace(Config().model, init_from="nowhere"), tmp_path)
+    published = publish(RunFolder(trained.folder), tmp_path / "published")
+    with pytest.raises(
+        UserError, match=r"has no weights, as published: .*checkpoint\.pt is missing; name a run folder"
+    ):
+        resolve_start(replace(Config().model, init_from=str(published)), tmp_path)
     for path in (tmp_path / "nowhere", Path("/")):
         with pytest.raises(UserError, match=r"model\.init_from=/.* is no run folder"):
             resolve_start(replace(Config().model, init_from=str(path)), tmp_path)

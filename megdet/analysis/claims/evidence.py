@@ -37,10 +37,8 @@ class Sample:
     values: tuple[float, ...]
     failed: bool
     """Whether a run of the row failed."""
-
-    @property
-    def name(self) -> str:
-        return self.key if isinstance(self.key, str) else row_name(self.key)
+    name: str = ""
+    """Of the row, for a reader."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Evidence:
     def sample(self, key: RowKey, measure: Measure) -> Sample | None:
         """What the row's runs have of `measure`; None where no run has any."""
         values = measure.values.reindex(self.runs(key).index).dropna()
-        return Sample(key, tuple(values), len(self.failed(key)) > 0) if len(values) else None
+        return Sample(key, tuple(values), len(self.failed(key)) > 0, row_name(key)) if len(values) else None
 
     def runs(self, key: RowKey) -> pd.DataFrame:
         """The row's runs, by seed."""

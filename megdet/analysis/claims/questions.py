@@ -20,6 +20,9 @@ from megdet.analysis.comparable import Group, comparable_groups
 from megdet.analysis.rows import RowKey, key_of
 from megdet.analysis.run_frames import RunFrames
 
+FAILED = "diverged, or below a tenth of the best mmAP"
+"""What counts as failed (`have_failed`)."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -77,7 +80,7 @@ def _against_the_first(
     values = runs[measure] if measure in runs else runs["mmAP"]
     failed = set(runs["experiment_id"][have_failed(runs)])
     found = {row: tuple(values[runs["experiment_id"] == row].dropna()) for row in rows}
-    samples = [Sample(row, own, failed=row in failed) for row, own in found.items() if own]
+    samples = [Sample(row, own, row in failed, f"{rows[row]} ({FAILED})") for row, own in found.items() if own]
     first = next(iter(rows))
     questions = []
     for sample, finding in findings_against(first, samples, looks=looks, of_accuracy=of_accuracy):
