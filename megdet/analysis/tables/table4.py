@@ -23,7 +23,9 @@ ABOUT = (
 
 
 def make(group: Group | None) -> Table | None:
-    """The published entries and one group's finished runs; None if it has none. Without a group, the entries alone."""
+    """The published entries and one group's runs that have ended; None if none has finished. Without a group, the
+    entries alone.
+    """
     spec = paper_spec("table4")
     rows = [
         Row(
@@ -38,7 +40,9 @@ def make(group: Group | None) -> Table | None:
         finished = group.runs[(group.runs["status"] == "finished") & group.runs["mmAP"].notna()]
         if finished.empty:
             return None
-        ours = sorted(by_row(finished).items(), key=lambda item: -item[1]["mmAP"].mean())
+        ended = group.runs[group.runs.index.isin(finished.index) | (group.runs["status"] == "diverged")]
+        # Those of which all runs diverged come last.
+        ours = sorted(by_row(ended).items(), key=lambda item: -_mean(item[1]))
         rows += [
             Row(key, [row_name(key) + OURS, *(_cell(runs, c.name) for c in COLUMNS[1:])], (), runs)
             for key, runs in ours
@@ -48,9 +52,13 @@ def make(group: Group | None) -> Table | None:
     return table_of(title, shown, COLUMNS, rows, about=ABOUT, label=spec.label)
 
 
+def _mean(runs: pd.DataFrame) -> float:
+    finished = runs["mmAP"].dropna()
+    return float(finished.mean()) if len(finished) else -1.0
+
+
 def _cell(runs: pd.DataFrame, name: str) -> Cell:
-    values = runs[name].dropna()
-    return seeds_of(runs, values) if len(values) else None
+    return seeds_of(runs, runs[name].dropna(), name=name)
 
 
 RECIPE = Recipe("4", make, is_of_the_paper=True)
