@@ -36,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Print the groups; always 0."""
     from megdet.launchers.jobs import Jobs
-    from megdet.runs.causes import group
+    from megdet.runs.causes import damaged_plan, group
 
     folders = select_runs(parsed.runs)
     look = Jobs().look_at(folders)
     named = {folder.name: folder for folder in folders}
     stands = {folder.name: look.stand(folder) for folder in folders}
-    found = [look.diagnosis(folder, stands[folder.name]) for folder in folders]
+    found = [look.diagnosis(folder, stands[folder.name]) or damaged_plan(folder) for folder in folders]
     groups = group([failure for failure in found if failure])
     if parsed.json:
         print_json({"groups": [_as_json(alike, stands, named) for alike in groups]})

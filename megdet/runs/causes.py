@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from megdet.errors import UserError
 from megdet.runs.failure import Failure
 from megdet.runs.folder import RunFolder
 from megdet.runs.status import Stand, Status
@@ -184,6 +185,15 @@ def diagnose(
         cause = LOST
     reason = (failure.reason if failure else "") or stand.why or "it did not say why"
     return Diagnosis(folder.name, cause, reason.partition("\n")[0], failure.rank if failure else None, log)
+
+
+def damaged_plan(folder: RunFolder) -> Diagnosis | None:
+    """What is wrong with the plan of a run that came to its result, or is on its way; None where nothing is."""
+    try:
+        folder.read_plan()
+    except UserError as damaged:
+        return Diagnosis(folder.name, DAMAGED, str(damaged), None, ())
+    return None
 
 
 def group(failures: Sequence[Diagnosis]) -> list[list[Diagnosis]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def _cells(run: SweepRun) -> tuple[str, str, str, str]:
 
 
 def _last_epoch(journal: Path) -> dict[str, Any]:
-    """The journal's last line on an epoch, read from its end."""
+    """The journal's last line on an epoch that is whole, read from its end."""
     for size in (TAIL_BYTES, None):
         try:
             with journal.open("rb") as file:
@@ -132,6 +133,7 @@ def _last_epoch(journal: Path) -> dict[str, Any]:
             return {}
         for line in reversed(lines):
             if line.startswith(b'{"kind": "epoch"'):
-                found: dict[str, Any] = json.loads(line)
-                return found
+                with suppress(ValueError):  # damaged, which the run's own commands say
+                    found: dict[str, Any] = json.loads(line)
+                    return found
     return {}

@@ -195,3 +195,12 @@ def test_why_loads_neither_torch_nor_mlflow(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_finished_run_whose_plan_is_damaged_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = fabricate_run(tmp_path, {"batch": 16})
+    fabricate_run(tmp_path, {"batch": 32})
+    (damaged / "plan.json").write_text("{")
+    assert cli.main(["why", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("damaged records: 1 run\n") and str(damaged / "plan.json") in said

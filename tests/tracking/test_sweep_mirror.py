@@ -207,6 +207,17 @@ def test_a_description_of_two_thousand_runs_fits_a_tag(tmp_path: Path, two: list
     assert f"... and {2000 - SHOWN} more." in text and len(text.encode()) < 8000
 
 
+def test_a_damaged_line_of_a_journal_hides_neither_the_sweep_nor_the_epoch_before_it(two: list[Path]) -> None:
+    journal = two[0] / "metrics.jsonl"
+    lines = journal.read_text().splitlines()
+    last = max(number for number, line in enumerate(lines) if '"epoch"' in line[:20])
+    lines[last] = lines[last][:40]
+    journal.write_text("\n".join(lines) + "\n")
+    sweep = sweep_of(two, "table3", None)
+    text = description(Sweep.read(sweep), runs_of(sweep, Sweep.read(sweep)), links={})
+    assert "10 of 11" in text and "11 of 11" in text
+
+
 def test_a_server_that_is_down_costs_a_warning_and_sync_brings_the_sweep_later(
     two: list[Path], uri: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
