@@ -27,6 +27,9 @@ ASIDE = 1.1
 LEAST_SPAN = 2.0
 """mmAP that a panel covers at least: a tenth of one should not look like much."""
 
+LINE = 0.08
+"""Of a panel's height: a line of text."""
+
 Values = dict[int, dict[int, list[float]]]
 """Of each batch, of each BN size: mmAP of each seed, in percent."""
 
@@ -102,10 +105,14 @@ def _name_at_the_foot(axes: Axes, below: Values) -> None:
     for batch, by_size in sorted(below.items()):
         for size, mmAPs in by_size.items():
             at_size.setdefault(size, []).append(f"batch {batch}: {fmean(mmAPs):.1f}")
-    for size, texts in at_size.items():
+    # Each on a line of its own, for neighbours are wider than the space between two sizes; and all below the points.
+    lines = [(size, text) for size, texts in sorted(at_size.items()) for text in texts]
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - LINE * (high - low) * (len(lines) + 1), high)
+    for line, (size, text) in enumerate(lines, start=1):
         axes.annotate(
-            "\n".join(texts), (size, 0), xycoords=("data", "axes fraction"), xytext=(0, 16), textcoords="offset points",
-            ha="center", fontsize=7, arrowprops={"arrowstyle": "->"},
+            text, (size, 0), xycoords=("data", "axes fraction"), xytext=(size, LINE * line),
+            textcoords=("data", "axes fraction"), ha="center", fontsize=7, arrowprops={"arrowstyle": "->"},
         )  # fmt: skip
 
 
