@@ -235,7 +235,9 @@ def test_text_that_is_not_utf_8_is_one_message(tmp_path: Path) -> None:
 def test_a_missing_file_a_folder_and_a_pipe_name_the_settings(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "instances.json", tmp_path, tmp_path / "pipe"):
-        with pytest.raises(UserError, match=r"cannot read .*; check the path .*data\.root with data\.train\.annotations"):
+        with pytest.raises(
+            UserError, match=r"cannot read .*; check the path .*data\.root with data\.train\.annotations"
+        ):
             read_annotations(path)
 
 

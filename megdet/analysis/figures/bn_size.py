@@ -107,6 +107,8 @@ def _name_at_the_foot(axes: Axes, below: Values) -> None:
             at_size.setdefault(size, []).append(f"batch {batch}: {fmean(mmAPs):.1f}")
     # Each on a line of its own, for neighbours are wider than the space between two sizes; and all below the points.
     lines = [(size, text) for size, texts in sorted(at_size.items()) for text in texts]
+    if not lines:
+        return
     low, high = axes.get_ylim()
     axes.set_ylim(low - LINE * (high - low) * (len(lines) + 1), high)
     for line, (size, text) in enumerate(lines, start=1):
