@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import glob
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from zipfile import is_zipfile
 
 from megdet.config.schema import Config
 from megdet.errors import UserError
 from megdet.model.settings import ModelSettings
-from megdet.planning.plan import config_in
 from megdet.runs.files import short_sha256
 from megdet.runs.folder import RunFolder
 from megdet.runs.run_files import PLAN
@@ -62,13 +63,14 @@ def _named(text: str, runs_dir: Path) -> RunFolder:
 
 def check_start_fits(config: Config) -> None:
     """Raises UserError where the run that `config` begins from can be seen to have another backbone or pyramid, or
-    where its files are damaged; the rest shows when its weights are read.
+    where its files are damaged; the rest shows when its weights are read. Its plan may be of an earlier version, for
+    its weights alone are taken.
     """
     if config.model.init_from is None:
         return
     folder = RunFolder(Path(config.model.init_from))
     try:
-        theirs = config_in(folder.plan.read_bytes())
+        theirs = folder.read_plan()["config"]
     except UserError as error:
         raise UserError(f"model.init_from={folder.path}: {error}") from None
     if not is_zipfile(folder.checkpoint):
@@ -76,20 +78,35 @@ def check_start_fits(config: Config) -> None:
             f"model.init_from={folder.path}: {folder.checkpoint} is damaged; put a good copy in its place, or begin "
             "from another run"
         )
-    for key, found, asked in (
-        ("model.backbone.name", theirs.model.backbone.name, config.model.backbone.name),
-        ("model.fpn.channels", theirs.model.fpn.channels, config.model.fpn.channels),
-        ("BN in the pyramid (bn_size above 0)", _has_pyramid_norm(theirs), _has_pyramid_norm(config)),
-    ):
-        if found != asked:
+    of_this = asdict(config)
+    for what, in_plan in _COMPARED.items():
+        found, asked = in_plan(theirs), in_plan(of_this)
+        if found not in (None, asked):
             raise UserError(
-                f"model.init_from={folder.path} has {key}: {shown(found)}, and here it is {shown(asked)}; ask for the "
+                f"model.init_from={folder.path} has {what}: {shown(found)}, and here it is {shown(asked)}; ask for the "
                 "same backbone and pyramid, or leave model.init_from out"
             )
 
 
-def _has_pyramid_norm(config: Config) -> bool:
-    return config.bn_size > 0 and "fpn" in config.model.bn_in
+def _setting(config: Mapping[str, Any], *names: str) -> Any:
+    """A value of a plan's config; None where an earlier version had another place for it."""
+    for name in names:
+        if not isinstance(config, Mapping):
+            return None
+        config = config.get(name)  # type: ignore[assignment]
+    return config
+
+
+def _has_pyramid_norm(config: Mapping[str, Any]) -> bool | None:
+    places, bn_size = _setting(config, "model", "bn_in"), _setting(config, "bn_size")
+    return None if places is None or bn_size is None else bn_size > 0 and "fpn" in places
+
+
+_COMPARED: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+    "model.backbone.name": lambda config: _setting(config, "model", "backbone", "name"),
+    "model.fpn.channels": lambda config: _setting(config, "model", "fpn", "channels"),
+    "BN in the pyramid (bn_size above 0)": _has_pyramid_norm,
+}
 
 
 @lru_cache(maxsize=64)  # every point of a sweep asks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,11 @@ def test_what_can_be_seen_not_to_fit_or_to_be_damaged_is_refused_before_a_run_is
         other.model.fpn.channels = 8 if part == "fpn" else 16
         with pytest.raises(UserError, match=said):
             check_start_fits(other)
+    older = Path(shutil.copytree(trained.folder, tmp_path / "older"))
+    written = json.loads((older / "plan.json").read_text())
+    (older / "plan.json").write_text(json.dumps(written | {"recipe": written["recipe"] - 1}))
+    config.model.init_from = str(older)
+    check_start_fits(config)  # its weights are as good as ever
     damaged = Path(shutil.copytree(trained.folder, tmp_path / "copy"))
     config.model.init_from = str(damaged)
     checkpoint = damaged / "checkpoint.pt"
