@@ -53,7 +53,7 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
     if isinstance(error, OverrideParseException):
         return f"{_short(str(error.override))}: cannot be read.{_quoting_hint(str(error.override))}"
     text = str(error).strip()
-    if isinstance(error, UnicodeDecodeError) and (folder := own_conf()) and (files := no_text([folder])):
+    if isinstance(error, UnicodeDecodeError) and (folder := own_conf()) and (files := no_text(folder)):
         return f"{files}: not UTF-8 ({error.reason}); save it as UTF-8"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_such_option(error.missing_cfg_file, error.options, text)

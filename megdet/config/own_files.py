@@ -29,9 +29,9 @@ def refuse_base_60(composed: DictConfig) -> None:
                 )
 
 
-def no_text(folders: list[Path]) -> str:
-    """Which YAML files of some folders are not UTF-8."""
-    return ", ".join(str(path) for folder in folders for path in sorted(folder.rglob("*.yaml")) if not _is_text(path))
+def no_text(folder: Path) -> str:
+    """Which YAML files of a folder are not UTF-8."""
+    return ", ".join(str(path) for path in sorted(folder.rglob("*.yaml")) if not _is_text(path))
 
 
 def _chosen(composed: DictConfig) -> Iterator[Path]:

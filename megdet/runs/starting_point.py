@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -78,35 +78,28 @@ def check_start_fits(config: Config) -> None:
             f"model.init_from={folder.path}: {folder.checkpoint} is damaged; put a good copy in its place, or begin "
             "from another run"
         )
-    of_this = asdict(config)
-    for what, in_plan in _COMPARED.items():
-        found, asked = in_plan(theirs), in_plan(of_this)
-        if found not in (None, asked):
+    asked = _structure(asdict(config))
+    for what, found in _structure(theirs).items():
+        if found != asked[what]:
             raise UserError(
-                f"model.init_from={folder.path} has {what}: {shown(found)}, and here it is {shown(asked)}; ask for the "
-                "same backbone and pyramid, or leave model.init_from out"
+                f"model.init_from={folder.path} has {what}: {shown(found)}, and here it is {shown(asked[what])}; ask for "
+                "the same backbone and pyramid, or leave model.init_from out"
             )
 
 
-def _setting(config: Mapping[str, Any], *names: str) -> Any:
-    """A value of a plan's config; None where an earlier version had another place for it."""
-    for name in names:
-        if not isinstance(config, Mapping):
-            return None
-        config = config.get(name)  # type: ignore[assignment]
-    return config
-
-
-def _has_pyramid_norm(config: Mapping[str, Any]) -> bool | None:
-    places, bn_size = _setting(config, "model", "bn_in"), _setting(config, "bn_size")
-    return None if places is None or bn_size is None else bn_size > 0 and "fpn" in places
-
-
-_COMPARED: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
-    "model.backbone.name": lambda config: _setting(config, "model", "backbone", "name"),
-    "model.fpn.channels": lambda config: _setting(config, "model", "fpn", "channels"),
-    "BN in the pyramid (bn_size above 0)": _has_pyramid_norm,
-}
+def _structure(config: Mapping[str, Any]) -> dict[str, object]:
+    """What decides whether backbone and pyramid fit, of a plan's config; nothing of one that an earlier version wrote
+    in another way.
+    """
+    try:
+        model = config["model"]
+        return {
+            "model.backbone.name": model["backbone"]["name"],
+            "model.fpn.channels": model["fpn"]["channels"],
+            "BN in the pyramid (bn_size above 0)": config["bn_size"] > 0 and "fpn" in model["bn_in"],
+        }
+    except (KeyError, TypeError):
+        return {}
 
 
 @lru_cache(maxsize=64)  # every point of a sweep asks

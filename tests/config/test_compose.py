@@ -419,13 +419,19 @@ def test_a_sweep_without_a_command_line_is_each_of_its_experiments() -> None:
     assert alone.config == compose_config([])
 
 
+def own_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a file of the user's own has to be for a launch from `tmp_path`, which this process goes to."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "conf" / f"{name}.yaml"
+    file.parent.mkdir(parents=True)
+    return file
+
+
 @pytest.mark.parametrize("value", ["12:00:00", "1:30", "-1:30  # an hour and a half"])
 def test_a_time_in_a_file_of_ones_own_is_refused_where_yaml_makes_another_number_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "conf" / "cluster" / "mine.yaml"
-    file.parent.mkdir(parents=True)
+    file = own_file("cluster/mine", tmp_path, monkeypatch)
     file.write_text(f"name: mine\ntime_min: {value}\n")
     said = rf"mine\.yaml, line 2: time_min: {value.split()[0]} is a number of base 60 to YAML"
     with pytest.raises(UserError, match=said):
@@ -438,9 +444,7 @@ def test_a_time_in_a_file_of_ones_own_is_refused_where_yaml_makes_another_number
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "conf" / "cluster" / "mine.yaml"
-    file.parent.mkdir(parents=True)
+    file = own_file("cluster/mine", tmp_path, monkeypatch)
     file.write_bytes(b"name: m\xfcnchen\n")
     with pytest.raises(UserError, match=r"conf/cluster/mine\.yaml: not UTF-8 .*save it as UTF-8"):
         compose_config(["cluster=mine"])
@@ -450,9 +454,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_experiment_of_ones_own_without_its_first_line_is_told_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "conf" / "experiment" / "mine.yaml"
-    file.parent.mkdir(parents=True)
+    file = own_file("experiment/mine", tmp_path, monkeypatch)
     file.write_text(content)
     with pytest.raises(UserError, match=r"^experiment/mine\.yaml: its first line has to be `# @package _global_`"):
         compose_config(["experiment=mine"])
