@@ -11,6 +11,7 @@ from megdet.cli.disk import bytes_in, size_text
 from megdet.cli.runs import select_runs
 from megdet.errors import UserError
 from megdet.launchers.jobs import Jobs
+from megdet.runs.causes import damaged_plan
 from megdet.runs.folder import RunFolder
 from megdet.runs.publish import publish
 from megdet.settings.counted import counted
@@ -62,9 +63,6 @@ def _with_results(folders: Sequence[RunFolder]) -> list[RunFolder]:
 
 def _can_be_read(folder: RunFolder) -> bool:
     """Whether its plan can; else it is named on stderr."""
-    try:
-        folder.read_plan()
-    except UserError as damaged:
-        print(f"left out: {damaged}", file=sys.stderr)
-        return False
-    return True
+    if damaged := damaged_plan(folder):
+        print(f"left out: {damaged.reason}", file=sys.stderr)
+    return damaged is None

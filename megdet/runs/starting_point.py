@@ -82,8 +82,8 @@ def check_start_fits(config: Config) -> None:
     for what, found in _structure(theirs).items():
         if found != asked[what]:
             raise UserError(
-                f"model.init_from={folder.path} has {what}: {shown(found)}, and here it is {shown(asked[what])}; ask for "
-                "the same backbone and pyramid, or leave model.init_from out"
+                f"model.init_from={folder.path} has {what}: {shown(found)}, and here it is {shown(asked[what])}; ask "
+                "for the same backbone and pyramid, or leave model.init_from out"
             )
 
 
